@@ -1,0 +1,254 @@
+package schema_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"golang.org/x/sync/errgroup"
+	_ "modernc.org/sqlite"
+
+	"usher/internal/devstack"
+	"usher/schema"
+)
+
+func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }
+
+// dialect is one kind of database: how to make an empty one, and how to open it.
+type dialect struct {
+	name   string
+	fresh  func(t *testing.T) string
+	open   func(dsn string) (*schema.Migrator, error)
+	driver string
+	tables string // counts the tables of a database
+}
+
+var dialects = []dialect{
+	{
+		name:   "postgres",
+		fresh:  func(t *testing.T) string { return devstack.Database(t, "empty", nil) },
+		open:   schema.Postgres,
+		driver: "pgx",
+		tables: "SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'migrations'",
+	},
+	{
+		name:   "sqlite",
+		fresh:  func(t *testing.T) string { return filepath.Join(t.TempDir(), "usher.db") },
+		open:   schema.SQLite,
+		driver: "sqlite",
+		tables: "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('migrations', 'sqlite_sequence')",
+	},
+}
+
+func each(t *testing.T, test func(t *testing.T, d dialect)) {
+	for _, d := range dialects {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, d)
+		})
+	}
+}
+
+func (d dialect) migrator(t *testing.T, dsn string) *schema.Migrator {
+	t.Helper()
+	m, err := d.open(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// database opens a database past the migrator.
+func (d dialect) database(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(d.driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func count(t *testing.T, db *sql.DB, query string) (n int) {
+	t.Helper()
+	if err := db.QueryRow(query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestUpAndDown(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d dialect) {
+		ctx := t.Context()
+		dsn := d.fresh(t)
+		m, db := d.migrator(t, dsn), d.database(t, dsn)
+		if err := m.Check(ctx); !errors.Is(err, schema.ErrPending) {
+			t.Errorf("Check of an empty database: %v, want ErrPending", err)
+		}
+		if n := pending(t, m); n != total(t, m) {
+			t.Errorf("%d of %d migrations are missing, want all", n, total(t, m))
+		}
+		var tables int
+		for round := range 2 {
+			applied, err := m.Up(ctx)
+			if err != nil || len(applied) != total(t, m) {
+				t.Fatalf("Up = %v, %v, want %d migrations", applied, err, total(t, m))
+			}
+			for i, a := range applied {
+				if a.Version != int64(i+1) || a.Name == "" || a.Applied.IsZero() {
+					t.Errorf("migration %d is %+v", i, a)
+				}
+			}
+			if err := m.Check(ctx); err != nil {
+				t.Errorf("Check: %v", err)
+			}
+			if n := pending(t, m); n != 0 {
+				t.Errorf("%d migrations are missing, want none", n)
+			}
+			if again, err := m.Up(ctx); len(again) != 0 || err != nil {
+				t.Errorf("Up again = %v, %v, want nothing", again, err)
+			}
+			if n := count(t, db, d.tables); n < 10 || round > 0 && n != tables {
+				t.Errorf("%d tables, %d the first time", n, tables)
+			} else {
+				tables = n
+			}
+			if err := m.Zero(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if n := count(t, db, d.tables); n != 0 {
+				t.Errorf("%d tables after Zero, want none", n)
+			}
+			if n := pending(t, m); n != total(t, m) {
+				t.Errorf("%d of %d migrations are missing, want all", n, total(t, m))
+			}
+		}
+	})
+}
+
+func status(t *testing.T, m *schema.Migrator) []schema.Migration {
+	t.Helper()
+	list, err := m.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func total(t *testing.T, m *schema.Migrator) int { return len(status(t, m)) }
+
+func pending(t *testing.T, m *schema.Migrator) (n int) {
+	for _, s := range status(t, m) {
+		if s.Applied.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// A database that a newer usher has migrated is left alone.
+func TestNewer(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d dialect) {
+		ctx := t.Context()
+		dsn := d.fresh(t)
+		m := d.migrator(t, dsn)
+		if _, err := m.Up(ctx); err != nil {
+			t.Fatal(err)
+		}
+		insert := fmt.Sprintf("INSERT INTO migrations (version_id, is_applied) VALUES (%d, true)", total(t, m)+1)
+		if _, err := d.database(t, dsn).Exec(insert); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Check(ctx); !errors.Is(err, schema.ErrNewer) {
+			t.Errorf("Check: %v, want ErrNewer", err)
+		}
+		if applied, err := m.Up(ctx); !errors.Is(err, schema.ErrNewer) || len(applied) != 0 {
+			t.Errorf("Up = %v, %v, want ErrNewer", applied, err)
+		}
+	})
+}
+
+// Those who migrate at the same time take turns: one does it, and the others find it done.
+func TestAtOnce(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d dialect) {
+		dsn := d.fresh(t)
+		applied := make([][]schema.Migration, 6)
+		group, ctx := errgroup.WithContext(t.Context())
+		for i := range applied {
+			m := d.migrator(t, dsn)
+			group.Go(func() (err error) {
+				applied[i], err = m.Up(ctx)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[int64]int{}
+		for _, list := range applied {
+			for _, a := range list {
+				seen[a.Version]++
+			}
+		}
+		m := d.migrator(t, dsn)
+		for v := range int64(total(t, m)) {
+			if seen[v+1] != 1 {
+				t.Errorf("migration %d was applied %d times, want once", v+1, seen[v+1])
+			}
+		}
+		if err := m.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whoever waits for another process that migrates can be told to stop waiting.
+func TestWaitIsCancelled(t *testing.T) {
+	t.Parallel()
+	dsn := devstack.Database(t, "empty", nil)
+	db := dialects[0].database(t, dsn)
+	held, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := held.ExecContext(t.Context(), "SELECT pg_advisory_lock(7236000)"); err != nil {
+		t.Fatal(err)
+	}
+	m := dialects[0].migrator(t, dsn)
+	ctx, cancel := context.WithCancel(t.Context())
+	deadline := time.Now().Add(30 * time.Second)
+	done := make(chan error)
+	go func() {
+		_, err := m.Up(ctx)
+		done <- err
+	}()
+	const waiters = `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	for count(t, db, waiters) == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
+		}
+	}
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("Up went on without the lock")
+	}
+	if n := count(t, db, dialects[0].tables); n != 0 {
+		t.Errorf("%d tables, want none", n)
+	}
+}

@@ -1,0 +1,231 @@
+-- The log: events, the streams they belong to, and everything that one append changes in one transaction.
+-- +goose Up
+
+-- Events are only ever inserted, only by append_events below, and in the order of their positions. There is no default
+-- partition: a position without a partition is an error (ensure_partitions makes them ahead of need), because rows in
+-- a default partition would have to be scanned each time a partition is attached.
+CREATE TABLE events (
+    position       bigint      NOT NULL,
+    stream         uuid        NOT NULL,
+    kind           text        NOT NULL,
+    subject        uuid,                  -- the user; null in system streams
+    version        int         NOT NULL,
+    event_id       uuid        NOT NULL,
+    type           text        NOT NULL,
+    schema_version smallint    NOT NULL,
+    data           jsonb       NOT NULL,  -- the fields that are not personal
+    personal       bytea,                 -- the personal ones, sealed with their user's own key
+    metadata       jsonb       NOT NULL,
+    recorded_at    timestamptz NOT NULL,  -- never before that of an earlier position
+    PRIMARY KEY (position)
+) PARTITION BY RANGE (position);
+
+CREATE TABLE streams (
+    stream  uuid PRIMARY KEY,
+    kind    text NOT NULL,                 -- user, session, system
+    version int  NOT NULL,
+    state   text NOT NULL DEFAULT 'open'   -- open, archived, erased
+) WITH (fillfactor = 80); -- room for the version to change in place
+
+-- A unique value that a stream holds. The key is an HMAC of the value, so it gives no address away.
+CREATE TABLE reservations (
+    scope  text  NOT NULL,
+    key    bytea NOT NULL,
+    stream uuid  NOT NULL,
+    PRIMARY KEY (scope, key)
+);
+CREATE INDEX reservations_stream ON reservations (stream);
+
+-- What an append with a command id answered, so that it can answer the same again.
+CREATE TABLE commands (
+    command_id  uuid PRIMARY KEY,
+    position    bigint NOT NULL,
+    version     int    NOT NULL,
+    recorded_at timestamptz NOT NULL
+);
+
+-- The user's data key, wrapped by the master key. Destroying the row makes the user's sealed fields unreadable.
+CREATE TABLE user_keys (
+    user_id uuid PRIMARY KEY,
+    wrapped bytea NOT NULL
+);
+
+-- Makes partitions until there is one for every position up to wanted. A table is made alone and then attached, which
+-- does not stop readers or writers; the lock makes two callers take turns.
+-- (stream, version) is unique in each partition; across them the row in streams guards it.
+-- +goose StatementBegin
+CREATE FUNCTION ensure_partitions(wanted bigint, size bigint DEFAULT 10000000) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    made  int := 0;
+    start bigint;
+    name  text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7236002);
+    SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 1)
+      INTO start
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'events'::regclass;
+    WHILE start <= wanted LOOP
+        name := 'events_' || lpad(start::text, 12, '0');
+        EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS)', name);
+        EXECUTE format('ALTER TABLE %I ADD PRIMARY KEY (position)', name);
+        EXECUTE format('CREATE UNIQUE INDEX ON %I (stream, version)', name);
+        EXECUTE format('CREATE INDEX ON %I (subject, position) WHERE subject IS NOT NULL', name);
+        EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', name, start, start + size);
+        start := start + size;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END $$;
+-- +goose StatementEnd
+SELECT ensure_partitions(20000000);
+
+-- append_events is the only writer of events. It decides on a batch of appends and writes those that may be written,
+-- in the transaction of the one statement that calls it; nothing else may run in that transaction.
+--
+-- Order is what it is for. Whoever holds the lock is alone, and commits before letting go of it, so positions are given
+-- in commit order, without gaps, and every snapshot of events is a prefix of the log. The head must be read by a
+-- statement that begins after the lock was taken: each statement of a volatile function has a snapshot of its own, while
+-- the calling statement's was taken before it waited.
+--
+-- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, s_ of state
+-- changes, one row a table. What belongs to an append names it by its number from 1; the events of an append stand
+-- together, and a_last is the number of its last one. Columns without rows are null, which costs nothing to send.
+-- A batch has at most one append to a stream, for a reservation, and for a command id: callers see to it.
+--
+-- It answers with three numbers for each append: the verdict, its last position, its last version. Verdicts are 0 written,
+-- 1 repeated, 2 conflict (version: the actual one), 3 reserved (version: which value, from 1), 4 closed.
+--
+-- The callers of a batch wait for every statement in here, and the next batch for all of them. A statement costs some
+-- 20 us before it touches a row, so there are few, and those with nothing to do are left out. Rows come from one
+-- generate_series and subscripts, which cost nothing on a function's arguments; unnest fills a tuplestore a column.
+-- +goose StatementBegin
+CREATE FUNCTION append_events(
+    a_stream uuid[], a_subject uuid[], a_kind text[], a_expected int[], a_last int[], a_metadata jsonb[], a_key bytea[],
+    a_command uuid[],
+    e_append int[], e_id uuid[], e_type text[], e_schema smallint[], e_data jsonb[], e_personal bytea[],
+    h_append int[], h_scope text[], h_key bytea[],
+    l_append int[], l_scope text[], l_key bytea[],
+    s_table text[], s_new jsonb[], s_put jsonb[], s_removed jsonb[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    locked    text := pg_advisory_xact_lock(7236001); -- an assignment costs a tenth of a PERFORM
+    head      bigint;
+    next      bigint;
+    more      int;
+    moment    timestamptz;
+    versions  int[];
+    holders   uuid[];
+    reserved  int[];
+    positions bigint[];
+    verdict   int;
+    written   boolean[];
+    answers   bigint[] := '{}';
+    opening   boolean := false; -- there are new streams
+    growing   boolean := false; -- there are known ones
+    first     record;
+BEGIN
+    -- The version of a stream that is not open is given as negative.
+    SELECT coalesce(h.position, 0), greatest(h.recorded_at, clock_timestamp()),
+           ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
+                                    FROM streams t WHERE t.stream = a_stream[i]), 0)
+                   FROM generate_series(1, cardinality(a_stream)) i),
+           ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
+                   FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
+      INTO head, moment, versions, holders
+      FROM (VALUES (true)) one
+      LEFT JOIN (SELECT e.position, e.recorded_at FROM events e ORDER BY e.position DESC LIMIT 1) h ON true;
+
+    FOR k IN REVERSE coalesce(cardinality(h_append), 0) .. 1 LOOP
+        IF holders[k] <> a_stream[h_append[k]] THEN
+            reserved[h_append[k]] := k - array_position(h_append, h_append[k]) + 1;
+        END IF;
+    END LOOP;
+    -- An element for every append: an array filled only here and there would not begin at 1.
+    positions := array_fill(NULL::bigint, ARRAY[cardinality(a_stream)]);
+    IF a_command IS NOT NULL THEN
+        FOR first IN
+            SELECT i, c.position, c.version
+              FROM generate_series(1, cardinality(a_command)) i
+              JOIN LATERAL (SELECT * FROM commands t WHERE t.command_id = a_command[i] LIMIT 1) c ON true
+        LOOP
+            positions[first.i] := first.position;
+            versions[first.i] := first.version;
+        END LOOP;
+    END IF;
+
+    next := head;
+    FOR i IN 1 .. cardinality(a_stream) LOOP
+        -- A repeated command answers as the first time, whatever else it asks for.
+        verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
+                        WHEN versions[i] < 0 THEN 4
+                        WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
+                        WHEN reserved[i] IS NOT NULL THEN 3
+                        ELSE 0 END;
+        written[i] := verdict = 0;
+        IF verdict = 0 THEN
+            more := a_last[i] - coalesce(a_last[i - 1], 0);
+            next := next + more;
+            positions[i] := next;
+            IF versions[i] = 0 THEN opening := true; ELSE growing := true; END IF;
+            versions[i] := versions[i] + more;
+        ELSIF verdict = 3 THEN
+            versions[i] := reserved[i];
+        END IF;
+        answers := answers || ARRAY[verdict, coalesce(positions[i], 0), versions[i]];
+    END LOOP;
+    IF next = head THEN
+        RETURN answers;
+    END IF;
+
+    -- ON CONFLICT would look every row up a second time; what is there is known already.
+    IF opening THEN
+        INSERT INTO streams (stream, kind, version)
+        SELECT a_stream[i], a_kind[i], versions[i] FROM generate_series(1, cardinality(a_stream)) i
+         WHERE written[i] AND versions[i] = a_last[i] - coalesce(a_last[i - 1], 0);
+    END IF;
+    IF growing THEN
+        UPDATE streams t SET version = versions[i] FROM generate_series(1, cardinality(a_stream)) i
+         WHERE written[i] AND versions[i] > a_last[i] - coalesce(a_last[i - 1], 0) AND t.stream = a_stream[i];
+    END IF;
+
+    INSERT INTO events (position, stream, kind, subject, version, event_id, type, schema_version, data, personal,
+                        metadata, recorded_at)
+    SELECT positions[e_append[k]] - a_last[e_append[k]] + k, a_stream[e_append[k]], a_kind[e_append[k]],
+           a_subject[e_append[k]], versions[e_append[k]] - a_last[e_append[k]] + k, e_id[k], e_type[k], e_schema[k],
+           e_data[k], e_personal[k], a_metadata[e_append[k]], moment
+      FROM generate_series(1, cardinality(e_append)) k
+     WHERE written[e_append[k]];
+
+    IF l_append IS NOT NULL THEN
+        DELETE FROM reservations t USING generate_series(1, cardinality(l_append)) k
+         WHERE written[l_append[k]] AND t.scope = l_scope[k] AND t.key = l_key[k] AND t.stream = a_stream[l_append[k]]
+           AND NOT EXISTS (SELECT FROM generate_series(1, cardinality(h_append)) h -- held again by the same append
+                            WHERE h_append[h] = l_append[k] AND h_scope[h] = l_scope[k] AND h_key[h] = l_key[k]);
+    END IF;
+    IF h_append IS NOT NULL THEN
+        INSERT INTO reservations (scope, key, stream)
+        SELECT h_scope[k], h_key[k], a_stream[h_append[k]] FROM generate_series(1, cardinality(h_append)) k
+         WHERE written[h_append[k]] AND holders[k] IS NULL;
+    END IF;
+    IF a_key IS NOT NULL THEN
+        INSERT INTO user_keys (user_id, wrapped)
+        SELECT a_subject[i], a_key[i] FROM generate_series(1, cardinality(a_key)) i
+         WHERE written[i] AND a_key[i] IS NOT NULL;
+    END IF;
+    FOR k IN 1 .. coalesce(cardinality(s_table), 0) LOOP
+        next := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], written);
+    END LOOP;
+    IF a_command IS NOT NULL THEN
+        INSERT INTO commands (command_id, position, version, recorded_at)
+        SELECT a_command[i], positions[i], versions[i], moment FROM generate_series(1, cardinality(a_command)) i
+         WHERE written[i] AND a_command[i] IS NOT NULL;
+    END IF;
+    RETURN answers;
+END $$;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION append_events, ensure_partitions;
+DROP TABLE user_keys, commands, reservations, streams, events;
