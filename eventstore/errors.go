@@ -1,0 +1,60 @@
+package eventstore
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of this package. Stores map what their database says to these, and nothing outside them looks at an
+// SQLSTATE.
+var (
+	// ErrWrongExpectedVersion: the stream is not at the version that the append expected. Read it and decide again.
+	ErrWrongExpectedVersion = errors.New("wrong expected version")
+	// ErrReserved: another stream holds a value that the append wanted to reserve.
+	ErrReserved = errors.New("already reserved")
+	// ErrStreamClosed: the stream is archived or erased.
+	ErrStreamClosed = errors.New("stream is closed")
+	// ErrEventTooLarge: an event is larger than MaxEventBytes.
+	ErrEventTooLarge = errors.New("event is too large")
+	// ErrInvalid: the append itself is wrong, for example it has no events.
+	ErrInvalid = errors.New("invalid append")
+	// ErrOverloaded: too many appends are waiting. Nothing was written; try again later.
+	ErrOverloaded = errors.New("too many appends are waiting")
+	// ErrClosed: the log is shutting down. Nothing was written.
+	ErrClosed = errors.New("the log is closed")
+	// ErrUnavailable: the database can't be reached. Nothing was written.
+	ErrUnavailable = errors.New("the database can't be reached")
+	// ErrOutcomeUnknown: the append was sent, and the caller or the connection went away before the answer came.
+	// It may have been written or not; repeating it with the same command id is safe and tells.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrNoRows: a query for one row found none.
+	ErrNoRows = errors.New("no rows")
+	// ErrWrongMasterKey: MASTER_KEY is not the one that this database was made with.
+	ErrWrongMasterKey = errors.New("MASTER_KEY is not the key that this database was made with")
+	// ErrNoKey: the user has no data key: it was never made, or it was destroyed with the user.
+	ErrNoKey = errors.New("the user has no data key")
+	// ErrGap: an event is missing where the next position or version was expected. The log halts rather than skip.
+	ErrGap = errors.New("gap in the log")
+)
+
+// VersionError is the ErrWrongExpectedVersion of one stream.
+type VersionError struct {
+	Stream   Stream
+	Expected Expected
+	Actual   int // 0: the stream does not exist
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s is at version %d, expected %d", e.Stream, e.Actual, int(e.Expected))
+}
+
+// Is makes errors.Is(err, ErrWrongExpectedVersion) true.
+func (e *VersionError) Is(target error) bool { return target == ErrWrongExpectedVersion }
+
+// ReservationError is the ErrReserved of one value, which is not in it.
+type ReservationError struct{ Scope string }
+
+func (e *ReservationError) Error() string { return e.Scope + " is already reserved" }
+
+// Is makes errors.Is(err, ErrReserved) true.
+func (e *ReservationError) Is(target error) bool { return target == ErrReserved }

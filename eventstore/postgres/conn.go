@@ -1,0 +1,71 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"usher/eventstore"
+)
+
+// commitConn is the one connection that commits go over, so that reads never keep a commit waiting. It is made when it
+// is needed and made again when it broke.
+type commitConn struct {
+	config *pgx.ConnConfig
+	turn   sync.Mutex // held by whoever has taken the connection
+	conn   *pgx.Conn
+	used   time.Time
+	stop   func() bool // of the watch that is on
+}
+
+// idleCheck is how long the connection may be idle before it is tried: a server that went away meanwhile would leave
+// the outcome of the next append unknown for no need.
+const idleCheck = time.Second
+
+// take waits for its turn and answers with a connection that is open. It fails with ErrUnavailable.
+func (c *commitConn) take(ctx context.Context) (*commitConn, error) {
+	c.turn.Lock()
+	if c.conn != nil && !c.conn.IsClosed() && time.Since(c.used) > idleCheck && c.conn.Ping(ctx) != nil {
+		c.conn.Close(ctx)
+	}
+	if c.conn == nil || c.conn.IsClosed() {
+		conn, err := pgx.ConnectConfig(ctx, c.config)
+		if err != nil {
+			c.turn.Unlock()
+			return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+		}
+		c.conn = conn
+	}
+	return c, nil
+}
+
+// watch gives the query that follows a time limit, and cuts it off when ctx is cancelled. A deadline on the socket does
+// for both what pgx would start a goroutine a query for.
+func (c *commitConn) watch(ctx context.Context, limit time.Duration) *pgx.Conn {
+	socket := c.conn.PgConn().Conn()
+	_ = socket.SetDeadline(time.Now().Add(limit)) // fails only on a closed connection, as the query then does
+	c.stop = context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
+	return c.conn
+}
+
+// release ends the turn. A query that was cut off has closed the connection.
+func (c *commitConn) release() {
+	if c.stop() {
+		_ = c.conn.PgConn().Conn().SetDeadline(time.Time{})
+	} else {
+		c.conn.Close(context.Background()) // the deadline may still strike
+	}
+	c.used = time.Now()
+	c.turn.Unlock()
+}
+
+func (c *commitConn) close() {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.conn != nil {
+		c.conn.Close(context.Background())
+	}
+}

@@ -1,0 +1,64 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"usher/eventstore"
+)
+
+// querier is what a pool and a transaction have in common.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+// db implements eventstore.DB on a pool or on a transaction, where Transact makes a savepoint.
+type db struct{ on querier }
+
+func (d db) Dialect() eventstore.Dialect { return eventstore.Postgres }
+
+func (d db) Query(ctx context.Context, sql string, args ...any) (eventstore.Rows, error) {
+	r, err := d.on.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return rows{r}, nil
+}
+
+func (d db) QueryRow(ctx context.Context, sql string, args ...any) eventstore.Row {
+	return row{d.on.QueryRow(ctx, sql, args...)}
+}
+
+func (d db) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
+	tag, err := d.on.Exec(ctx, sql, args...)
+	return tag.RowsAffected(), classify(err)
+}
+
+// Transact answers with do's own error where do failed. A commit whose answer was lost is ErrUnavailable too: whoever
+// must know has a guard in the transaction, as a checkpoint is.
+func (d db) Transact(ctx context.Context, do func(tx eventstore.DB) error) error {
+	tx, err := d.on.Begin(ctx)
+	if err != nil {
+		return classify(err)
+	}
+	if err := do(db{tx}); err != nil {
+		// The connection is closed if it can't be rolled back, which undoes the transaction all the same.
+		_ = tx.Rollback(context.WithoutCancel(ctx))
+		return err
+	}
+	return classify(tx.Commit(ctx))
+}
+
+type rows struct{ pgx.Rows }
+
+func (r rows) Scan(dest ...any) error { return classify(r.Rows.Scan(dest...)) }
+func (r rows) Err() error             { return classify(r.Rows.Err()) }
+
+type row struct{ pgx.Row }
+
+func (r row) Scan(dest ...any) error { return classify(r.Row.Scan(dest...)) }

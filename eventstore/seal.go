@@ -1,0 +1,231 @@
+package eventstore
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// Sealer seals personal fields with a data key of their user's own, and opens them.
+//
+// A sealed value is: format (1 byte, 1), nonce (12 bytes), AES-256-GCM ciphertext and tag. The additional data binds it
+// to its stream, version and event type, so that a sealed value moved to another event does not open. A wrapped data
+// key has the same form under a key derived from the master key, bound to its user.
+//
+// Destroying a user's wrapped key makes everything sealed for that user unreadable for ever; a Sealer elsewhere that
+// still caches the key has to be told (Forget).
+type Sealer struct {
+	wrap  cipher.AEAD
+	state cipher.AEAD
+	index []byte
+	keys  *lru.Cache[uuid.UUID, cipher.AEAD]
+	fetch func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)
+}
+
+const (
+	sealFormat = 1
+	nonceSize  = 12
+	keyCache   = 1 << 16 // data keys kept open in memory, about 700 bytes each
+)
+
+// NewSealer makes a sealer whose data keys are read by fetch, as a Store's DataKeys does.
+func NewSealer(master MasterKey, fetch func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)) *Sealer {
+	keys, err := lru.New[uuid.UUID, cipher.AEAD](keyCache)
+	if err != nil { // only for a size of 0
+		panic(err)
+	}
+	return &Sealer{
+		wrap:  newAEAD(master.Derive("data-keys")),
+		state: newAEAD(master.Derive("state")),
+		index: master.Derive("reservations"),
+		keys:  keys,
+		fetch: fetch,
+	}
+}
+
+func newAEAD(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil { // only for a wrong length
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}
+
+func seal(aead cipher.AEAD, plain, bind []byte) []byte {
+	out := make([]byte, 1+nonceSize, 1+nonceSize+len(plain)+aead.Overhead())
+	out[0] = sealFormat
+	rand.Read(out[1:])
+	return aead.Seal(out, out[1:], plain, bind)
+}
+
+var errSealed = errors.New("sealed value does not open: it was altered, moved, or sealed under another key")
+
+func open(aead cipher.AEAD, sealed, bind []byte) ([]byte, error) {
+	if len(sealed) < 1+nonceSize || sealed[0] != sealFormat {
+		return nil, errSealed
+	}
+	plain, err := aead.Open(nil, sealed[1:1+nonceSize], sealed[1+nonceSize:], bind)
+	if err != nil {
+		return nil, errSealed
+	}
+	return plain, nil
+}
+
+// SealState seals a secret for a state table, bound to where it is kept (for example "signing_keys/<kid>").
+func (s *Sealer) SealState(place string, secret []byte) []byte {
+	return seal(s.state, secret, []byte(place))
+}
+
+// OpenState opens what SealState made.
+func (s *Sealer) OpenState(place string, sealed []byte) ([]byte, error) {
+	plain, err := open(s.state, sealed, []byte(place))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", place, err)
+	}
+	return plain, nil
+}
+
+// ReservationKey is the HMAC-SHA-256 that stands for a reserved value in the database.
+func (s *Sealer) ReservationKey(r Reservation) []byte {
+	mac := hmac.New(sha256.New, s.index)
+	mac.Write([]byte(r.Scope))
+	mac.Write([]byte{0})
+	mac.Write([]byte(r.Value))
+	return mac.Sum(nil)
+}
+
+// newDataKey makes a data key for a user and its wrapped form.
+func (s *Sealer) newDataKey(user uuid.UUID) (key cipher.AEAD, wrapped []byte) {
+	raw := make([]byte, 32)
+	rand.Read(raw)
+	return newAEAD(raw), seal(s.wrap, raw, user[:])
+}
+
+// Forget drops a user's key from memory, after it was destroyed in the database.
+func (s *Sealer) Forget(user uuid.UUID) { s.keys.Remove(user) }
+
+// load brings the data keys of users into the answer: from memory, the others in one query.
+func (s *Sealer) load(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]cipher.AEAD, error) {
+	found := make(map[uuid.UUID]cipher.AEAD, len(users))
+	var missing []uuid.UUID
+	for _, user := range users {
+		if _, done := found[user]; done {
+			continue
+		}
+		key, ok := s.keys.Get(user)
+		if !ok {
+			missing = append(missing, user)
+		}
+		found[user] = key // nil marks a user as asked for
+	}
+	if len(missing) == 0 {
+		return found, nil
+	}
+	wrapped, err := s.fetch(ctx, missing)
+	if err != nil {
+		return nil, fmt.Errorf("read data keys: %w", err)
+	}
+	for user, w := range wrapped {
+		raw, err := open(s.wrap, w, user[:])
+		if err != nil {
+			return nil, fmt.Errorf("open the data key of %s: %w", user, err)
+		}
+		key := newAEAD(raw)
+		s.keys.Add(user, key)
+		found[user] = key
+	}
+	return found, nil
+}
+
+// binding is the additional data of an event's personal fields.
+func binding(stream uuid.UUID, version int, eventType string) []byte {
+	out := make([]byte, 0, 16+8+len(eventType))
+	out = append(out, stream[:]...)
+	out = binary.BigEndian.AppendUint64(out, uint64(version))
+	return append(out, eventType...)
+}
+
+// sealEvent seals the personal fields of an event and of its metadata: the length of the first (uvarint), the first,
+// the second; both JSON objects.
+func sealEvent(key cipher.AEAD, stream uuid.UUID, version int, e NewEvent, m Metadata) ([]byte, error) {
+	plain := binary.AppendUvarint(make([]byte, 0, 256), uint64(len(e.Personal)))
+	plain = append(plain, e.Personal...)
+	if m.Address != "" || m.UserAgent != "" {
+		meta, err := json.Marshal(personalMetadata{m.Address, m.UserAgent})
+		if err != nil {
+			return nil, err
+		}
+		plain = append(plain, meta...)
+	}
+	return seal(key, plain, binding(stream, version, e.Type)), nil
+}
+
+func openEvent(key cipher.AEAD, e *Event) error {
+	plain, err := open(key, e.Sealed, binding(e.Stream.ID, e.Version, e.Type))
+	if err != nil {
+		return err
+	}
+	n, size := binary.Uvarint(plain)
+	if size <= 0 || uint64(len(plain)-size) < n {
+		return errSealed
+	}
+	if n > 0 {
+		e.Personal = plain[size : size+int(n)]
+	}
+	if rest := plain[size+int(n):]; len(rest) > 0 {
+		var m personalMetadata
+		if err := json.Unmarshal(rest, &m); err != nil {
+			return fmt.Errorf("decode personal metadata: %w", err)
+		}
+		e.Metadata.Address, e.Metadata.UserAgent = m.Address, m.UserAgent
+	}
+	e.Sealed = nil
+	return nil
+}
+
+// Open opens the personal fields of events in place, with one query for all the data keys that are not in memory.
+// An event whose key has been destroyed is marked Forgotten, which is no error.
+func (s *Sealer) Open(ctx context.Context, events []Event) error {
+	var users []uuid.UUID
+	for i := range events {
+		if events[i].Sealed != nil {
+			users = append(users, events[i].Stream.Subject)
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	keys, err := s.load(ctx, users)
+	if err != nil {
+		return err
+	}
+	for i := range events {
+		e := &events[i]
+		if e.Sealed == nil {
+			continue
+		}
+		key := keys[e.Stream.Subject]
+		if key == nil {
+			e.Sealed, e.Forgotten = nil, true
+			continue
+		}
+		if err := openEvent(key, e); err != nil {
+			return fmt.Errorf("open %s at %d: %w", e.Type, e.Position, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package storetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// Pages of any size, after any place, are in order and complete.
+func testPages(t *testing.T, b Backend) {
+	log := setup(t, b)
+	users := []uuid.UUID{newID(), newID()}
+	streams := []eventstore.Stream{
+		eventstore.UserStream(users[0]), eventstore.UserStream(users[1]), eventstore.SessionStream(newID(), users[0]),
+		eventstore.SystemStream("pages"),
+	}
+	const rounds = 5
+	type place struct {
+		Position int64
+		Version  int
+	}
+	var all []place
+	inStream, ofUser := map[uuid.UUID][]place{}, map[uuid.UUID][]place{}
+	for n := range rounds {
+		for _, s := range streams {
+			r := mustAppend(t, log, facts(s))
+			p := place{int64(n*len(streams) + len(all)%len(streams) + 1), n + 1}
+			if r.Position != p.Position || r.Version != p.Version {
+				t.Fatalf("Append = %+v, want %+v", r, p)
+			}
+			all = append(all, p)
+			inStream[s.ID] = append(inStream[s.ID], p)
+			ofUser[s.Subject] = append(ofUser[s.Subject], p)
+		}
+	}
+	pages := func(read func(after place, limit int) ([]eventstore.Event, error), limit int) (got []place) {
+		t.Helper()
+		var after place
+		for {
+			events, err := read(after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(events) > limit {
+				t.Fatalf("%d events, at most %d", len(events), limit)
+			}
+			if len(events) == 0 {
+				return got
+			}
+			for _, e := range events {
+				after = place{e.Position, e.Version}
+				got = append(got, after)
+			}
+		}
+	}
+	for _, limit := range []int{1, 3, 7, 1000} {
+		got := pages(func(after place, limit int) ([]eventstore.Event, error) {
+			return log.ReadAll(t.Context(), after.Position, limit)
+		}, limit)
+		if diff := cmp.Diff(all, got); diff != "" {
+			t.Errorf("ReadAll by %d: -want +got\n%s", limit, diff)
+		}
+		for _, s := range streams {
+			got := pages(func(after place, limit int) ([]eventstore.Event, error) {
+				return log.ReadStream(t.Context(), s.ID, after.Version, limit)
+			}, limit)
+			if diff := cmp.Diff(inStream[s.ID], got); diff != "" {
+				t.Errorf("ReadStream by %d: -want +got\n%s", limit, diff)
+			}
+		}
+		for _, u := range append(users, newID()) {
+			got := pages(func(after place, limit int) ([]eventstore.Event, error) {
+				return log.ReadSubject(t.Context(), u, after.Position, limit)
+			}, limit)
+			if diff := cmp.Diff(ofUser[u], got); diff != "" {
+				t.Errorf("ReadSubject by %d: -want +got\n%s", limit, diff)
+			}
+		}
+	}
+	for name, read := range map[string]func() ([]eventstore.Event, error){
+		"beyond the head": func() ([]eventstore.Event, error) { return log.ReadAll(t.Context(), int64(len(all)), 10) },
+		"no such stream":  func() ([]eventstore.Event, error) { return log.ReadStream(t.Context(), newID(), 0, 10) },
+		"limit 0":         func() ([]eventstore.Event, error) { return log.ReadAll(t.Context(), 0, 0) },
+	} {
+		if events, err := read(); len(events) != 0 || err != nil {
+			t.Errorf("%s: %d events, %v", name, len(events), err)
+		}
+	}
+	// A missing event stops the reader.
+	change(t, log.db, "DELETE FROM events WHERE position = 6")
+	_, err := log.ReadAll(t.Context(), 4, 10)
+	wantError(t, "ReadAll over a gap", err, eventstore.ErrGap)
+	_, err = log.ReadStream(t.Context(), streams[1].ID, 0, 10)
+	wantError(t, "ReadStream over a gap", err, eventstore.ErrGap)
+}
+
+func testHead(t *testing.T, b Backend) {
+	d := deploy(t, b)
+	log, other := d.process(t), d.process(t)
+	wantHead(t, log.db, 0)
+	committed, stop := log.Watch()
+	defer stop()
+	for n := range int64(5) {
+		mustAppend(t, log, facts(eventstore.SystemStream("head")))
+		// What was answered is there for everybody at once.
+		wantHead(t, log.db, n+1)
+		wantHead(t, other.db, n+1)
+		if head, err := other.Head(t.Context()); head != n+1 || err != nil {
+			t.Errorf("Head = %d, %v, want %d", head, err, n+1)
+		}
+	}
+	select {
+	case <-committed:
+	default:
+		t.Error("no signal of a commit")
+	}
+}
+
+func testUpcast(t *testing.T, b Backend) {
+	d := deploy(t, b)
+	up := func(p eventstore.Payload) (eventstore.Payload, error) {
+		return eventstore.Payload{Data: fmt.Appendf(nil, `{"was": %s}`, p.Data), Personal: json.RawMessage(`{"up": 1}`)}, nil
+	}
+	broken := errors.New("broken")
+	fail := func(eventstore.Payload) (eventstore.Payload, error) { return eventstore.Payload{}, broken }
+	log := d.processOn(t, d.open(t), eventstore.Options{Upcasters: eventstore.Upcasters{"thing.happened": {up, up}, "thing.broke": {fail}}})
+	stream := eventstore.SystemStream("old")
+	for _, version := range []int{1, 2, 3} {
+		a := facts(stream)
+		a.Events[0].SchemaVersion = version
+		mustAppend(t, log, a)
+	}
+	want := []string{`{"was": {"was": {"n": 1}}}`, `{"was": {"n": 1}}`, `{"n": 1}`}
+	for i, e := range readAll(t, log.Log) {
+		if string(e.Data) != want[i] || e.SchemaVersion != 3 {
+			t.Errorf("event %d: version %d, %s, want 3, %s", i, e.SchemaVersion, e.Data, want[i])
+		}
+	}
+	a := facts(stream)
+	a.Events[0].Type = "thing.broke"
+	mustAppend(t, log, a)
+	_, err := log.ReadAll(t.Context(), 3, 1)
+	wantError(t, "ReadAll", err, broken)
+}
