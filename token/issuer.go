@@ -1,0 +1,140 @@
+package token
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// IssuerConfig sets up an [Issuer].
+type IssuerConfig struct {
+	Keys     *KeyRing      // required
+	Issuer   string        // iss, required
+	Audience []string      // aud, at least one
+	Lifetime time.Duration // from iat to exp, at least a second
+
+	Now    func() time.Time // nil stands for time.Now
+	Random io.Reader        // of the jti, safe for concurrent use; nil stands for crypto/rand
+}
+
+// Issuer issues access tokens. It is safe for concurrent use.
+type Issuer struct{ config IssuerConfig }
+
+// Grant is what an access token is issued for.
+type Grant struct {
+	Subject string   // the user id, required
+	Session string   // the session id
+	Roles   []string // as of now: a change shows in the next token
+}
+
+// NewIssuer checks the configuration and returns an error that names the
+// field that is missing.
+func NewIssuer(config IssuerConfig) (*Issuer, error) {
+	switch {
+	case config.Keys == nil:
+		return nil, errors.New("token: issuer without Keys")
+	case config.Issuer == "":
+		return nil, errors.New("token: issuer without Issuer")
+	case len(config.Audience) == 0 || slices.Contains(config.Audience, ""):
+		return nil, errors.New("token: issuer without Audience")
+	case config.Lifetime < time.Second:
+		return nil, errors.New("token: issuer with a Lifetime of less than a second")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Random == nil {
+		config.Random = rand.Reader
+	}
+	config.Audience = slices.Clone(config.Audience)
+	return &Issuer{config: config}, nil
+}
+
+// Issue signs an access token and returns it with its claims. It returns
+// [ErrNoSigningKey], [ErrMalformed] for a grant without a subject, or
+// [ErrTooLarge] if the roles don't fit into a token.
+func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
+	if grant.Subject == "" {
+		return "", Claims{}, fmt.Errorf("issue token without subject: %w", ErrMalformed)
+	}
+	key, err := i.config.Keys.signing()
+	if err != nil {
+		return "", Claims{}, fmt.Errorf("issue token: %w", err)
+	}
+	now := i.config.Now()
+	id, err := newID(now, i.config.Random)
+	if err != nil {
+		return "", Claims{}, fmt.Errorf("issue token: %w", err)
+	}
+	issued := now.UTC().Truncate(time.Second)
+	claims := Claims{
+		Issuer:    i.config.Issuer,
+		Subject:   grant.Subject,
+		Audience:  slices.Clone(i.config.Audience),
+		ExpiresAt: issued.Add(i.config.Lifetime.Truncate(time.Second)),
+		NotBefore: issued,
+		IssuedAt:  issued,
+		ID:        id.String(),
+		Session:   grant.Session,
+		Roles:     slices.Clone(grant.Roles),
+	}
+	raw, err := encode(key, claims)
+	if err != nil {
+		return "", Claims{}, fmt.Errorf("issue token: %w", err)
+	}
+	return raw, claims, nil
+}
+
+// encode signs the claims in JWS compact form.
+func encode(key Key, claims Claims) (string, error) {
+	body, err := claims.MarshalJSON()
+	if err != nil {
+		return "", err
+	}
+	input := key.material.header + "." + base64url.EncodeToString(body)
+	signature, err := key.sign(input)
+	if err != nil {
+		return "", fmt.Errorf("sign with key %s: %w", key.id, err)
+	}
+	raw := input + "." + base64url.EncodeToString(signature)
+	if len(raw) > MaxBytes {
+		return "", ErrTooLarge
+	}
+	return raw, nil
+}
+
+// newID is a UUIDv7 (RFC 9562, section 5.7) of the given time and randomness.
+func newID(now time.Time, random io.Reader) (uuid.UUID, error) {
+	var id uuid.UUID
+	if _, err := io.ReadFull(random, id[:]); err != nil {
+		return uuid.Nil, fmt.Errorf("read randomness: %w", err)
+	}
+	ms := now.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id, nil
+}
+
+// header is the JOSE header.
+type header struct {
+	Alg  string          `json:"alg"`
+	Typ  string          `json:"typ"`
+	Kid  string          `json:"kid"`
+	Crit json.RawMessage `json:"crit,omitempty"`
+}
+
+// encodeHeader is the header of every token that a key signs.
+func encodeHeader(algorithm Algorithm, id string) string {
+	// A struct of valid strings always marshals.
+	data, _ := json.Marshal(header{Alg: string(algorithm), Typ: typ, Kid: id})
+	return base64url.EncodeToString(data)
+}

@@ -1,0 +1,348 @@
+package token_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-cmp/cmp"
+
+	"usher/token"
+)
+
+func TestVerifyAcceptsWhatIssueIssued(t *testing.T) {
+	t.Parallel()
+	for _, algorithm := range algorithms {
+		t.Run(string(algorithm), func(t *testing.T) {
+			t.Parallel()
+			p := setup(t, algorithm)
+			raw, want, err := p.issuer.Issue(token.Grant{Subject: "user-1", Session: "session-1", Roles: []string{"admin", "staff"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // at first sight and remembered
+				got, err := p.verifier.Verify(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("Verify (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	t.Parallel()
+	for _, algorithm := range algorithms {
+		t.Run(string(algorithm), func(t *testing.T) {
+			t.Parallel()
+			p := setup(t, algorithm)
+			method := jwt.GetSigningMethod(string(algorithm))
+			own, other := private(t, p.key), private(t, generate(t, algorithm))
+			forged := func(header, claims map[string]any) string { return forge(t, method, own, header, claims) }
+			h, c := func() map[string]any { return goodHeader(p.key) }, goodClaims
+			good := forged(h(), c())
+			if _, err := p.verifier.Verify(good); err != nil {
+				t.Fatalf("Verify(good) = %v", err)
+			}
+			parts := strings.Split(good, ".")
+			signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			unsigned := segment(t, with(h(), "alg", "none")) + "." + parts[1] + "."
+			unix := func(d time.Duration) int64 { return epoch.Add(d).Unix() }
+
+			tests := []struct {
+				name string
+				raw  string
+				want error
+			}{
+				{"empty", "", token.ErrMalformed},
+				{"one part", "abc", token.ErrMalformed},
+				{"two parts", parts[0] + "." + parts[1], token.ErrMalformed},
+				{"four parts", good + ".x", token.ErrMalformed},
+				{"dots only", "..", token.ErrMalformed},
+				{"not base64", "!!!." + parts[1] + "." + parts[2], token.ErrMalformed},
+				{"padded", parts[0] + "." + parts[1] + "." + parts[2] + "==", token.ErrMalformed},
+				{"line break in signature", parts[0] + "." + parts[1] + "." + parts[2][:4] + "\n" + parts[2][4:], token.ErrMalformed},
+				{"header not JSON", base64.RawURLEncoding.EncodeToString([]byte("{")) + "." + parts[1] + "." + parts[2], token.ErrMalformed},
+				{"header an array", segment(t, []int{1}) + "." + parts[1] + "." + parts[2], token.ErrMalformed},
+				{"crit", forged(with(h(), "crit", []string{"exp"}), c()), token.ErrMalformed},
+				{"oversize", good + strings.Repeat("A", token.MaxBytes), token.ErrTooLarge},
+
+				{"typ missing", forged(with(h(), "typ", nil), c()), token.ErrType},
+				{"typ of an id token", forged(with(h(), "typ", "JWT"), c()), token.ErrType},
+				{"kid missing", forged(with(h(), "kid", nil), c()), token.ErrUnknownKey},
+				{"kid unknown", forged(with(h(), "kid", "../../etc/passwd"), c()), token.ErrUnknownKey},
+				{"jwk in the header", forge(t, method, other, with(h(), "kid", "x", "jwk", map[string]any{"kty": "oct"}), c()), token.ErrUnknownKey},
+
+				{"alg none", unsigned, token.ErrAlgorithm},
+				{"alg None", segment(t, with(h(), "alg", "None")) + "." + parts[1] + ".", token.ErrAlgorithm},
+				{"alg none, signature kept", unsigned + parts[2], token.ErrAlgorithm},
+				{"alg missing", forged(with(h(), "alg", nil), c()), token.ErrAlgorithm},
+				{"alg in lower case", forged(with(h(), "alg", strings.ToLower(string(algorithm))), c()), token.ErrAlgorithm},
+				{"alg of same family", forged(with(h(), "alg", "HS512"), c()), token.ErrAlgorithm},
+
+				{"foreign key", forge(t, method, other, h(), c()), token.ErrSignature},
+				{"signature empty", parts[0] + "." + parts[1] + ".", token.ErrSignature},
+				{"signature truncated", parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(signature[:len(signature)-1]), token.ErrSignature},
+				{"signature of zeros", parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64)), token.ErrSignature},
+				{"claims exchanged", parts[0] + "." + segment(t, with(c(), "sub", "user-2")) + "." + parts[2], token.ErrSignature},
+				{"bad signature on expired", forge(t, method, other, h(), with(c(), "exp", unix(-time.Hour))), token.ErrSignature},
+
+				{"claims not JSON", forge(t, method, own, h(), nil), token.ErrMalformed},
+				{"sub missing", forged(h(), with(c(), "sub", nil)), token.ErrMalformed},
+				{"jti missing", forged(h(), with(c(), "jti", nil)), token.ErrMalformed},
+				{"exp missing", forged(h(), with(c(), "exp", nil)), token.ErrMalformed},
+				{"iat missing", forged(h(), with(c(), "iat", nil)), token.ErrMalformed},
+				{"nbf missing", forged(h(), with(c(), "nbf", nil)), token.ErrMalformed},
+				{"exp a string", forged(h(), with(c(), "exp", "9999999999")), token.ErrMalformed},
+				{"exp enormous", forged(h(), with(c(), "exp", int64(1)<<62)), token.ErrMalformed},
+				{"exp negative", forged(h(), with(c(), "exp", -1)), token.ErrMalformed},
+				{"aud missing", forged(h(), with(c(), "aud", nil)), token.ErrMalformed},
+				{"aud a number", forged(h(), with(c(), "aud", 1)), token.ErrMalformed},
+				{"iss missing", forged(h(), with(c(), "iss", nil)), token.ErrMalformed},
+
+				{"iss wrong", forged(h(), with(c(), "iss", issuerName+"/")), token.ErrIssuer},
+				{"aud wrong", forged(h(), with(c(), "aud", "https://other.example")), token.ErrAudience},
+				{"aud all wrong", forged(h(), with(c(), "aud", []string{"a", "b"})), token.ErrAudience},
+				{"expired", forged(h(), with(c(), "exp", unix(-time.Second))), token.ErrExpired},
+				{"expires now", forged(h(), with(c(), "exp", unix(0))), token.ErrExpired},
+				{"nbf in the future", forged(h(), with(c(), "nbf", unix(token.Leeway+time.Second))), token.ErrNotYetValid},
+				{"iat in the future", forged(h(), with(c(), "iat", unix(token.Leeway+time.Second))), token.ErrNotYetValid},
+			}
+			if algorithm != token.HS256 {
+				tests = append(tests, struct {
+					name string
+					raw  string
+					want error
+				}{"public key as HMAC secret", forge(t, jwt.SigningMethodHS256, publicDER(t, p.key), with(h(), "alg", "HS256"), c()), token.ErrAlgorithm})
+			}
+			for _, test := range tests {
+				for range 2 {
+					claims, err := p.verifier.Verify(test.raw)
+					if !errors.Is(err, test.want) || !errors.Is(err, token.ErrInvalid) {
+						t.Errorf("%s: Verify = %v, want %v", test.name, err, test.want)
+					}
+					if diff := cmp.Diff(token.Claims{}, claims); diff != "" {
+						t.Errorf("%s: claims of a refused token: %s", test.name, diff)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestVerifyAcceptsTheVariantsOfTheStandard(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.EdDSA)
+	own := private(t, p.key)
+	for name, raw := range map[string]string{
+		"full media type":       forge(t, jwt.SigningMethodEdDSA, own, with(goodHeader(p.key), "typ", "application/AT+JWT"), goodClaims()),
+		"several audiences":     forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "aud", []string{"x", audience})),
+		"no session, no roles":  forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "sid", nil, "roles", nil)),
+		"unknown claim":         forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "scope", "read")),
+		"nbf within the leeway": forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "nbf", epoch.Add(token.Leeway).Unix())),
+	} {
+		if _, err := p.verifier.Verify(raw); err != nil {
+			t.Errorf("%s: Verify = %v, want nil", name, err)
+		}
+	}
+}
+
+func TestVerifyEncodedSignatureOfZeroPoint(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.ES256)
+	parts := strings.Split(issue(t, p), ".")
+	order, _ := new(big.Int).SetString("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", 16)
+	signature := make([]byte, 64)
+	order.FillBytes(signature[:32])
+	order.FillBytes(signature[32:])
+	raw := parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(signature)
+	if _, err := p.verifier.Verify(raw); !errors.Is(err, token.ErrSignature) {
+		t.Errorf("Verify(r = s = order) = %v, want %v", err, token.ErrSignature)
+	}
+}
+
+func TestRememberedTokenStillExpires(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.ES256)
+	raw := issue(t, p)
+	if _, err := p.verifier.Verify(raw); err != nil {
+		t.Fatal(err)
+	}
+	p.clock.now = epoch.Add(-time.Minute)
+	if _, err := p.verifier.Verify(raw); !errors.Is(err, token.ErrNotYetValid) {
+		t.Errorf("Verify before nbf = %v, want %v", err, token.ErrNotYetValid)
+	}
+	p.clock.now = epoch.Add(30*time.Minute - time.Second)
+	if _, err := p.verifier.Verify(raw); err != nil {
+		t.Errorf("Verify a second before exp = %v, want nil", err)
+	}
+	p.clock.now = epoch.Add(30 * time.Minute)
+	for range 2 {
+		if _, err := p.verifier.Verify(raw); !errors.Is(err, token.ErrExpired) {
+			t.Errorf("Verify at exp = %v, want %v", err, token.ErrExpired)
+		}
+	}
+}
+
+func TestRememberedTokenOfRemovedKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.ES256)
+	raw := issue(t, p)
+	verify := func(want error) {
+		t.Helper()
+		if _, err := p.verifier.Verify(raw); !errors.Is(err, want) {
+			t.Errorf("Verify = %v, want %v", err, want)
+		}
+	}
+	set := func(keys ...token.Key) {
+		t.Helper()
+		if err := p.keys.Set(keys...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(nil)
+	next := generate(t, token.EdDSA)
+	set(next, p.key) // rotated: the old one still verifies
+	verify(nil)
+	set(next)
+	verify(token.ErrUnknownKey)
+	set(next, p.key)
+	verify(nil)
+	set()
+	verify(token.ErrUnknownKey)
+}
+
+func TestKeyReplacedUnderItsIDIsNoticed(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.ES256)
+	raw := issue(t, p)
+	if _, err := p.verifier.Verify(raw); err != nil {
+		t.Fatal(err)
+	}
+	other, err := token.NewKeyRing(generate(t, token.ES256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	impostors, err := token.ParseJWKS([]byte(strings.Replace(string(other.JWKS()), other.Keys()[0].ID(), p.key.ID(), 1)))
+	if err != nil || len(impostors) != 1 {
+		t.Fatalf("ParseJWKS = %v, %v", impostors, err)
+	}
+	if err := p.keys.Set(impostors...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.verifier.Verify(raw); !errors.Is(err, token.ErrSignature) {
+		t.Errorf("Verify = %v, want %v", err, token.ErrSignature)
+	}
+}
+
+func TestRevokedIsAskedOnEveryCall(t *testing.T) {
+	t.Parallel()
+	revoked := ""
+	p := setup(t, token.HS256, func(c *token.VerifierConfig) {
+		c.Revoked = func(claims token.Claims) bool { return claims.Session == revoked }
+	})
+	raw := issue(t, p)
+	for _, step := range []struct {
+		revoked string
+		want    error
+	}{{"", nil}, {"session-1", token.ErrRevoked}, {"session-1", token.ErrRevoked}, {"session-2", nil}} {
+		revoked = step.revoked
+		if _, err := p.verifier.Verify(raw); !errors.Is(err, step.want) {
+			t.Errorf("Verify with %q revoked = %v, want %v", revoked, err, step.want)
+		}
+	}
+}
+
+func TestVerifierFromJWKS(t *testing.T) {
+	t.Parallel()
+	for _, algorithm := range []token.Algorithm{token.ES256, token.EdDSA, token.RS256} {
+		p := setup(t, algorithm)
+		keys, err := token.ParseJWKS(p.keys.JWKS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring, err := token.NewKeyRing(keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		downstream, err := token.NewVerifier(token.VerifierConfig{Keys: ring, Issuer: issuerName, Audience: audience, Now: p.clock.read})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if claims, err := downstream.Verify(issue(t, p)); err != nil || claims.Subject != "user-1" || !claims.HasRole("admin") {
+			t.Errorf("%s: Verify = %+v, %v", algorithm, claims, err)
+		}
+		if _, err := downstream.Verify(issue(t, setup(t, algorithm))); !errors.Is(err, token.ErrUnknownKey) {
+			t.Errorf("%s: Verify(foreign) = %v, want %v", algorithm, err, token.ErrUnknownKey)
+		}
+	}
+}
+
+func TestVerifyOfRememberedTokenAllocatesNothing(t *testing.T) {
+	// Not parallel: AllocsPerRun counts those of every goroutine.
+	p := setup(t, token.ES256)
+	raw := issue(t, p)
+	if _, err := p.verifier.Verify(raw); err != nil {
+		t.Fatal(err)
+	}
+	if allocations := testing.AllocsPerRun(100, func() { _, _ = p.verifier.Verify(raw) }); allocations != 0 {
+		t.Errorf("allocations = %v, want 0", allocations)
+	}
+}
+
+func TestNewVerifierNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	ring := new(token.KeyRing)
+	for want, config := range map[string]token.VerifierConfig{
+		"Keys":     {Issuer: "i", Audience: "a"},
+		"Issuer":   {Keys: ring, Audience: "a"},
+		"Audience": {Keys: ring, Issuer: "i"},
+	} {
+		if _, err := token.NewVerifier(config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("NewVerifier without %s = %v", want, err)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	// ES256 is left out because whoever has (r, s) can write (r, -s): another text of the same token.
+	var verifiers []*token.Verifier
+	issued := map[string]bool{}
+	for _, algorithm := range []token.Algorithm{token.HS256, token.EdDSA, token.RS256} {
+		p := setup(f, algorithm)
+		raw := issue(f, p)
+		issued[raw] = true
+		verifiers = append(verifiers, p.verifier)
+		parts := strings.Split(raw, ".")
+		f.Add(raw)
+		f.Add(parts[0] + "." + parts[1] + ".")
+		f.Add(segment(f, map[string]any{"alg": "none", "typ": "at+jwt", "kid": p.key.ID()}) + "." + parts[1] + ".")
+		f.Add(segment(f, map[string]any{"alg": []int{1}, "typ": nil, "crit": 1}) + "." + parts[1] + "." + parts[2])
+	}
+	f.Add("..")
+	f.Fuzz(func(t *testing.T, raw string) {
+		for _, v := range verifiers {
+			_, first := v.Verify(raw)
+			_, second := v.Verify(raw)
+			if first != second {
+				t.Errorf("Verify(%q) = %v, then %v", raw, first, second)
+			}
+			if first == nil && !issued[raw] {
+				t.Errorf("Verify accepted %q, which was never issued", raw)
+			}
+			if first != nil && !errors.Is(first, token.ErrInvalid) {
+				t.Errorf("Verify(%q) = %v, which is not ErrInvalid", raw, first)
+			}
+		}
+	})
+}
