@@ -1,0 +1,153 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// cache keeps the states of users who were read lately. What is in it is never older than the newest event that the
+// cache was told of: forget drops a state, and keeps one that is being read at that moment from being put in.
+type cache struct {
+	read func(context.Context, uuid.UUID) (*User, error)
+
+	mu      sync.Mutex
+	users   *simplelru.LRU[uuid.UUID, *User]
+	reading map[uuid.UUID]*reading
+}
+
+// reading is a read of the log that is on its way. Those who want the same user meanwhile wait for it, unless the user
+// changed since it began.
+type reading struct {
+	done  chan struct{}
+	user  *User
+	err   error
+	stale bool // the user changed since; guarded by the cache's mutex
+}
+
+func newCache(size int, read func(context.Context, uuid.UUID) (*User, error)) *cache {
+	users, err := simplelru.NewLRU[uuid.UUID, *User](size, nil)
+	if err != nil { // only for a size of 0
+		panic(err)
+	}
+	return &cache{read: read, users: users, reading: map[uuid.UUID]*reading{}}
+}
+
+// get answers with a user's state, from memory or from the log.
+func (c *cache) get(ctx context.Context, id uuid.UUID) (*User, error) {
+	for {
+		c.mu.Lock()
+		if u, ok := c.users.Get(id); ok {
+			c.mu.Unlock()
+			return u, nil
+		}
+		r, shared := c.reading[id]
+		if !shared || r.stale {
+			r = &reading{done: make(chan struct{})}
+			c.reading[id] = r
+			c.mu.Unlock()
+			return c.fill(ctx, id, r)
+		}
+		c.mu.Unlock()
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if r.err == nil {
+			return r.user, nil
+		}
+		// The reader failed, perhaps because its own caller went away: read for ourselves.
+	}
+}
+
+func (c *cache) fill(ctx context.Context, id uuid.UUID, r *reading) (*User, error) {
+	r.err = errAborted
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.reading[id] == r {
+			delete(c.reading, id)
+		}
+		if r.err == nil && !r.stale {
+			c.users.Add(id, r.user)
+		}
+		close(r.done)
+	}()
+	r.user, r.err = c.read(ctx, id)
+	return r.user, r.err
+}
+
+// errAborted is what is left of a read that panicked.
+var errAborted = errors.New("read of a user was aborted")
+
+// forget drops the state of a user who has an event of a version. Version 0 stands for any.
+func (c *cache) forget(id uuid.UUID, version int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.reading[id]; ok {
+		r.stale = true
+	}
+	if u, ok := c.users.Peek(id); ok && (version == 0 || u.Version < version) {
+		c.users.Remove(id)
+	}
+}
+
+// forgetAll drops every state.
+func (c *cache) forgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.reading {
+		r.stale = true
+	}
+	c.users.Purge()
+}
+
+// trust says whether the cache may be answered from: whether the events of other processes reach it within
+// milliseconds. It may while the log was read to its end lately, and while the wake-ups that tell of commits elsewhere
+// have not been interrupted since that read began.
+type trust struct {
+	caughtUp atomic.Int64 // when the last read to the log's end began, in Unix nanoseconds; 0 for never
+
+	mu      sync.Mutex
+	cut     bool // wake-ups don't arrive
+	cutting int  // how often they were cut
+}
+
+// trustFor is how long a read to the log's end is good for. Follow reads at least every pollInterval.
+const trustFor = 2 * time.Second
+
+func (t *trust) holds(now time.Time) bool {
+	age := now.UnixNano() - t.caughtUp.Load()
+	return age < int64(trustFor)
+}
+
+// begin notes that a read to the end of the log begins; the function that it answers with is called once the read is
+// done.
+func (t *trust) begin(now time.Time) (end func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cutting := t.cutting
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !t.cut && cutting == t.cutting {
+			t.caughtUp.Store(now.UnixNano())
+		}
+	}
+}
+
+func (t *trust) lose() { t.caughtUp.Store(0) }
+
+func (t *trust) setCut(cut bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cut = cut
+	t.cutting++
+	t.caughtUp.Store(0)
+}

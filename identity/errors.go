@@ -1,0 +1,95 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// Code says what is wrong, for programs. Codes never change; package api maps each to an HTTP status.
+type Code string
+
+// The codes.
+const (
+	CodeInvalidRequest     Code = "invalid_request"
+	CodeInvalidEmail       Code = "invalid_email"
+	CodeInvalidName        Code = "invalid_name"
+	CodePasswordRefused    Code = "password_refused"
+	CodeEmailTaken         Code = "email_taken"
+	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
+	CodeInvalidCredentials Code = "invalid_credentials"
+	CodeUserLocked         Code = "user_locked"
+	CodeUserDisabled       Code = "user_disabled"
+	CodeUnauthenticated    Code = "unauthenticated" // no access token, or not a good one
+	CodeForbidden          Code = "forbidden"
+	CodeNotFound           Code = "not_found"
+	CodeBehind             Code = "behind" // a read model has not reached the position asked for
+	CodeOverloaded         Code = "overloaded"
+	CodeUnavailable        Code = "unavailable"     // nothing was changed
+	CodeOutcomeUnknown     Code = "outcome_unknown" // it may have been done
+	CodeInternal           Code = "internal"
+)
+
+// Error is a refusal with a code, and a detail that may be shown to the caller.
+type Error struct {
+	Code   Code
+	Detail string
+	Err    error // the cause, for the log; nil where the code says it all
+}
+
+func (e *Error) Error() string {
+	text := string(e.Code)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is true for errors of the same code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && (t.Detail == "" || t.Detail == e.Detail)
+}
+
+// Errors to compare with, by errors.Is.
+var (
+	ErrEmailTaken         = &Error{Code: CodeEmailTaken}
+	ErrKeyReused          = &Error{Code: CodeKeyReused}
+	ErrInvalidEmail       = &Error{Code: CodeInvalidEmail}
+	ErrInvalidName        = &Error{Code: CodeInvalidName}
+	ErrPasswordRefused    = &Error{Code: CodePasswordRefused}
+	ErrInvalidCredentials = &Error{Code: CodeInvalidCredentials}
+	ErrUserLocked         = &Error{Code: CodeUserLocked}
+	ErrUserDisabled       = &Error{Code: CodeUserDisabled}
+	ErrNotFound           = &Error{Code: CodeNotFound}
+)
+
+func refuse(code Code, format string, args ...any) error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// CodeOf is the code of any error that this package answers with. An error that it does not know is CodeInternal.
+func CodeOf(err error) Code {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, eventstore.ErrOutcomeUnknown):
+		return CodeOutcomeUnknown
+	case errors.Is(err, eventstore.ErrOverloaded), errors.Is(err, password.ErrOverloaded):
+		return CodeOverloaded
+	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrClosed), errors.Is(err, password.ErrStopped),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return CodeUnavailable
+	}
+	return CodeInternal
+}

@@ -1,0 +1,176 @@
+package identity
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"usher/eventstore"
+	"usher/internal/eventcheck"
+	"usher/schema"
+)
+
+var update = flag.Bool("update", false, "write golden files that don't exist yet")
+
+// samples has a payload of every event type, with every field set.
+func samples() []Payload {
+	var registered Registered
+	registered.Personal.Email, registered.Personal.Name = "Ada@Example.org", "Ada Lovelace"
+	imported := Imported{EmailVerified: true, Roles: []string{RoleAdmin}, CreatedAt: time.Date(2019, 3, 1, 10, 0, 0, 0, time.UTC)}
+	imported.Personal.Email, imported.Personal.Name = "Ada@Example.org", "Ada Lovelace"
+	return []Payload{
+		registered, imported, verified("Ada@Example.org"), emailChanged("ada@example.net"), renamed("Ada King"),
+		PasswordChanged{Reason: ReasonRehash},
+		RoleGranted{Role: RoleAdmin}, RoleRevoked{Role: RoleAdmin},
+		Locked{}, Unlocked{}, Disabled{}, Enabled{}, Erased{},
+		SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
+		SessionEnded{Reason: EndedLogout},
+		KeyRotated{KeyID: "k1", Algorithm: "ES256"},
+	}
+}
+
+func TestEveryTypeHasASampleAndASchema(t *testing.T) {
+	t.Parallel()
+	var types, names []string
+	for _, p := range samples() {
+		types = append(types, p.EventType())
+		names = append(names, p.EventType()+".v1")
+	}
+	slices.Sort(types)
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(decoders)), types); diff != "" {
+		t.Errorf("decoders and samples differ (-decoders +samples):\n%s", diff)
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff(schema.Events(), names); diff != "" {
+		t.Errorf("schemas and samples differ (-schemas +samples):\n%s", diff)
+	}
+}
+
+// The golden files are what is stored for each version of an event. They never change: whatever this code becomes has
+// to read them.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	type stored struct {
+		Data     json.RawMessage `json:"data"`
+		Personal json.RawMessage `json:"personal,omitempty"`
+	}
+	for _, p := range samples() {
+		t.Run(p.EventType(), func(t *testing.T) {
+			t.Parallel()
+			e := NewEvent(p)
+			if err := eventcheck.Event(e); err != nil {
+				t.Error(err)
+			}
+			file := filepath.Join("testdata", e.Type+".v1.json")
+			got, err := json.MarshalIndent(stored{e.Data, e.Personal}, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, '\n')
+			want, err := os.ReadFile(file)
+			if *update && os.IsNotExist(err) {
+				want, err = got, os.WriteFile(file, got, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("encoded as\n%s\nwant\n%s", got, want)
+			}
+			var golden stored
+			if err := json.Unmarshal(want, &golden); err != nil {
+				t.Fatal(err)
+			}
+			event := eventstore.Event{Type: e.Type, SchemaVersion: 1, Data: golden.Data, Personal: golden.Personal}
+			for name, e := range map[string]eventstore.Event{
+				"from the log":   event,
+				"from a message": {Type: e.Type, SchemaVersion: 1, Data: event.Payload()},
+			} {
+				decoded, err := DecodeAny(e)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if diff := cmp.Diff(p, decoded); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", name, diff)
+				}
+			}
+		})
+	}
+}
+
+// A field that is not set is not stored, and one that is set to be empty is.
+func TestEncodeOptionalFields(t *testing.T) {
+	t.Parallel()
+	var imported Imported
+	imported.Personal.Email = "a@example.org"
+	for want, p := range map[string]Payload{
+		`{"email_verified":false} {"email":"a@example.org"}`: imported,
+		`{} {"name":""}`: renamed(""),
+		`{} {}`:          ProfileUpdated{},
+	} {
+		e := NewEvent(p)
+		if got := string(e.Data) + " " + string(e.Personal); got != want {
+			t.Errorf("%#v is stored as %s, want %s", p, got, want)
+		}
+		if err := eventcheck.Event(e); (err == nil) != (want != "{} {}") {
+			t.Errorf("%s against its schema: %v", want, err)
+		}
+		got, err := DecodeAny(eventstore.Event{Type: e.Type, SchemaVersion: 1, Data: e.Data, Personal: e.Personal})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(p, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", want, diff)
+		}
+	}
+}
+
+// What a struct stores as personal is what its schema marks, whether a sample sets it or not.
+func TestPersonalFields(t *testing.T) {
+	t.Parallel()
+	for _, p := range samples() {
+		want, err := eventcheck.Personal(p.EventType() + ".v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]bool{}
+		if field, ok := reflect.TypeOf(p).FieldByName("Personal"); ok {
+			if field.Tag.Get("json") != "-" {
+				t.Errorf("%s: Personal is encoded among the open fields", p.EventType())
+			}
+			for i := range field.Type.NumField() {
+				name, _, _ := strings.Cut(field.Type.Field(i).Tag.Get("json"), ",")
+				got[name] = true
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: personal fields (-schema +struct):\n%s", p.EventType(), diff)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]eventstore.Event{
+		"an unknown type":        {Type: "user.vanished", SchemaVersion: 1},
+		"a newer schema version": {Type: TypeUserLocked, SchemaVersion: 2},
+		"broken content":         {Type: TypeUserRoleGranted, SchemaVersion: 1, Data: json.RawMessage(`{"role":7}`)},
+	} {
+		if p, err := DecodeAny(e); err == nil {
+			t.Errorf("%s: decoded as %#v", name, p)
+		}
+	}
+	if _, err := Decode[RoleGranted](eventstore.Event{Type: TypeUserRoleRevoked, SchemaVersion: 1}); err == nil {
+		t.Error("a role.revoked was decoded as role.granted")
+	}
+}

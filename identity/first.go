@@ -1,0 +1,56 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// EnsureAdmin makes the first administrator of a deployment, once: later calls, with whatever address, and calls of
+// other processes at the same moment, find that there was one and make none. It answers with the administrator's id.
+//
+// It fails with ErrInvalidEmail, ErrPasswordRefused, or ErrEmailTaken where a user who registered has the address:
+// making an administrator of whoever registered it first would be a way in.
+func (s *Service) EnsureAdmin(ctx context.Context, address string, secret password.Password) (id uuid.UUID, created bool, err error) {
+	email, err := ParseEmail(address)
+	if err != nil {
+		return uuid.Nil, false, err
+	}
+	only := eventstore.Reservation{Scope: scopeFirstAdmin, Value: scopeFirstAdmin}
+	if id, _, err = s.holder(ctx, only); err != nil || id != uuid.Nil {
+		return id, false, err
+	}
+	a, err := s.newUser(ctx, email, "", secret, RoleAdmin)
+	if err != nil {
+		return uuid.Nil, false, err
+	}
+	a.Reserve = append([]eventstore.Reservation{only}, a.Reserve...)
+	a.Metadata = eventstore.Metadata{Correlation: a.Stream.ID, Actor: ActorSystem}
+	_, err = s.append(ctx, a)
+	var reserved *eventstore.ReservationError
+	switch {
+	case err == nil:
+		return a.Stream.ID, true, nil
+	case errors.As(err, &reserved) && reserved.Scope == scopeFirstAdmin:
+		id, _, err = s.holder(ctx, only)
+		return id, false, err
+	case errors.Is(err, eventstore.ErrReserved):
+		return uuid.Nil, false, refuse(CodeEmailTaken, "a user who is no administrator has the address")
+	}
+	return uuid.Nil, false, fmt.Errorf("make the first administrator: %w", err)
+}
+
+// Who acts, where it is no user: see eventstore.Metadata.
+const (
+	ActorAnonymous = "anonymous"
+	ActorOperator  = "operator"
+	ActorSystem    = "system"
+)
+
+// ActorUser is a user as an actor.
+func ActorUser(id uuid.UUID) string { return "user:" + id.String() }

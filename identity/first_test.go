@@ -1,0 +1,126 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+)
+
+func TestEnsureAdmin(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		services := []*Service{d.service(t, nil), d.service(t, nil)}
+		var created atomic.Int32
+		ids := make([]uuid.UUID, 8)
+		var wg sync.WaitGroup
+		for i := range ids {
+			wg.Go(func() {
+				id, made, err := services[i%2].EnsureAdmin(context.WithoutCancel(t.Context()), fmt.Sprintf("admin%d@example.org", i%2), secret)
+				if err != nil {
+					t.Error(err)
+				}
+				if made {
+					created.Add(1)
+				}
+				ids[i] = id
+			})
+		}
+		wg.Wait()
+		if created.Load() != 1 {
+			t.Errorf("%d administrators were made, want 1", created.Load())
+		}
+		for _, id := range ids {
+			if id != ids[0] {
+				t.Errorf("administrators %v and %v, want one", ids[0], id)
+			}
+		}
+		s := services[0]
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserRoleGranted}, types(d.events(t, s))); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		u, err := s.User(t.Context(), ids[0])
+		if err != nil || !u.HasRole(RoleAdmin) {
+			t.Errorf("User = %+v, %v", u, err)
+		}
+		if _, err := s.Login(t.Context(), Credentials{Email: u.Email, Password: secret}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whoever registers the operator's address first does not become an administrator by that.
+func TestEnsureAdminTaken(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "admin@example.org")
+		if _, _, err := s.EnsureAdmin(t.Context(), "Admin@example.org", secret); !errors.Is(err, ErrEmailTaken) {
+			t.Errorf("EnsureAdmin = %v, want ErrEmailTaken", err)
+		}
+		if u, err := s.User(t.Context(), u.ID); err != nil || u.HasRole(RoleAdmin) {
+			t.Errorf("User = %+v, %v", u, err)
+		}
+	})
+}
+
+func TestEnsureSigningKey(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		services := []*Service{d.service(t, nil), d.service(t, nil)}
+		var made atomic.Int32
+		generate := func() (string, []byte, error) {
+			n := made.Add(1)
+			return fmt.Sprintf("k%d", n), fmt.Appendf(nil, "private part %d", n), nil
+		}
+		keys := make([]SigningKey, 8)
+		var wg sync.WaitGroup
+		for i := range keys {
+			wg.Go(func() {
+				var err error
+				if keys[i], err = services[i%2].EnsureSigningKey(context.WithoutCancel(t.Context()), "ES256", generate); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, k := range keys {
+			if k.ID != keys[0].ID || !bytes.Equal(k.Private, keys[0].Private) || !k.CreatedAt.Equal(keys[0].CreatedAt) {
+				t.Errorf("keys %v and %v, want one", keys[0], k)
+			}
+		}
+		s := services[1]
+		next, err := s.EnsureSigningKey(t.Context(), "EdDSA", generate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.SigningKeys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) != 2 || all[0].ID != next.ID || all[1].ID != keys[0].ID || !bytes.Equal(all[1].Private, keys[0].Private) {
+			t.Errorf("SigningKeys = %v", all)
+		}
+		if diff := cmp.Diff([]string{TypeKeyRotated, TypeKeyRotated}, types(d.events(t, s))); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		for _, text := range []string{fmt.Sprintf("%v", next), fmt.Sprintf("%+v", next), fmt.Sprintf("%#v", next), next.LogValue().String()} {
+			if bytes.Contains([]byte(text), next.Private) {
+				t.Errorf("a private key was printed: %s", text)
+			}
+		}
+		var sealed []byte
+		if err := d.db.QueryRow(t.Context(), `SELECT private FROM signing_keys WHERE kid = $1`, next.ID).Scan(&sealed); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(sealed, next.Private) {
+			t.Error("a private key is stored in the clear")
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// following is a service whose memory is trusted.
+func following(t *testing.T, s *Service) (wake func(), stop func()) {
+	t.Helper()
+	ch := make(chan struct{}, 1)
+	stop = run(t, func(ctx context.Context) error { return s.Follow(ctx, ch) })
+	eventually(t, "Follow is up to date", func() bool { return s.trust.holds(time.Now()) })
+	return func() {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}, stop
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		here, elsewhere := d.service(t, nil), d.service(t, nil)
+		u := mustRegister(t, elsewhere, "ada@example.org")
+		status := func() Status {
+			t.Helper()
+			got, err := here.User(t.Context(), u.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Status
+		}
+		reads := func(do func()) int64 {
+			before := d.streams.Load()
+			do()
+			return d.streams.Load() - before
+		}
+		thrice := func() { status(); status(); status() }
+
+		if n := reads(thrice); n != 3 {
+			t.Errorf("nobody follows the log: %d reads, want 3", n)
+		}
+		wake, stop := following(t, here)
+		if n := reads(thrice); n > 1 {
+			t.Errorf("in memory: %d reads, want 1", n)
+		}
+		d.appendTo(t, elsewhere, u.ID, Locked{})
+		wake()
+		eventually(t, "the lock is seen", func() bool { return status() == StatusLocked })
+		d.appendTo(t, elsewhere, u.ID, Unlocked{})
+		eventually(t, "a lost wake-up is made up for", func() bool { return status() == StatusActive })
+
+		here.WakeCut(true)
+		if n := reads(thrice); n != 3 {
+			t.Errorf("cut off: %d reads, want 3", n)
+		}
+		d.appendTo(t, elsewhere, u.ID, Locked{})
+		if status() != StatusLocked {
+			t.Error("cut off: an old state was answered")
+		}
+		here.WakeCut(false)
+		eventually(t, "trusted again", func() bool { return here.trust.holds(time.Now()) })
+		if status() != StatusLocked {
+			t.Error("mended: an old state was answered")
+		}
+		stop()
+		d.appendTo(t, elsewhere, u.ID, Unlocked{})
+		if status() != StatusActive {
+			t.Error("nobody follows any more: an old state was answered")
+		}
+	})
+}
+
+// What this process appends is seen by it at once.
+func TestOwnAppendsAreSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, func(c *Config) { c.Passwords = pool(t, 4) })
+		u := mustRegister(t, s, "ada@example.org")
+		following(t, s)
+		for version := 1; version < 30; version++ {
+			if got, err := s.User(t.Context(), u.ID); err != nil || got.Version != version {
+				t.Fatalf("version %d, %v, want %d", got.Version, err, version)
+			}
+			_, err := s.append(t.Context(), eventstore.Append{
+				Stream: eventstore.UserStream(u.ID), Expected: eventstore.Expected(version),
+				Events: []eventstore.NewEvent{NewEvent(PasswordChanged{ReasonChange})},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// Readers, writers elsewhere and Follow at once: no reader ever sees a user go back, and in the end all see the newest.
+func TestFollowRace(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		here, elsewhere := d.service(t, func(c *Config) { c.CachedUsers = 2 }), d.service(t, nil)
+		var users []uuid.UUID
+		for i := range 4 {
+			users = append(users, mustRegister(t, elsewhere, fmt.Sprintf("user%d@example.org", i)).ID)
+		}
+		wake, _ := following(t, here)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				seen := map[uuid.UUID]int{}
+				for i := 0; ctx.Err() == nil; i++ {
+					id := users[i%len(users)]
+					u, err := here.User(context.WithoutCancel(ctx), id)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if u.Version < seen[id] {
+						t.Errorf("version %d after %d", u.Version, seen[id])
+					}
+					seen[id] = u.Version
+				}
+			})
+		}
+		const changes = 50
+		for range changes {
+			for _, id := range users {
+				d.appendTo(t, elsewhere, id, PasswordChanged{ReasonChange})
+				wake()
+			}
+		}
+		for _, id := range users {
+			eventually(t, "the newest state is seen", func() bool {
+				u, err := here.User(t.Context(), id)
+				return err == nil && u.Version == 1+changes
+			})
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// A state that is being read while the user changes is not kept.
+func TestCacheKeepsNothingStale(t *testing.T) {
+	t.Parallel()
+	id := uuid.Must(uuid.NewV7())
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	version := 1
+	c := newCache(10, func(context.Context, uuid.UUID) (*User, error) {
+		u := &User{ID: id, Version: version}
+		if version == 1 {
+			close(begun)
+			<-proceed
+		}
+		return u, nil
+	})
+	done := make(chan int)
+	go func() {
+		u, err := c.get(t.Context(), id)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- u.Version
+	}()
+	<-begun
+	version = 2
+	c.forget(id, 2)
+	if u, err := c.get(t.Context(), id); err != nil || u.Version != 2 {
+		t.Errorf("get after forget = version %d, %v, want 2", u.Version, err)
+	}
+	close(proceed)
+	if v := <-done; v != 1 {
+		t.Errorf("the read that began before = version %d, want 1", v)
+	}
+	if u, err := c.get(t.Context(), id); err != nil || u.Version != 2 {
+		t.Errorf("get = version %d, %v, want 2", u.Version, err)
+	}
+}
+
+// A reader whose caller goes away does not take down those who wait for the same read.
+func TestCacheReaderGoesAway(t *testing.T) {
+	t.Parallel()
+	id := uuid.Must(uuid.NewV7())
+	begun := make(chan struct{}, 2)
+	c := newCache(10, func(ctx context.Context, _ uuid.UUID) (*User, error) {
+		begun <- struct{}{}
+		if ctx.Value(first{}) != nil {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return &User{ID: id, Version: 1}, nil
+	})
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), first{}, true))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.get(ctx, id); !errors.Is(err, context.Canceled) {
+			t.Errorf("get = %v, want Canceled", err)
+		}
+	})
+	<-begun
+	wg.Go(func() {
+		if u, err := c.get(t.Context(), id); err != nil || u.Version != 1 {
+			t.Errorf("get = %v, %v", u, err)
+		}
+	})
+	cancel()
+	wg.Wait()
+}
+
+type first struct{}

@@ -1,0 +1,149 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// Credentials is the wish of somebody to be logged in as a user.
+type Credentials struct {
+	Email    string
+	Password password.Password
+	Metadata eventstore.Metadata // the actor is filled in
+}
+
+// LoginResult is a session that began.
+type LoginResult struct {
+	User      *User
+	Session   uuid.UUID
+	StartedAt time.Time
+	ExpiresAt time.Time // when the session ends at the latest
+	Position  int64     // of session.started
+}
+
+// Login checks credentials and starts a session. An address that nobody has costs the same hashing as one that
+// somebody has, and gets the same answer as a wrong password.
+//
+// It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrUserLocked or ErrUserDisabled only for a right
+// password; with password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
+func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error) {
+	email, err := ParseEmail(c.Email)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	id, hash, err := s.holder(ctx, reserveEmail(email))
+	if err != nil {
+		return LoginResult{}, err
+	}
+	outdated, err := s.checkPassword(ctx, id, hash, c.Password)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	u, err := s.User(ctx, id)
+	if errors.Is(err, ErrNotFound) { // erased since the address was looked up
+		return LoginResult{}, wrongCredentials()
+	}
+	if err != nil {
+		return LoginResult{}, fmt.Errorf("read the user: %w", err)
+	}
+	c.Metadata.Actor = ActorUser(id)
+	result, err := s.startSession(ctx, u, c.Metadata)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	if outdated && s.rehash {
+		// The login succeeded; a hash that could not be replaced is replaced by the next one.
+		if err := s.replaceHash(ctx, u, hash, c); err != nil {
+			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", id.String()), slog.Any("error", err))
+		}
+	}
+	return result, nil
+}
+
+// checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The nil UUID stands for
+// nobody.
+func (s *Service) checkPassword(ctx context.Context, id uuid.UUID, hash password.Hash, secret password.Password) (outdated bool, err error) {
+	wrong := wrongCredentials()
+	match := false
+	if id == uuid.Nil {
+		err = s.pool.VerifyUnknown(ctx, secret)
+	} else {
+		match, outdated, err = s.pool.Verify(ctx, hash, secret)
+	}
+	switch {
+	case errors.Is(err, password.ErrRefused): // no user has such a password
+		return false, wrong
+	case err != nil:
+		return false, err
+	case !match:
+		return false, wrong
+	}
+	return outdated, nil
+}
+
+func (s *Service) startSession(ctx context.Context, u *User, m eventstore.Metadata) (LoginResult, error) {
+	session, err := uuid.NewV7()
+	if err != nil {
+		return LoginResult{}, err
+	}
+	// Databases keep microseconds.
+	started := s.now().UTC().Truncate(time.Microsecond)
+	expires := started.Add(s.sessionMax)
+	payloads, err := startSession(*u, expires)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	row := stateRow("sessions", map[string]any{
+		"session_id": session, "user_id": u.ID, "counter": 0,
+		"started_at": started, "rotated_at": started, "expires_at": expires,
+	})
+	row.New = true
+	result, err := s.log.Append(ctx, eventstore.Append{
+		Stream:   eventstore.SessionStream(session, u.ID),
+		Expected: eventstore.NoStream,
+		Events:   newEvents(payloads),
+		Metadata: m,
+		State:    []eventstore.StateChange{row},
+	})
+	if err != nil {
+		return LoginResult{}, err
+	}
+	return LoginResult{User: u, Session: session, StartedAt: started, ExpiresAt: expires, Position: result.Position}, nil
+}
+
+// replaceHash stores the same password under a new hash. It changes nothing if the user changed since u was read.
+func (s *Service) replaceHash(ctx context.Context, u *User, verified password.Hash, c Credentials) error {
+	payloads, err := rehash(*u)
+	if err != nil {
+		return err
+	}
+	hash, err := s.pool.Hash(ctx, c.Password)
+	if err != nil {
+		return err
+	}
+	// The password may have been changed after its hash was verified and before u was read. If it has not been by now,
+	// the version of u is one at which the verified hash was in force, and the append is refused at any other.
+	var current string
+	if err := s.db.QueryRow(ctx, `SELECT hash FROM credentials WHERE user_id = $1`, u.ID).Scan(&current); err != nil {
+		return fmt.Errorf("read the credential: %w", err)
+	}
+	if password.Hash(current) != verified {
+		return nil
+	}
+	_, err = s.append(ctx, eventstore.Append{
+		Stream:   eventstore.UserStream(u.ID),
+		Expected: eventstore.Expected(u.Version),
+		Events:   newEvents(payloads),
+		Metadata: c.Metadata,
+		State:    []eventstore.StateChange{s.credential(u.ID, hash)},
+	})
+	return err
+}

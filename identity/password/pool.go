@@ -1,0 +1,284 @@
+package password
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Errors of a [Pool].
+var (
+	// ErrOverloaded is what every [*OverloadedError] is.
+	ErrOverloaded = errors.New("password: hashing queue is full")
+	// ErrStopped: the pool's Run has returned or is about to.
+	ErrStopped = errors.New("password: hashing pool is stopped")
+)
+
+// OverloadedError is returned at once when the queue is full. It matches
+// [ErrOverloaded].
+type OverloadedError struct {
+	// RetryAfter is how long the present queue takes, in whole seconds, at
+	// least one.
+	RetryAfter time.Duration
+}
+
+// Error says when to come back.
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("%s: retry after %s", ErrOverloaded, e.RetryAfter)
+}
+
+// Is reports whether target is [ErrOverloaded].
+func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// PoolConfig sets up a [Pool]; its zero value is ready for use.
+type PoolConfig struct {
+	// Cost of new hashes, MinCost to MaxCost. Zero stands for DefaultCost.
+	Cost int
+	// Workers hash at the same time. Zero stands for one a processor.
+	Workers int
+	// Queue is how many callers may wait for a worker. Zero stands for 32 a
+	// worker and at least 64: about eight seconds of work at cost 12.
+	Queue int
+}
+
+// Pool hashes and verifies in a few threads of its own, beside the request
+// goroutines and never in their place: on Linux the threads have the lowest
+// priority, and GOMAXPROCS is raised by their number while they run. Callers
+// queue in order of arrival; past the queue's bound they are told so at once.
+//
+// Its methods are safe for concurrent use. They wait until [Pool.Run] runs.
+type Pool struct {
+	cost    int
+	workers int
+	bound   int
+	// Tests replace the first and set the second.
+	cpuTime func() time.Duration // of the calling thread
+	observe func(*bcryptRun)     // sees each computation before it begins
+
+	mu      sync.Mutex
+	arrived *sync.Cond // a job was queued, or the pool stopped
+	queue   *list.List // of *job, oldest first
+	busy    int
+	started bool
+	stopped bool
+	average time.Duration // of a job, moving
+}
+
+// job is one computation and the caller who waits for it.
+type job struct {
+	prepare func() *bcryptRun // by the worker: normalising and keying are part of the work
+	run     *bcryptRun
+	place   *list.Element // nil once a worker has taken it; guarded by Pool.mu
+	begun   time.Time
+	digest  string
+	err     error
+	done    chan struct{} // closed when digest or err is set
+}
+
+// NewPool checks the configuration. It returns [ErrCost], or an error that
+// names the field.
+func NewPool(config PoolConfig) (*Pool, error) {
+	if config.Cost == 0 {
+		config.Cost = DefaultCost
+	}
+	if config.Cost < MinCost || config.Cost > MaxCost {
+		return nil, ErrCost
+	}
+	if config.Workers < 0 || config.Queue < 0 {
+		return nil, errors.New("password: Workers and Queue are not negative")
+	}
+	if config.Workers == 0 {
+		config.Workers = processors.own()
+	}
+	if config.Queue == 0 {
+		config.Queue = max(64, 32*config.Workers)
+	}
+	p := &Pool{cost: config.Cost, workers: config.Workers, bound: config.Queue, cpuTime: threadTime, queue: list.New()}
+	p.arrived = sync.NewCond(&p.mu)
+	return p, nil
+}
+
+// Cost is the cost of new hashes.
+func (p *Pool) Cost() int { return p.cost }
+
+// Workers is the number of workers.
+func (p *Pool) Workers() int { return p.workers }
+
+// Queued is the number of callers that wait for a worker.
+func (p *Pool) Queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.Len()
+}
+
+// Busy is the number of workers at work.
+func (p *Pool) Busy() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy
+}
+
+// Hash hashes a password at the pool's cost. It returns a [*RefusedError], an
+// [*OverloadedError], [ErrStopped] or the cause of ctx's end. A caller whose
+// ctx ends while it waits leaves the queue and its work is not done; work that
+// has begun is finished and discarded.
+func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
+	if err := password.check(); err != nil {
+		return "", err
+	}
+	s, err := fresh(p.cost)
+	if err != nil {
+		return "", err
+	}
+	digest, err := p.compute(ctx, func() *bcryptRun { return s.run(password) })
+	if err != nil {
+		return "", fmt.Errorf("hash password: %w", err)
+	}
+	return s.encode(digest), nil
+}
+
+// Verify reports whether hash is that of password, and, only if it is,
+// whether the hash should be replaced by a new one of the pool's cost. It
+// always costs one computation at the hash's own cost, right or wrong. Its
+// errors are those of [Pool.Hash], [ErrUnknownScheme] and [ErrCost].
+func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match, rehash bool, err error) {
+	if err := password.check(); err != nil {
+		return false, false, err
+	}
+	s, err := parse(hash)
+	if err != nil {
+		return false, false, err
+	}
+	digest, err := p.compute(ctx, func() *bcryptRun { return s.run(password) })
+	if err != nil {
+		return false, false, fmt.Errorf("verify password: %w", err)
+	}
+	match = s.matches(digest)
+	return match, match && s.outdated(p.cost), nil
+}
+
+// VerifyUnknown does the work of a Verify at the pool's cost for an account
+// that doesn't exist, so that the time of the answer doesn't tell. Its errors
+// are those of [Pool.Hash].
+func (p *Pool) VerifyUnknown(ctx context.Context, password Password) error {
+	if err := password.check(); err != nil {
+		return err
+	}
+	s, err := fresh(p.cost)
+	if err != nil {
+		return err
+	}
+	if _, err := p.compute(ctx, func() *bcryptRun { return s.run(password) }); err != nil {
+		return fmt.Errorf("verify password: %w", err)
+	}
+	return nil
+}
+
+// compute queues one computation and waits for its digest.
+func (p *Pool) compute(ctx context.Context, prepare func() *bcryptRun) (string, error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	j := &job{prepare: prepare, done: make(chan struct{})}
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return "", ErrStopped
+	}
+	if p.queue.Len() >= p.bound {
+		err := &OverloadedError{RetryAfter: p.backlog()}
+		p.mu.Unlock()
+		return "", err
+	}
+	j.place = p.queue.PushBack(j)
+	p.mu.Unlock()
+	p.arrived.Signal()
+
+	select {
+	case <-j.done:
+		return j.digest, j.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j.place != nil {
+		p.queue.Remove(j.place)
+		j.place = nil
+	}
+	return "", context.Cause(ctx)
+}
+
+// backlog is how long the queue as it stands will take.
+func (p *Pool) backlog() time.Duration {
+	wait := p.average * time.Duration(p.queue.Len()) / time.Duration(p.workers)
+	return max(time.Second, (wait + time.Second - 1).Truncate(time.Second))
+}
+
+// next waits for a job and takes it; nil means that the pool has stopped.
+func (p *Pool) next() *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.queue.Len() == 0 {
+		if p.stopped {
+			return nil
+		}
+		p.arrived.Wait()
+	}
+	j := p.queue.Remove(p.queue.Front()).(*job)
+	j.place = nil
+	j.begun = time.Now()
+	p.busy++
+	return j
+}
+
+// finish hands the digest to the caller.
+func (p *Pool) finish(j *job) {
+	j.digest = j.run.digest()
+	close(j.done)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy--
+	took := time.Since(j.begun)
+	if p.average == 0 {
+		p.average = took
+	}
+	p.average += (took - p.average) / 8
+}
+
+// Run works until ctx ends, then refuses whoever is queued or comes later
+// with [ErrStopped], finishes what is being hashed and returns nil. It owns no
+// goroutine past its return. A pool runs once: a second Run returns ErrStopped.
+func (p *Pool) Run(ctx context.Context) error {
+	p.mu.Lock()
+	if p.started {
+		p.mu.Unlock()
+		return ErrStopped
+	}
+	p.started = true
+	p.mu.Unlock()
+
+	processors.add(p.workers)
+	defer processors.add(-p.workers)
+
+	var workers sync.WaitGroup
+	for range p.workers {
+		workers.Go(func() { p.work(&workers, nil, 0) })
+	}
+	<-ctx.Done()
+
+	p.mu.Lock()
+	p.stopped = true
+	for e := p.queue.Front(); e != nil; e = e.Next() {
+		j := e.Value.(*job)
+		j.place, j.err = nil, ErrStopped
+		close(j.done)
+	}
+	p.queue.Init()
+	p.mu.Unlock()
+	p.arrived.Broadcast()
+	workers.Wait()
+	return nil
+}

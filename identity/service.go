@@ -1,0 +1,186 @@
+// Package identity is users and sessions: the events that they consist of, the decisions on them, and the service that
+// carries out commands.
+//
+// A command is decided by a pure function from the state of its own stream to the events that fulfil it, and is done in
+// one append together with its reservations and its rows in state tables. No command reads a read model, so all of them
+// work while every projection is stopped. Passwords, hashes and private keys are in state tables only, never in events,
+// logs or errors.
+//
+// What a user is follows from the events of the user's stream alone:
+//
+//	user.registered or user.imported ▶ active
+//	active ── user.locked ▶ locked ── user.unlocked ▶ active
+//	active or locked ── user.disabled ▶ disabled ── user.enabled ▶ as before
+//	any of them ── user.erased ▶ no user, for good
+//
+// The package does not know of HTTP (package api), of tokens (package token) or of queries over many users (package
+// projections).
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// Service carries out commands on users and sessions. It is safe for concurrent use, and there is one in a process.
+type Service struct {
+	log    *eventstore.Log
+	store  eventstore.Store
+	db     eventstore.DB
+	pool   *password.Pool
+	policy password.Policy
+
+	rehash     bool
+	safe       bool
+	sessionMax time.Duration
+	now        func() time.Time
+	logger     *slog.Logger
+
+	cache *cache
+	trust trust
+}
+
+// Config is what a Service stands on. Log, Store, DB and Passwords are needed.
+type Config struct {
+	Log       *eventstore.Log
+	Store     eventstore.Store // that Log stands on
+	DB        eventstore.DB    // of the same database
+	Passwords *password.Pool
+	Policy    password.Policy
+
+	// Rehash replaces a hash of another cost or scheme when its user logs in.
+	Rehash bool
+	// EnumerationSafe has Register answer the same whether or not the address is taken.
+	EnumerationSafe bool
+	// SessionMax is how long a session lasts at most. 90 days when 0.
+	SessionMax time.Duration
+	// CachedUsers bounds the users kept in memory. 65,536 when 0.
+	CachedUsers int
+
+	Logger *slog.Logger     // nothing is logged when nil
+	Now    func() time.Time // time.Now when nil
+}
+
+// New makes a service. Follow lets it answer from memory.
+func New(c Config) *Service {
+	s := &Service{
+		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
+		rehash: c.Rehash, safe: c.EnumerationSafe, sessionMax: c.SessionMax, now: c.Now, logger: c.Logger,
+	}
+	if s.sessionMax == 0 {
+		s.sessionMax = 90 * 24 * time.Hour
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	size := c.CachedUsers
+	if size == 0 {
+		size = 1 << 16
+	}
+	s.cache = newCache(size, s.ReadUser)
+	return s
+}
+
+// EnumerationSafe says whether Register answers the same for a taken address.
+func (s *Service) EnumerationSafe() bool { return s.safe }
+
+// CommandID is the command id for a caller's idempotency key. The scope keeps callers and commands apart: for example
+// "register" for those that nobody is logged in for.
+func CommandID(scope, key string) uuid.UUID {
+	return uuid.NewSHA1(commandNamespace, []byte(scope+"\x00"+key))
+}
+
+var commandNamespace = uuid.MustParse("b2b7a9a6-58a1-5b0f-8a4e-0a6d1d6f6a53")
+
+// The scopes of reservations.
+const (
+	scopeEmail      = "email"
+	scopeFirstAdmin = "first-admin"
+)
+
+func reserveEmail(e Email) eventstore.Reservation {
+	return eventstore.Reservation{Scope: scopeEmail, Value: e.Key()}
+}
+
+// streamPage is how many events of a stream are read at once.
+const streamPage = 500
+
+// User is a user's own state: current in the process that changed it, and elsewhere within milliseconds. While that
+// can't be had from memory it is read from the log. It fails with ErrNotFound or eventstore.ErrUnavailable.
+func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
+	if !s.trust.holds(s.now()) {
+		return s.ReadUser(ctx, id)
+	}
+	return s.cache.get(ctx, id)
+}
+
+// ReadUser reads a user's state from the log, in pages: it has every event that was committed before the call. It fails
+// with ErrNotFound or eventstore.ErrUnavailable.
+func (s *Service) ReadUser(ctx context.Context, id uuid.UUID) (*User, error) {
+	var u User
+	for {
+		events, err := s.log.ReadStream(ctx, id, u.Version, streamPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range events {
+			if e.Stream.Kind != eventstore.KindUser {
+				return nil, refuse(CodeNotFound, "there is no such user")
+			}
+			if u, err = evolve(u, e); err != nil {
+				return nil, err
+			}
+		}
+		if len(events) < streamPage {
+			break
+		}
+	}
+	if !u.exists() {
+		return nil, refuse(CodeNotFound, "there is no such user")
+	}
+	u.document = u.encode()
+	return &u, nil
+}
+
+// append appends to a user's stream, and drops the state that is in memory.
+func (s *Service) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
+	// Whatever the answer is, the events may have been written.
+	defer s.cache.forget(a.Stream.ID, 0)
+	return s.log.Append(ctx, a)
+}
+
+// holder is the user who holds a reservation, and the user's stored hash; the nil UUID where nobody holds it.
+func (s *Service) holder(ctx context.Context, r eventstore.Reservation) (uuid.UUID, password.Hash, error) {
+	var id uuid.UUID
+	var hash string
+	err := s.db.QueryRow(ctx, `
+		SELECT r.stream, c.hash
+		  FROM reservations r JOIN credentials c ON c.user_id = r.stream
+		 WHERE r.scope = $1 AND r.key = $2`, r.Scope, s.log.Sealer().ReservationKey(r)).Scan(&id, &hash)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return uuid.Nil, "", nil
+	}
+	if err != nil {
+		return uuid.Nil, "", fmt.Errorf("look up the %s: %w", r.Scope, err)
+	}
+	return id, password.Hash(hash), nil
+}
+
+// credential is the state change that stores a user's hash.
+func (s *Service) credential(user uuid.UUID, hash password.Hash) eventstore.StateChange {
+	return stateRow("credentials", map[string]any{
+		"user_id": user, "hash": string(hash), "changed_at": s.now().UTC(),
+	})
+}

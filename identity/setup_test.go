@@ -1,0 +1,201 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/eventstore/postgres"
+	"usher/eventstore/sqlite"
+	"usher/identity/password"
+	"usher/internal/devstack"
+	"usher/internal/eventcheck"
+	"usher/schema"
+)
+
+func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }
+
+// onBoth runs a test on SQLite and on Postgres.
+func onBoth(t *testing.T, test func(t *testing.T, d *database)) {
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "usher.db")
+		migrate(t.Context(), t, func() (*schema.Migrator, error) { return schema.SQLite(path) })
+		s, err := sqlite.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		test(t, newDatabase(t, s, s))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		dsn := devstack.Database(t, "identity", func(ctx context.Context, dsn string) error {
+			migrate(ctx, t, func() (*schema.Migrator, error) { return schema.Postgres(dsn) })
+			return nil
+		})
+		s, err := postgres.Open(t.Context(), dsn, postgres.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		test(t, newDatabase(t, s, s))
+	})
+}
+
+func migrate(ctx context.Context, t *testing.T, open func() (*schema.Migrator, error)) {
+	t.Helper()
+	m, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Up(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// database is a migrated database that several services can use, as processes would. It has no read models at all.
+type database struct {
+	counted
+	db     eventstore.DB
+	master eventstore.MasterKey
+}
+
+func newDatabase(t *testing.T, s eventstore.Store, db eventstore.DB) *database {
+	master, _ := eventstore.NewMasterKey()
+	return &database{counted: counted{Store: eventcheck.Store(t, s), streams: new(atomic.Int64)}, db: db, master: master}
+}
+
+// counted counts the reads of streams.
+type counted struct {
+	eventstore.Store
+	streams *atomic.Int64
+}
+
+func (c counted) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {
+	c.streams.Add(1)
+	return c.Store.ReadStream(ctx, stream, after, limit)
+}
+
+// service makes a service with a log of its own, as another process has it.
+func (d *database) service(t *testing.T, change func(*Config)) *Service {
+	t.Helper()
+	log := eventstore.New(d.counted, d.master, eventstore.Options{})
+	t.Cleanup(func() {
+		if err := log.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	c := Config{Log: log, Store: d.counted, DB: d.db, Rehash: true}
+	if change != nil {
+		change(&c)
+	}
+	if c.Passwords == nil {
+		c.Passwords = pool(t, password.MinCost)
+	}
+	return New(c)
+}
+
+func pool(t *testing.T, cost int) *password.Pool {
+	t.Helper()
+	p, err := password.NewPool(password.PoolConfig{Cost: cost})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, p.Run)
+	return p
+}
+
+// run runs a worker until the test ends.
+func run(t *testing.T, worker func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- worker(ctx) }()
+	var stopped atomic.Bool
+	stop = func() {
+		if stopped.Swap(true) {
+			return
+		}
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// events reads the whole log.
+func (d *database) events(t *testing.T, s *Service) []eventstore.Event {
+	t.Helper()
+	events, err := s.log.ReadAll(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func types(events []eventstore.Event) []string {
+	list := make([]string, len(events))
+	for i, e := range events {
+		list[i] = e.Type
+	}
+	return list
+}
+
+func mustRegister(t *testing.T, s *Service, email string) *User {
+	t.Helper()
+	r, err := s.Register(t.Context(), Registration{Email: email, Password: secret, Name: "Ada"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.User
+}
+
+// appendTo appends to a user's stream as another process would: this service's memory is not told.
+func (d *database) appendTo(t *testing.T, s *Service, id uuid.UUID, p Payload) {
+	t.Helper()
+	_, err := s.log.Append(t.Context(), eventstore.Append{
+		Stream: eventstore.UserStream(id), Expected: eventstore.AnyVersion, Events: []eventstore.NewEvent{NewEvent(p)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: not within 10 s", what)
+		}
+	}
+}
+
+const secret password.Password = "correct horse battery staple"
+
+func encoded(t *testing.T, v any) string {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}

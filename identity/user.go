@@ -1,0 +1,195 @@
+package identity
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// Status says whether a user can log in.
+type Status string
+
+// The states of a user. A user who is both locked and disabled is disabled.
+const (
+	StatusActive   Status = "active"
+	StatusLocked   Status = "locked"
+	StatusDisabled Status = "disabled"
+)
+
+// User is a user's state: what the events of the user's stream amount to. A User that the service answers with is
+// shared between its readers and must not be changed.
+type User struct {
+	ID            uuid.UUID `json:"id"`
+	Email         string    `json:"email"` // as it was typed
+	EmailVerified bool      `json:"email_verified"`
+	Name          string    `json:"name"`
+	Status        Status    `json:"status"`
+	Roles         []string  `json:"roles"` // sorted
+	CreatedAt     time.Time `json:"created_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
+	Version       int       `json:"version"`  // of the newest event; 0 for a user who does not exist
+	Position      int64     `json:"position"` // of the same event
+
+	locked, disabled bool
+	erased           bool // nothing of the user is left but that there was one
+	document         []byte
+}
+
+// JSON is the user as a JSON object, encoded once for a state. It must not be changed.
+func (u *User) JSON() []byte {
+	if u.document != nil {
+		return u.document
+	}
+	return u.encode()
+}
+
+func (u *User) encode() []byte {
+	raw, err := json.Marshal(u)
+	if err != nil { // a User holds nothing that JSON can't express
+		panic(err)
+	}
+	return raw
+}
+
+// HasRole says whether the user has a role.
+func (u *User) HasRole(role string) bool {
+	_, has := slices.BinarySearch(u.Roles, role)
+	return has
+}
+
+// exists says whether there is such a user: there is none before the first event, nor once erased.
+func (u *User) exists() bool { return u.Version > 0 && !u.erased }
+
+// evolve is the state after an event of the user's stream. It changes nothing of u. Events of types that are not about
+// the state, such as PasswordChanged, move its version and time only. Personal fields that are forgotten are empty, and an
+// address that is not known is not verified.
+func evolve(u User, e eventstore.Event) (User, error) {
+	payload, err := DecodeAny(e)
+	if err != nil {
+		return User{}, err
+	}
+	if e.Version != u.Version+1 {
+		return User{}, fmt.Errorf("evolve %s: version %d after %d: %w", e.Stream, e.Version, u.Version, eventstore.ErrGap)
+	}
+	switch p := payload.(type) {
+	case Registered:
+		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, Name: p.Personal.Name, Roles: []string{}, CreatedAt: e.RecordedAt}
+	case Imported:
+		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, EmailVerified: p.EmailVerified, Name: p.Personal.Name, CreatedAt: e.RecordedAt}
+		if !p.CreatedAt.IsZero() {
+			u.CreatedAt = p.CreatedAt.UTC().Truncate(time.Microsecond) // which is what databases keep
+		}
+		u.Roles = append([]string{}, p.Roles...)
+		slices.Sort(u.Roles)
+		u.Roles = slices.Compact(u.Roles)
+	case EmailVerified:
+		u.EmailVerified = u.EmailVerified || p.Personal.Email == u.Email
+	case EmailChanged:
+		u.Email, u.EmailVerified = p.Personal.Email, true
+	case ProfileUpdated:
+		if p.Personal.Name != nil {
+			u.Name = *p.Personal.Name
+		}
+	case RoleGranted:
+		if at, has := slices.BinarySearch(u.Roles, p.Role); !has {
+			u.Roles = slices.Insert(slices.Clone(u.Roles), at, p.Role)
+		}
+	case RoleRevoked:
+		if at, has := slices.BinarySearch(u.Roles, p.Role); has {
+			u.Roles = slices.Delete(slices.Clone(u.Roles), at, at+1)
+		}
+	case Locked:
+		u.locked = true
+	case Unlocked:
+		u.locked = false
+	case Disabled:
+		u.disabled = true
+	case Enabled:
+		u.disabled = false
+	case Erased:
+		u = User{ID: u.ID, erased: true}
+	}
+	u.EmailVerified = u.EmailVerified && u.Email != ""
+	switch {
+	case u.erased:
+		u.Status = ""
+	case u.disabled:
+		u.Status = StatusDisabled
+	case u.locked:
+		u.Status = StatusLocked
+	default:
+		u.Status = StatusActive
+	}
+	u.Version, u.Position, u.UpdatedAt, u.document = e.Version, e.Position, e.RecordedAt, nil
+	return u, nil
+}
+
+// What follows decides: from a user's state and a wish to the events that fulfil it, or an *Error. Nothing here reads
+// or writes anything.
+
+// register decides on a new user, with the roles that the user begins with.
+func register(u User, email Email, name string, roles ...string) ([]Payload, error) {
+	if u.Version > 0 {
+		return nil, refuse(CodeEmailTaken, "the user exists already")
+	}
+	var p Registered
+	p.Personal.Email, p.Personal.Name = email.String(), name
+	events := []Payload{p}
+	for _, role := range roles {
+		if !roleForm.MatchString(role) {
+			return nil, refuse(CodeInvalidRequest, "a role is a lower-case word of at most 63 letters, digits, - and _")
+		}
+		events = append(events, RoleGranted{Role: role})
+	}
+	return events, nil
+}
+
+var roleForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// rehash decides on storing the same password under another hash.
+func rehash(u User) ([]Payload, error) {
+	if err := mayLogIn(u); err != nil {
+		return nil, err
+	}
+	return []Payload{PasswordChanged{Reason: ReasonRehash}}, nil
+}
+
+// startSession decides on a login whose credentials were right.
+func startSession(u User, expires time.Time) ([]Payload, error) {
+	if err := mayLogIn(u); err != nil {
+		return nil, err
+	}
+	return []Payload{SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: expires}}, nil
+}
+
+// wrongCredentials is the one answer to a login of nobody, with an unknown address or with a wrong password.
+func wrongCredentials() error {
+	return refuse(CodeInvalidCredentials, "the email or the password is wrong")
+}
+
+func mayLogIn(u User) error {
+	switch {
+	case !u.exists():
+		return wrongCredentials()
+	case u.disabled:
+		return refuse(CodeUserDisabled, "the account is disabled")
+	case u.locked:
+		return refuse(CodeUserLocked, "the account is locked")
+	}
+	return nil
+}
+
+// newEvents makes the events to append of payloads.
+func newEvents(payloads []Payload) []eventstore.NewEvent {
+	events := make([]eventstore.NewEvent, len(payloads))
+	for i, p := range payloads {
+		events[i] = NewEvent(p)
+	}
+	return events
+}
