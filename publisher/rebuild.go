@@ -1,0 +1,185 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// rebuild is the plan of a rebuild. It is written to the database before the stream is deleted and stays there until
+// the last durable consumer is back, so that a rebuild which is cut short is finished at the next start.
+type rebuild struct {
+	Reason   string    `json:"reason"`
+	Replaces time.Time `json:"replaces,omitzero"` // when the stream that is to be deleted was created
+	First    int64     `json:"first"`
+	Durables []durable `json:"durables"` // by ascending floor
+}
+
+// durable is a durable consumer of the stream: it has handled everything up to its floor.
+type durable struct {
+	Config jetstream.ConsumerConfig `json:"config"`
+	Floor  int64                    `json:"floor"`
+}
+
+// holdFor is how long a consumer stays paused at most while it is put in its place.
+const holdFor = 24 * time.Hour
+
+// replaces says whether a stream is the one that the rebuild is to delete.
+func (p *rebuild) replaces(info *jetstream.StreamInfo) bool { return info.Created.Equal(p.Replaces) }
+
+// beginRebuild plans a rebuild of the stream that there is, and carries it out.
+func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.StreamInfo, head int64) (last int64, err error) {
+	r.Logger.Error("rebuilding the JetStream stream from the log", "reason", reason)
+	first, err := r.firstOwed(ctx, head, 0)
+	if err != nil {
+		return 0, err
+	}
+	if r.Stream.MaxBytes > 0 { // the server would discard what came before
+		first = max(first, int64(info.State.FirstSeq))
+	}
+	durables, err := r.durables(ctx)
+	if err != nil {
+		return 0, err
+	}
+	plan := &rebuild{Reason: reason.Error(), Replaces: info.Created, First: first, Durables: durables}
+	return r.startRebuild(ctx, plan, head)
+}
+
+func (r *Relay) startRebuild(ctx context.Context, plan *rebuild, head int64) (last int64, err error) {
+	r.rebuilds.Add(1)
+	slices.SortStableFunc(plan.Durables, func(a, b durable) int { return int(a.Floor - b.Floor) })
+	r.setState(StateRebuilding, nil)
+	if err := r.putState(ctx, plan.First-1, StateRebuilding, plan.Reason, plan); err != nil {
+		return 0, err
+	}
+	return r.continueRebuild(ctx, plan, head)
+}
+
+// durables reads the durable consumers of the stream. Others are their clients' to make again.
+func (r *Relay) durables(ctx context.Context) ([]durable, error) {
+	ctx, stop := context.WithTimeout(ctx, requestWait)
+	defer stop()
+	s, err := r.js.Stream(ctx, r.Stream.Name)
+	if err != nil {
+		return nil, fmt.Errorf("list durable consumers: %w", err)
+	}
+	var found []durable
+	list := s.ListConsumers(ctx)
+	for info := range list.Info() {
+		if info.Config.Durable != "" {
+			found = append(found, durable{info.Config, int64(info.AckFloor.Stream)})
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, fmt.Errorf("list durable consumers: %w", err)
+	}
+	return found, nil
+}
+
+// continueRebuild carries a rebuild out from wherever it stands, and answers with the stream's last sequence then. Each
+// durable consumer is made again when the stream has been filled up to its floor: one that begins with new messages
+// then begins in the right place by itself, and the others are reset to it.
+func (r *Relay) continueRebuild(ctx context.Context, plan *rebuild, head int64) (last int64, err error) {
+	r.setState(StateRebuilding, nil)
+	info, err := r.look(ctx)
+	switch {
+	case err == nil && plan.replaces(info):
+		if err = r.deleteStream(ctx); err == nil {
+			info, err = r.create(ctx, plan.First)
+		}
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		info, err = r.create(ctx, plan.First)
+	}
+	if err != nil {
+		return 0, err
+	}
+	last = int64(info.State.LastSeq)
+	r.published.Store(last)
+	for _, d := range plan.Durables {
+		if upTo := min(d.Floor, head); upTo > last {
+			if err := r.pump(ctx, last, upTo); err != nil {
+				return 0, err
+			}
+			last = upTo
+		}
+		if err := r.restore(ctx, d); err != nil {
+			return 0, fmt.Errorf("restore the durable consumer %s: %w", d.Config.Durable, err)
+		}
+	}
+	if err := r.putState(ctx, last, StateRunning, "", nil); err != nil {
+		return 0, err
+	}
+	r.Logger.Info("the JetStream stream is rebuilt; what is left is published as usual", "published", last, "head", head, "durables", len(plan.Durables))
+	r.noticeServer()
+	return last, nil
+}
+
+// restore makes a durable consumer again, to go on after its floor. It is paused meanwhile, so that no client gets a
+// message too early; being paused is also what tells one whose restoring was cut short.
+func (r *Relay) restore(ctx context.Context, d durable) error {
+	ctx, stop := context.WithTimeout(ctx, requestWait)
+	defer stop()
+	s, err := r.js.Stream(ctx, r.Stream.Name)
+	if err != nil {
+		return err
+	}
+	done, err := r.restored(ctx, s, d)
+	if err != nil || done {
+		return err
+	}
+	held := d.Config
+	until := r.Now().Add(holdFor).UTC()
+	held.PauseUntil = &until
+	if d.Config.DeliverSubject != "" {
+		_, err = s.CreateOrUpdatePushConsumer(ctx, held)
+	} else {
+		_, err = s.CreateOrUpdateConsumer(ctx, held)
+	}
+	if err != nil {
+		return err
+	}
+	switch d.Config.DeliverPolicy {
+	case jetstream.DeliverAllPolicy, jetstream.DeliverByStartSequencePolicy, jetstream.DeliverByStartTimePolicy:
+		// A consumer that never handled anything begins where its policy says.
+		if d.Floor > 0 {
+			if _, err := s.ResetConsumerToSequence(ctx, d.Config.Durable, uint64(d.Floor)+1); err != nil {
+				return err
+			}
+		}
+	}
+	if d.Config.PauseUntil != nil && d.Config.PauseUntil.After(r.Now()) {
+		_, err = s.PauseConsumer(ctx, d.Config.Durable, *d.Config.PauseUntil)
+	} else {
+		_, err = s.ResumeConsumer(ctx, d.Config.Durable)
+	}
+	return err
+}
+
+// restored says whether a durable consumer is in its place: not held by a restore that was cut short, and not made
+// again by its client, in which case it begins too early.
+func (r *Relay) restored(ctx context.Context, s jetstream.Stream, d durable) (bool, error) {
+	var (
+		c interface {
+			CachedInfo() *jetstream.ConsumerInfo
+		}
+		err error
+	)
+	if d.Config.DeliverSubject != "" {
+		c, err = s.PushConsumer(ctx, d.Config.Durable)
+	} else {
+		c, err = s.Consumer(ctx, d.Config.Durable)
+	}
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	info := c.CachedInfo()
+	held := info.Paused && (d.Config.PauseUntil == nil || !d.Config.PauseUntil.Equal(*info.Config.PauseUntil))
+	return !held && int64(info.AckFloor.Stream) >= d.Floor, nil
+}

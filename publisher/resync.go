@@ -1,0 +1,192 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// resync makes the stream a prefix of the log, if it is not one, and answers with its last sequence, after which the
+// relay goes on. It decides like this:
+//
+//	the row says halted                        ErrHalted: nothing is touched
+//	a rebuild was begun, or is asked for       do it
+//	there is no stream                         create it, to begin at the first event that it has to have
+//	last sequence above the log's head         ErrHalted, ErrStreamAhead
+//	another event at its end than in the log   ErrHalted, ErrForeignStream
+//	messages missing at its beginning, inside  rebuild; those of erased users are not missed
+//	last sequence below the cursor             the end was lost: say so; it is published again
+func (r *Relay) resync(ctx context.Context) (last int64, err error) {
+	r.resyncs.Add(1)
+	found, err := r.load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.adopt(found); err != nil {
+		return 0, err
+	}
+	// The stream first: the log only grows, so a head that is read later can't be too low.
+	info, err := r.look(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, err
+	}
+	head, err := r.Log.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r.head.Store(head)
+
+	switch {
+	case found.state == StateReset:
+		return r.reset(ctx, found, info, head)
+	case found.rebuild != nil && (info == nil || found.rebuild.replaces(info)):
+		return r.continueRebuild(ctx, found.rebuild, head)
+	case info == nil:
+		return r.begin(ctx, head)
+	}
+	reason, err := r.compare(ctx, info, head)
+	switch {
+	case errors.Is(err, ErrHalted):
+		return 0, errors.Join(err, r.putState(ctx, found.published, StateHalted, err.Error(), found.rebuild))
+	case err != nil:
+		return 0, err
+	case found.rebuild != nil:
+		return r.continueRebuild(ctx, found.rebuild, head)
+	case reason != nil:
+		return r.beginRebuild(ctx, reason, info, head)
+	}
+	r.configure(ctx, info)
+	last = int64(info.State.LastSeq)
+	if cursor := r.published.Load(); last < cursor {
+		r.tailsLost.Add(1)
+		r.Logger.Error("the JetStream stream lost its end, which is published again", "last", last, "published", cursor)
+	}
+	r.published.Store(last)
+	r.noticeServer()
+	return last, nil
+}
+
+// begin creates the stream where there is none.
+func (r *Relay) begin(ctx context.Context, head int64) (last int64, err error) {
+	first, err := r.firstOwed(ctx, head, 0)
+	if err != nil {
+		return 0, err
+	}
+	if cursor := r.published.Load(); cursor > 0 {
+		r.tailsLost.Add(1)
+		r.Logger.Error("the JetStream stream is gone; it is made again", "published", cursor, "first", first)
+	}
+	if _, err := r.create(ctx, first); err != nil {
+		return 0, err
+	}
+	r.published.Store(first - 1)
+	r.noticeServer()
+	return first - 1, nil
+}
+
+// compare looks for what can't be mended by publishing on. It fails with ErrHalted where the stream is not this log's.
+// A reason to rebuild the stream wraps ErrDamaged.
+func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head int64) (reason, err error) {
+	state := info.State
+	last := int64(state.LastSeq)
+	if last > head {
+		return nil, fmt.Errorf("%w: %w: its last sequence is %d, the log's head is %d. "+
+			"Was the log restored from a backup, or is it the wrong database?", ErrHalted, ErrStreamAhead, last, head)
+	}
+	if state.Msgs > 0 {
+		m, there, err := r.fetchAt(ctx, last)
+		if err == nil && !there {
+			var missed []int64
+			if missed, err = r.lost(ctx, []int64{last}, 1); err == nil && len(missed) > 0 {
+				return fmt.Errorf("%w: its last message, at %d, can't be read", ErrDamaged, last), nil
+			}
+			if err == nil {
+				m, there, err = r.fetchLast(ctx)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			if same, err := r.agrees(ctx, m); err != nil {
+				return nil, err
+			} else if !same {
+				return nil, fmt.Errorf("%w: %w: at position %d it has event %q, which is not the log's. "+
+					"Was the log restored from a backup, or is it the wrong database or broker?", ErrHalted, ErrForeignStream, m.position, m.id)
+			}
+		}
+	}
+	if damage := r.takeDamage(); damage != nil {
+		return damage, nil
+	}
+	missing, err := r.missing(ctx, info, head)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	missing, err = r.lost(ctx, missing, 1)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	return fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, missing[0]), nil
+}
+
+// missing lists the positions up to the stream's last sequence that it does not have although it should, but for erased
+// users. At its beginning only what is younger than the maximum age is missed, and nothing where its size is limited.
+func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head int64) ([]int64, error) {
+	state := info.State
+	first, last := int64(state.FirstSeq), int64(state.LastSeq)
+	var missing []int64
+	if r.Stream.MaxBytes <= 0 {
+		owed, err := r.firstOwed(ctx, head, ageSlack)
+		if err != nil {
+			return nil, err
+		}
+		// A stream may have been made under a shorter maximum age than there is now.
+		for p := max(owed, int64(info.Config.FirstSeq)); p < min(first, last+1); p++ {
+			missing = append(missing, p)
+		}
+	}
+	if state.NumDeleted > 0 {
+		ctx, stop := context.WithTimeout(ctx, requestWait)
+		defer stop()
+		s, err := r.js.Stream(ctx, r.Stream.Name)
+		if err != nil {
+			return nil, fmt.Errorf("look at the stream: %w", err)
+		}
+		detailed, err := s.Info(ctx, jetstream.WithDeletedDetails(true))
+		if err != nil {
+			return nil, fmt.Errorf("look at the stream: %w", err)
+		}
+		for _, p := range detailed.State.Deleted {
+			missing = append(missing, int64(p))
+		}
+	}
+	return missing, nil
+}
+
+// takeDamage answers with what a scrub found, once.
+func (r *Relay) takeDamage() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	damage := r.damage
+	r.damage = nil
+	return damage
+}
+
+// noticeServer asks for a scrub when the connection is to another server than before, or to one that restarted: what a
+// crash did to its files shows only when they are read.
+func (r *Relay) noticeServer() {
+	id := r.Conn.ConnectedServerId()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id == "" || id == r.server {
+		return
+	}
+	r.server = id
+	select {
+	case r.scrubWanted <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,244 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/eventstore/cloudevent"
+)
+
+const (
+	// scrubBatch is how many messages are compared with the log at once.
+	scrubBatch = 1000
+	// scrubWait bounds the time without a message before the consumer is asked whether it has more.
+	scrubWait = 500 * time.Millisecond
+	// scrubStalls is how often in a row it may say that it has and then not deliver any.
+	scrubStalls = 20
+	// maxListed bounds the positions that a report lists.
+	maxListed = 100
+)
+
+// ScrubReport is what a scrub found.
+type ScrubReport struct {
+	First, Last int64         // the positions that were looked at
+	Checked     int64         // messages that were there
+	Missing     int64         // that are not, and ought to be
+	Foreign     int64         // that are another event than the log has
+	Positions   []int64       // of the first hundred of both
+	At          time.Time     // when it began
+	Took        time.Duration // how long it took
+}
+
+// Damaged says whether the stream has to be rebuilt.
+func (s ScrubReport) Damaged() bool { return s.Missing > 0 || s.Foreign > 0 }
+
+func (s ScrubReport) damage() error {
+	if !s.Damaged() {
+		return nil
+	}
+	return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d foreign, at %v", ErrDamaged, s.First, s.Last, s.Missing, s.Foreign, s.Positions)
+}
+
+// Scrub reads the whole stream as a consumer does and compares it with the log: the server passes over a message whose
+// checksum is wrong without a word, and its own account of the stream still counts it. In a cluster it reads from the one
+// replica that serves its consumer. What is found missing makes this relay rebuild the stream, if it is running; it is no
+// error of Scrub.
+func (r *Relay) Scrub(ctx context.Context) (ScrubReport, error) {
+	report, err := r.scrub(ctx)
+	if err != nil {
+		return report, fmt.Errorf("scrub: %w", err)
+	}
+	r.lastScrub.Store(&report)
+	if damage := report.damage(); damage != nil {
+		r.mu.Lock()
+		r.damage = damage
+		r.mu.Unlock()
+		r.interrupt(damage)
+	}
+	return report, nil
+}
+
+// LastScrub is the report of the last scrub that this relay finished; false before the first.
+func (r *Relay) LastScrub() (ScrubReport, bool) {
+	if report := r.lastScrub.Load(); report != nil {
+		return *report, true
+	}
+	return ScrubReport{}, false
+}
+
+// keepScrubbing scrubs when the relay meets a server that it does not know, and every so often.
+func (r *Relay) keepScrubbing(ctx context.Context) {
+	if r.ScrubEvery < 0 {
+		return
+	}
+	tick := time.NewTicker(r.ScrubEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.scrubWanted:
+		case <-tick.C:
+		}
+		report, err := r.Scrub(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			r.Logger.Warn("the JetStream stream was not scrubbed", "error", err)
+		case !report.Damaged():
+			r.Logger.Info("scrubbed the JetStream stream", "messages", report.Checked, "took", report.Took)
+		}
+	}
+}
+
+// scrubbing is a scrub under way.
+type scrubbing struct {
+	*Relay
+	report ScrubReport
+	next   int64       // position
+	batch  []uuid.UUID // ids of the log's events from base+1 on
+	base   int64
+	gaps   []int64 // positions without a message, not yet judged
+}
+
+func (r *Relay) scrub(ctx context.Context) (ScrubReport, error) {
+	began := time.Now()
+	s := scrubbing{Relay: r, report: ScrubReport{At: r.Now().UTC()}}
+	info, err := r.look(ctx)
+	if err != nil {
+		return s.report, err
+	}
+	s.report.First, s.report.Last = max(int64(info.State.FirstSeq), 1), int64(info.State.LastSeq)
+	s.next = s.report.First
+	if err := s.readThrough(ctx); err != nil {
+		return s.report, err
+	}
+	for ; s.next <= s.report.Last; s.next++ { // nothing was left to read
+		s.gaps = append(s.gaps, s.next)
+	}
+	if err := s.judge(ctx, info); err != nil {
+		return s.report, err
+	}
+	s.report.Took = time.Since(began)
+	return s.report, nil
+}
+
+// readThrough reads messages until the last, or until the consumer has no more.
+func (s *scrubbing) readThrough(ctx context.Context) error {
+	if s.next > s.report.Last {
+		return nil
+	}
+	consumer, err := s.js.OrderedConsumer(ctx, s.Stream.Name, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   uint64(s.next),
+		HeadersOnly:   true, // the server checks the checksum of the whole message all the same
+	})
+	if err != nil {
+		return fmt.Errorf("make a consumer: %w", err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(scrubBatch))
+	if err != nil {
+		return fmt.Errorf("consume: %w", err)
+	}
+	defer messages.Stop()
+	for stalls := 0; s.next <= s.report.Last; {
+		m, err := messages.Next(jetstream.NextMaxWait(scrubWait))
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages):
+			stalls++
+			info, err := consumer.Info(ctx)
+			if err == nil && info.NumPending == 0 {
+				return nil
+			}
+			if stalls == scrubStalls {
+				return fmt.Errorf("no message after position %d for %v", s.next-1, scrubStalls*scrubWait)
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("after position %d: %w", s.next-1, err)
+		}
+		stalls = 0
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("after position %d: %w", s.next-1, err)
+		}
+		if err := s.check(ctx, int64(meta.Sequence.Stream), m.Headers().Get(cloudevent.HeaderID)); err != nil {
+			return err
+		}
+		if meta.NumPending == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *scrubbing) check(ctx context.Context, position int64, id string) error {
+	if position < s.next || position > s.report.Last {
+		return nil
+	}
+	for ; s.next < position; s.next++ {
+		s.gaps = append(s.gaps, s.next)
+	}
+	s.next++
+	if position > s.base+int64(len(s.batch)) {
+		s.base = position - 1
+		var err error
+		if s.batch, err = s.eventIDs(ctx, s.base, min(s.base+scrubBatch, s.report.Last)); err != nil {
+			return err
+		}
+	}
+	s.report.Checked++
+	if i := position - s.base - 1; i >= int64(len(s.batch)) || s.batch[i].String() != id {
+		s.report.Foreign++
+		s.list(position)
+	}
+	return nil
+}
+
+// judge tells gaps that are damage from those of erased users, and from what the server discarded in the meantime.
+func (s *scrubbing) judge(ctx context.Context, before *jetstream.StreamInfo) error {
+	if len(s.gaps) == 0 && s.report.Foreign == 0 {
+		return nil
+	}
+	now, err := s.look(ctx)
+	if err != nil {
+		return err
+	}
+	if !now.Created.Equal(before.Created) {
+		return errors.New("the stream was made anew meanwhile")
+	}
+	// Aged messages go from the beginning. Where they can't, the beginning is not allowed to move either.
+	first := int64(before.State.FirstSeq)
+	if s.Stream.MaxAge > 0 || s.Stream.MaxBytes > 0 {
+		first = int64(now.State.FirstSeq)
+	}
+	var gaps []int64
+	for _, p := range s.gaps {
+		if p >= first {
+			gaps = append(gaps, p)
+		}
+	}
+	lost, err := s.lost(ctx, gaps, len(gaps))
+	if err != nil {
+		return err
+	}
+	s.report.Missing = int64(len(lost))
+	for _, p := range lost {
+		s.list(p)
+	}
+	return nil
+}
+
+func (s *scrubbing) list(position int64) {
+	if len(s.report.Positions) < maxListed {
+		s.report.Positions = append(s.report.Positions, position)
+	}
+}
