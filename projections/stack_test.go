@@ -1,0 +1,255 @@
+package projections_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/eventstore"
+	"usher/eventstore/cloudevent"
+	"usher/eventstore/postgres"
+	"usher/eventstore/sqlite"
+	"usher/internal/devstack"
+	"usher/internal/eventcheck"
+	"usher/projections"
+	"usher/schema"
+	"usher/subscription"
+)
+
+func TestMain(m *testing.M) {
+	runIfChild()
+	os.Exit(devstack.Main(m))
+}
+
+// database is what both stores are.
+type database interface {
+	eventstore.Store
+	eventstore.DB
+}
+
+// stack is a log on one of the stores, and a broker whose stream the test fills itself, so that it can decide what the
+// stream lacks.
+type stack struct {
+	db          database
+	log         *eventstore.Log
+	unchecked   *eventstore.Log // appends what is against the schemas: what a newer release or a defect may append
+	broker      *devstack.NATSServer
+	js          jetstream.JetStream
+	checkpoints *projections.Checkpoints
+	users       []uuid.UUID
+	place       string // DSN or path
+	master      eventstore.MasterKey
+	masterText  string
+	random      *rand.Rand
+	output      *lockedBuffer
+}
+
+// eachStore runs a test on Postgres and on SQLite.
+func eachStore(t *testing.T, test func(t *testing.T, s *stack)) {
+	for name, open := range map[string]func(testing.TB) (database, string){"postgres": openPostgres, "sqlite": openSQLite} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, place := open(t)
+			s := newStack(t, db)
+			s.place = place
+			test(t, s)
+		})
+	}
+}
+
+func openPostgres(tb testing.TB) (db database, dsn string) {
+	dsn = devstack.Database(tb, "usher", func(ctx context.Context, dsn string) error {
+		m, err := schema.Postgres(dsn)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		_, err = m.Up(ctx)
+		return err
+	})
+	store, err := postgres.Open(tb.Context(), dsn, postgres.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(store.Close)
+	return store, dsn
+}
+
+func openSQLite(tb testing.TB) (db database, path string) {
+	path = filepath.Join(tb.TempDir(), "usher.db")
+	m, err := schema.SQLite(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Up(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	store, err := sqlite.Open(tb.Context(), path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(store.Close)
+	return store, path
+}
+
+func newStack(tb testing.TB, db database) *stack {
+	master, text := eventstore.NewMasterKey()
+	s := &stack{
+		db:          db,
+		master:      master,
+		masterText:  text,
+		log:         eventstore.New(eventcheck.Store(tb, db), master, eventstore.Options{}),
+		unchecked:   eventstore.New(db, master, eventstore.Options{}),
+		broker:      devstack.NATS(tb),
+		checkpoints: projections.NewCheckpoints(db),
+		random:      rand.New(rand.NewPCG(1, 2)),
+		output:      &lockedBuffer{},
+	}
+	conn, err := s.broker.Connect()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(conn.Close)
+	if s.js, err = jetstream.New(conn); err != nil {
+		tb.Fatal(err)
+	}
+	s.createStream(tb, 1)
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Log("log output:\n" + s.output.String())
+		}
+	})
+	return s
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *lockedBuffer) contains(text string) bool { return strings.Contains(b.String(), text) }
+
+func (b *lockedBuffer) forbid(tb testing.TB, text string) {
+	tb.Helper()
+	if b.contains(text) {
+		tb.Errorf("the log says %q", text)
+	}
+}
+
+func (s *stack) createStream(tb testing.TB, first uint64) {
+	tb.Helper()
+	_, err := s.js.CreateStream(tb.Context(), jetstream.StreamConfig{
+		Name: subscription.Stream, Subjects: []string{cloudevent.SubjectPrefix + ">"}, FirstSeq: first, AllowDirect: true,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// publish copies the log to the stream from its end on, as the relay does.
+func (s *stack) publish(tb testing.TB, o cloudevent.Options) {
+	tb.Helper()
+	stream, err := s.js.Stream(tb.Context(), subscription.Stream)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	events, err := s.log.ReadAll(tb.Context(), int64(stream.CachedInfo().State.LastSeq), 100_000)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, e := range events {
+		s.publishOne(tb, e, o)
+	}
+}
+
+func (s *stack) publishOne(tb testing.TB, e eventstore.Event, o cloudevent.Options) {
+	tb.Helper()
+	header, body := cloudevent.Encode(e, o)
+	_, err := s.js.PublishMsg(tb.Context(), &nats.Msg{Subject: cloudevent.Subject(e), Header: header, Data: body},
+		jetstream.WithExpectLastSequence(uint64(e.Position-1)))
+	if err != nil {
+		tb.Fatalf("publish %d: %v", e.Position, err)
+	}
+}
+
+func (s *stack) runner() *projections.Runner {
+	return &projections.Runner{
+		Projection: projections.UserProjection{}, DB: s.db, Log: s.log, Checkpoints: s.checkpoints, JetStream: s.js,
+		LeaseTTL: time.Second, Poll: 100 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(s.output, nil)),
+	}
+}
+
+// start runs a runner until stop is called or the test ends.
+func start(tb testing.TB, r *projections.Runner) (stop func()) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				tb.Errorf("Run() = %v, want nil", err)
+			}
+		case <-time.After(10 * time.Second):
+			tb.Error("Run does not end")
+		}
+	})
+	tb.Cleanup(stop)
+	return stop
+}
+
+// await waits until the read model has reached the head of the log.
+func (s *stack) await(tb testing.TB) {
+	tb.Helper()
+	head, err := s.log.Head(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	eventually(tb, "the projection is known", func() bool {
+		list, err := s.checkpoints.List(tb.Context())
+		return err == nil && len(list) > 0
+	})
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.checkpoints.Await(ctx, projections.UsersName, head); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func eventually(tb testing.TB, what string, is func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !is(); <-tick.C {
+		if time.Now().After(deadline) {
+			tb.Fatalf("not in time: %s", what)
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// worker is a Runner under one lease. Only one batch is applied at a time.
+type worker struct {
+	*Runner
+	epoch      int64
+	generation int
+	checkpoint atomic.Int64 // as of the last commit that is known
+	poisoned   int          // events in a row that could not be applied
+}
+
+// takeOver registers the projection if it is new, and from here on fences every earlier holder of the lease.
+func (w *worker) takeOver(ctx context.Context) error {
+	err := w.DB.Transact(ctx, func(tx eventstore.DB) error {
+		generation, code, at, err := w.registered(ctx, tx)
+		if errors.Is(err, eventstore.ErrNoRows) {
+			if err := w.register(ctx, tx); err != nil {
+				return err
+			}
+			generation, code, at, err = w.registered(ctx, tx)
+		}
+		if err != nil {
+			return err
+		}
+		if code != w.Projection.CodeVersion() {
+			return fmt.Errorf("%w (version %d filled it, this is %d)", ErrRebuildNeeded, code, w.Projection.CodeVersion())
+		}
+		w.generation = generation
+		w.checkpoint.Store(at)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("take over %s: %w", w.Projection.Name(), err)
+	}
+	w.Checkpoints.move(w.Projection.Name(), w.checkpoint.Load())
+	return nil
+}
+
+// registered stamps the projection's row with the epoch, unless a later one is there, and reads it.
+func (w *worker) registered(ctx context.Context, tx eventstore.DB) (generation, code int, at int64, err error) {
+	var epoch int64
+	err = tx.QueryRow(ctx, `
+		UPDATE projections SET epoch = CASE WHEN epoch < $2 THEN $2 ELSE epoch END WHERE name = $1
+		RETURNING generation, code_version, checkpoint, epoch`, w.Projection.Name(), w.epoch).Scan(&generation, &code, &at, &epoch)
+	if err == nil && epoch != w.epoch {
+		err = ErrFenced
+	}
+	return generation, code, at, err
+}
+
+// register makes the first generation. Whoever comes second waits for the row of whoever comes first.
+func (w *worker) register(ctx context.Context, tx eventstore.DB) error {
+	inserted, err := tx.Exec(ctx, `
+		INSERT INTO projections (name, generation, code_version, checkpoint, epoch, state, updated_at)
+		VALUES ($1, 1, $2, 0, $3, $4, $5) ON CONFLICT DO NOTHING`,
+		w.Projection.Name(), w.Projection.CodeVersion(), w.epoch, string(StateCatchingUp), time.Now().UTC())
+	if err != nil || inserted == 0 {
+		return err
+	}
+	return create(ctx, tx, w.Projection, 1)
+}
+
+var (
+	// errPaused: the projection was paused.
+	errPaused = errors.New("the projection is paused")
+	// errCommitted: what is to be committed has been. The answer to the commit was lost.
+	errCommitted = errors.New("committed already")
+)
+
+// advance moves the checkpoint to a position, in a transaction that goes on only if this worker may write: nobody has
+// moved it since, nobody has taken over, nobody has paused. It says whether any user is parked. The row stays locked,
+// so that nothing is parked or unparked beside the transaction.
+//
+// A read model is a copy: what a crash of the database takes of it, it takes together with the checkpoint. So its
+// commits on Postgres need not wait for the disk.
+func (w *worker) advance(ctx context.Context, tx eventstore.DB, to int64) (parked bool, err error) {
+	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[tx.Dialect()]
+	err = tx.QueryRow(ctx, `
+		UPDATE projections SET checkpoint = $3, updated_at = $5
+		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND state <> 'paused'
+		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+relaxed,
+		w.Projection.Name(), w.checkpoint.Load(), to, w.epoch, time.Now().UTC()).Scan(&parked, new(string))
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return false, w.refused(ctx, tx, to)
+	}
+	if err != nil {
+		return false, fmt.Errorf("advance to %d: %w", to, err)
+	}
+	return parked, nil
+}
+
+// refused finds out why the checkpoint could not be moved.
+func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error {
+	var at, epoch int64
+	var state string
+	err := tx.QueryRow(ctx, "SELECT checkpoint, epoch, state FROM projections WHERE name = $1", w.Projection.Name()).Scan(&at, &epoch, &state)
+	switch {
+	case err != nil && !errors.Is(err, eventstore.ErrNoRows):
+		return fmt.Errorf("read the checkpoint: %w", err)
+	case err == nil && epoch == w.epoch && at == to:
+		return errCommitted
+	case err == nil && epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
+		return errPaused
+	}
+	return ErrFenced
+}
+
+// apply brings a batch into the read model: the events that follow the checkpoint, without a gap. It returns once they
+// are applied or parked; transient errors are tried again until ctx ends. It fails with ErrFenced, errPaused,
+// errBroken, eventstore.ErrGap or ctx's cause.
+func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	if next := w.checkpoint.Load() + 1; events[0].Position != next {
+		return fmt.Errorf("apply to %s: %w: position %d where %d belongs", w.Projection.Name(), eventstore.ErrGap, events[0].Position, next)
+	}
+	err := w.persist(ctx, "apply a batch", func(ctx context.Context) error { return w.commit(ctx, events) })
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, ErrFenced) || errors.Is(err, errPaused):
+		return err
+	case len(events) == 1:
+		return w.park(ctx, events[0], err)
+	}
+	// Some event is to blame: halve the batch until it is alone.
+	half := len(events) / 2
+	if err := w.apply(ctx, events[:half]); err != nil {
+		return err
+	}
+	return w.apply(ctx, events[half:])
+}
+
+// commit applies a batch in one transaction. The events of parked users are parked behind.
+func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
+	to := events[len(events)-1].Position
+	applied := 0
+	err := w.DB.Transact(ctx, func(tx eventstore.DB) error {
+		parked, err := w.advance(ctx, tx, to)
+		if err != nil {
+			return err
+		}
+		pass := events
+		if parked {
+			if pass, err = w.parkBehind(ctx, tx, events); err != nil {
+				return err
+			}
+		}
+		if applied = len(pass); applied == 0 {
+			return nil
+		}
+		return w.Projection.Apply(ctx, tx, w.generation, pass)
+	})
+	if err != nil && !errors.Is(err, errCommitted) {
+		return err
+	}
+	if applied > 0 {
+		w.poisoned = 0
+	}
+	w.moved(to)
+	return nil
+}
+
+func (w *worker) moved(to int64) {
+	w.checkpoint.Store(to)
+	w.Checkpoints.move(w.Projection.Name(), to)
+}
+
+// Waits between tries of what failed for no reason of its own.
+const (
+	firstWait = 50 * time.Millisecond
+	lastWait  = 5 * time.Second
+)
+
+// transient says whether an error will pass by itself.
+func transient(err error) bool {
+	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrOutcomeUnknown)
+}
+
+// persist calls do until it succeeds or fails with an error that is not transient, or ctx ends.
+func (w *worker) persist(ctx context.Context, what string, do func(context.Context) error) error {
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		err := do(ctx)
+		if err == nil || !transient(err) || ctx.Err() != nil {
+			return err
+		}
+		w.logger().WarnContext(ctx, "projection waits", "doing", what, slog.Any("error", err), slog.Duration("wait", wait))
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or fails with ctx's cause if that ends first.
+func pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// subjectOf is what an event parks: its user, or the system stream that it belongs to.
+func subjectOf(e eventstore.Event) uuid.UUID {
+	if e.Stream.Subject != uuid.Nil {
+		return e.Stream.Subject
+	}
+	return e.Stream.ID
+}
