@@ -1,0 +1,126 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/identity/password"
+	"usher/token"
+)
+
+// register answers POST /v1/auth/register.
+func (s *Server) register(c *echo.Context) error {
+	user, position, err := s.doRegister(c)
+	s.metrics.registered(err)
+	if err != nil {
+		return err
+	}
+	h := c.Response().Header()
+	h[echo.HeaderCacheControl] = noStore
+	if position > 0 {
+		h.Set(headerPosition, strconv.FormatInt(position, 10))
+	}
+	return c.JSON(http.StatusCreated, struct {
+		User any `json:"user"`
+	}{user})
+}
+
+func (s *Server) doRegister(c *echo.Context) (user any, position int64, err error) {
+	var body struct {
+		Email    string `json:"email"`
+		Password string `json:"password"`
+		Name     string `json:"name"`
+	}
+	if err := decode(c, &body); err != nil {
+		return nil, 0, err
+	}
+	if err := required("email", body.Email, "password", body.Password); err != nil {
+		return nil, 0, err
+	}
+	r := identity.Registration{Email: body.Email, Password: password.Password(body.Password), Name: body.Name}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return nil, 0, err
+	}
+	if key != "" {
+		r.CommandID = identity.CommandID("register", key)
+	}
+	if r.Metadata, err = metadata(c, identity.ActorAnonymous); err != nil {
+		return nil, 0, err
+	}
+	result, err := s.Identity.Register(c.Request().Context(), r)
+	if err != nil {
+		return nil, 0, err
+	}
+	if result.User == nil {
+		// What everybody is told, whether or not the address was free.
+		return struct {
+			Email string `json:"email"`
+			Name  string `json:"name"`
+		}{result.Email.String(), result.Name}, 0, nil
+	}
+	return json.RawMessage(result.User.JSON()), result.Position, nil
+}
+
+// login answers POST /v1/auth/login.
+func (s *Server) login(c *echo.Context) error {
+	result, err := s.doLogin(c)
+	s.metrics.loggedIn(err)
+	if err != nil {
+		return err
+	}
+	access, claims, err := s.Issuer.Issue(token.Grant{
+		Subject: result.User.ID.String(), Session: result.Session.String(), Roles: result.User.Roles,
+	})
+	if err != nil {
+		return err
+	}
+	h := c.Response().Header()
+	h[echo.HeaderCacheControl] = noStore
+	h.Set(headerPosition, strconv.FormatInt(result.Position, 10))
+	return c.JSON(http.StatusOK, struct {
+		AccessToken string          `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   int64           `json:"expires_in"` // seconds
+		User        json.RawMessage `json:"user"`
+	}{access, "Bearer", int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second), result.User.JSON()})
+}
+
+func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {
+	var body struct {
+		Email    string `json:"email"`
+		Password string `json:"password"`
+	}
+	if err := decode(c, &body); err != nil {
+		return identity.LoginResult{}, err
+	}
+	if err := required("email", body.Email, "password", body.Password); err != nil {
+		return identity.LoginResult{}, err
+	}
+	// Checked for its form only: there is nothing to repeat.
+	if _, err := idempotencyKey(c); err != nil {
+		return identity.LoginResult{}, err
+	}
+	m, err := metadata(c, identity.ActorAnonymous)
+	if err != nil {
+		return identity.LoginResult{}, err
+	}
+	return s.Identity.Login(c.Request().Context(), identity.Credentials{
+		Email: body.Email, Password: password.Password(body.Password), Metadata: m,
+	})
+}
+
+// required refuses the first of the fields, given as names and values, that is empty.
+func required(fields ...string) error {
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i+1] == "" {
+			return refuse(identity.CodeInvalidRequest, "the field %q is needed", fields[i])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package api
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/token"
+)
+
+// caller is the user whose access token the request has. The user's own state decides with the token: who was locked
+// or disabled since it was issued is refused.
+func (s *Server) caller(c *echo.Context) (*identity.User, error) {
+	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
+	if err != nil {
+		return nil, err
+	}
+	claims, err := s.Verifier.Verify(raw)
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.Parse(claims.Subject)
+	if err != nil {
+		return nil, token.ErrMalformed
+	}
+	u, err := s.Identity.User(c.Request().Context(), id)
+	if errors.Is(err, identity.ErrNotFound) || err == nil && u.Status != identity.StatusActive {
+		return nil, token.ErrRevoked
+	}
+	return u, err
+}
+
+// bearer reads the Authorization header (RFC 6750, section 2.1).
+func bearer(headers []string) (string, error) {
+	if len(headers) == 0 {
+		return "", refuse(identity.CodeUnauthenticated, "the request has no access token")
+	}
+	scheme, raw, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || raw == "" || !strings.EqualFold(scheme, "Bearer") {
+		return "", token.ErrMalformed
+	}
+	return raw, nil
+}
+
+// challenge is the WWW-Authenticate header for an error (RFC 6750, section 3).
+func challenge(err error) string {
+	if errors.Is(err, token.ErrInvalid) {
+		return `Bearer realm="usher", error="invalid_token"`
+	}
+	return `Bearer realm="usher"`
+}
+
+// admin lets administrators pass. The role is that of the user's own state, so that it counts from the moment it is
+// granted or revoked and not from the next token.
+func (s *Server) admin(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c *echo.Context) error {
+		u, err := s.caller(c)
+		if err != nil {
+			return err
+		}
+		if !u.HasRole(identity.RoleAdmin) {
+			return refuse(identity.CodeForbidden, "the role %s is needed", identity.RoleAdmin)
+		}
+		c.Response().Header()[echo.HeaderCacheControl] = noStore
+		return next(c)
+	}
+}

@@ -1,0 +1,43 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// EventView is an event as the API and the commands show it.
+type EventView struct {
+	Position  int64           `json:"position"`
+	ID        uuid.UUID       `json:"id"`
+	Type      string          `json:"type"`
+	Subject   string          `json:"subject"` // the user's id, or "system"
+	Stream    uuid.UUID       `json:"stream"`
+	Version   int             `json:"version"`
+	Time      time.Time       `json:"time"`
+	Data      json.RawMessage `json:"data"`
+	Metadata  metadataView    `json:"metadata"`
+	Forgotten bool            `json:"forgotten,omitempty"` // its personal fields are gone
+}
+
+type metadataView struct {
+	eventstore.Metadata
+	Address   string `json:"address,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+}
+
+// ViewEvent is how an event is shown.
+func ViewEvent(e eventstore.Event) EventView {
+	subject := "system"
+	if e.Stream.Subject != uuid.Nil {
+		subject = e.Stream.Subject.String()
+	}
+	return EventView{
+		Position: e.Position, ID: e.ID, Type: e.Type, Subject: subject, Stream: e.Stream.ID, Version: e.Version,
+		Time: e.RecordedAt, Data: e.Payload(), Forgotten: e.Forgotten,
+		Metadata: metadataView{Metadata: e.Metadata, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent},
+	}
+}

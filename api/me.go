@@ -1,0 +1,17 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v5"
+)
+
+// me answers GET /v1/me, with the user's own state.
+func (s *Server) me(c *echo.Context) error {
+	u, err := s.caller(c)
+	if err != nil {
+		return err
+	}
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	return c.JSONBlob(http.StatusOK, u.JSON())
+}

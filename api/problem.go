@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/identity/password"
+	"usher/projections"
+	"usher/token"
+)
+
+// Codes that only HTTP has a use for, beside those of package identity.
+const (
+	codeMethodNotAllowed identity.Code = "method_not_allowed"
+	codeBodyTooLarge     identity.Code = "body_too_large"
+	codeUnsupportedType  identity.Code = "unsupported_media_type"
+	codeInvalidCursor    identity.Code = "invalid_cursor"
+	codeInvalidPosition  identity.Code = "invalid_position"
+)
+
+// problems is the one table from codes to HTTP: the status, the title, and whether trying again later may help.
+var problems = map[identity.Code]struct {
+	status int
+	title  string
+	retry  bool
+}{
+	identity.CodeInvalidRequest:     {http.StatusBadRequest, "The request is not valid", false},
+	codeInvalidCursor:               {http.StatusBadRequest, "The cursor is not one of this list", false},
+	codeInvalidPosition:             {http.StatusBadRequest, "That is not a position", false},
+	identity.CodeUnauthenticated:    {http.StatusUnauthorized, "A valid access token is needed", false},
+	identity.CodeInvalidCredentials: {http.StatusUnauthorized, "The email or the password is wrong", false},
+	identity.CodeForbidden:          {http.StatusForbidden, "Not allowed", false},
+	identity.CodeUserLocked:         {http.StatusForbidden, "The account is locked", false},
+	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},
+	identity.CodeNotFound:           {http.StatusNotFound, "Not found", false},
+	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
+	identity.CodeEmailTaken:         {http.StatusConflict, "The address is taken", false},
+	codeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
+	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
+	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
+	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
+	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
+	identity.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request", false},
+	identity.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here", false},
+	identity.CodeBehind:             {http.StatusServiceUnavailable, "The read model is behind", true},
+	identity.CodeOverloaded:         {http.StatusServiceUnavailable, "Too much to do at the moment", true},
+	identity.CodeUnavailable:        {http.StatusServiceUnavailable, "Not available at the moment", true},
+	identity.CodeOutcomeUnknown:     {http.StatusServiceUnavailable, "It may have been done", true},
+}
+
+// problem is an RFC 9457 problem detail, with a code for programs and the id of the request for the log.
+type problem struct {
+	Type      string        `json:"type"`
+	Title     string        `json:"title"`
+	Status    int           `json:"status"`
+	Detail    string        `json:"detail,omitempty"`
+	Code      identity.Code `json:"code"`
+	RequestID string        `json:"request_id"`
+}
+
+const problemType = "urn:usher:problem:"
+
+func refuse(code identity.Code, format string, args ...any) error {
+	return &identity.Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// explain gives any error its code and the detail that the caller may see.
+func explain(err error) (code identity.Code, detail string) {
+	var known *identity.Error
+	switch {
+	case errors.As(err, &known):
+		return known.Code, known.Detail
+	case errors.Is(err, token.ErrInvalid):
+		return identity.CodeUnauthenticated, "the access token is not valid"
+	case errors.Is(err, projections.ErrBadCursor):
+		return codeInvalidCursor, ""
+	case errors.Is(err, projections.ErrBadFilter):
+		return identity.CodeInvalidRequest, err.Error()
+	case errors.Is(err, projections.ErrNotFound):
+		return identity.CodeNotFound, ""
+	case errors.Is(err, projections.ErrBehind):
+		return identity.CodeBehind, ""
+	case errors.Is(err, projections.ErrUnknownProjection):
+		return identity.CodeBehind, "the read model has not been made yet"
+	}
+	if code = identity.CodeOf(err); code == identity.CodeOutcomeUnknown {
+		return code, "repeat the request with the same Idempotency-Key to find out and to finish it"
+	}
+	if code != identity.CodeInternal {
+		return code, ""
+	}
+	switch echo.StatusCode(err) {
+	case http.StatusNotFound:
+		return identity.CodeNotFound, ""
+	case http.StatusMethodNotAllowed:
+		return codeMethodNotAllowed, ""
+	}
+	return identity.CodeInternal, ""
+}
+
+// fail answers with the problem that an error is. Errors that are ours to mend are logged, with all that the caller is
+// not told.
+func (s *Server) fail(c *echo.Context, err error) {
+	code, detail := explain(err)
+	known, ok := problems[code]
+	if !ok {
+		code, detail, known = identity.CodeInternal, "", problems[identity.CodeInternal]
+	}
+	ctx := c.Request().Context()
+	var logged loggedError
+	if known.status >= http.StatusInternalServerError && !errors.As(err, &logged) && !errors.Is(context.Cause(ctx), context.Canceled) {
+		level := slog.LevelWarn
+		if code == identity.CodeInternal {
+			level = slog.LevelError
+		}
+		s.logger.Log(ctx, level, "request failed", slog.String("code", string(code)), slog.String("request_id", requestID(c)),
+			slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Any("error", err))
+	}
+	if r, unwrapErr := echo.UnwrapResponse(c.Response()); unwrapErr == nil && r.Committed {
+		return
+	}
+	h := c.Response().Header()
+	if known.retry {
+		h.Set(echo.HeaderRetryAfter, strconv.Itoa(retryAfter(err)))
+	}
+	if known.status == http.StatusUnauthorized {
+		h.Set(echo.HeaderWWWAuthenticate, challenge(err))
+	}
+	if known.status == http.StatusRequestEntityTooLarge {
+		h.Set(echo.HeaderConnection, "close") // the rest of the body is not read
+	}
+	h[echo.HeaderCacheControl] = noStore
+	body, err := json.Marshal(problem{
+		Type: problemType + string(code), Title: known.title, Status: known.status, Detail: detail, Code: code, RequestID: requestID(c),
+	})
+	if err == nil {
+		err = c.Blob(known.status, echo.MIMEApplicationProblemJSON, body)
+	}
+	if err != nil {
+		s.logger.DebugContext(ctx, "answer was not sent", slog.Any("error", err))
+	}
+}
+
+// retryAfter is when to come back, in seconds.
+func retryAfter(err error) int {
+	var busy *password.OverloadedError
+	if errors.As(err, &busy) {
+		return max(1, int(math.Ceil(busy.RetryAfter.Seconds())))
+	}
+	return int(defaultRetry / time.Second)
+}
+
+const defaultRetry = time.Second

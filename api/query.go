@@ -1,0 +1,98 @@
+package api
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/projections"
+)
+
+// query reads a request's query, strictly: each parameter known and at most once.
+func query(c *echo.Context, known ...string) (url.Values, error) {
+	values, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return nil, refuse(identity.CodeInvalidRequest, "the query is not valid")
+	}
+	for name, list := range values {
+		if !slices.Contains(known, name) {
+			return nil, refuse(identity.CodeInvalidRequest, "the parameter %s is unknown", quote(name))
+		}
+		if len(list) > 1 {
+			return nil, refuse(identity.CodeInvalidRequest, "the parameter %s is there twice", quote(name))
+		}
+	}
+	return values, nil
+}
+
+// limit reads how many items a page has at most.
+func limit(values url.Values) (int, error) {
+	text := values.Get("limit")
+	if text == "" {
+		return projections.DefaultLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > projections.MaxLimit {
+		return 0, refuse(identity.CodeInvalidRequest, "the limit is a number from 1 to %d", projections.MaxLimit)
+	}
+	return n, nil
+}
+
+func timeParameter(values url.Values, name string) (time.Time, error) {
+	text := values.Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil || t.Year() < 1970 {
+		return time.Time{}, refuse(identity.CodeInvalidRequest, "%s is a time such as 2026-01-02T15:04:05Z, not before 1970", name)
+	}
+	return t.UTC().Truncate(time.Microsecond), nil
+}
+
+// head remembers how far the log is known to reach, so that most positions can be checked without a query.
+type head struct{ seen atomic.Int64 }
+
+// minPosition is the position that the request wants the answer to have; 0 for any. It fails with code invalid_position
+// for what can't be one, and with code behind, at once, for one that the log itself has not reached: no read model is
+// about to.
+func (s *Server) minPosition(c *echo.Context) (int64, error) {
+	values := c.Request().Header.Values(headerMinPosition)
+	if len(values) == 0 {
+		return 0, nil
+	}
+	position, err := strconv.ParseInt(values[0], 10, 64)
+	if err != nil || len(values) > 1 || position < 0 || strconv.FormatInt(position, 10) != values[0] {
+		return 0, refuse(codeInvalidPosition, "%s is a number that %s was given as", headerMinPosition, headerPosition)
+	}
+	if position <= s.head.seen.Load() {
+		return position, nil
+	}
+	head, err := s.Log.Head(c.Request().Context())
+	if err != nil {
+		return 0, err
+	}
+	for seen := s.head.seen.Load(); head > seen && !s.head.seen.CompareAndSwap(seen, head); seen = s.head.seen.Load() {
+	}
+	if position > head {
+		return 0, refuse(identity.CodeBehind, "the log is at %d", head)
+	}
+	return position, nil
+}
+
+// awaitReadModel waits until a read model has the position that the request asks for, for a bounded time.
+func (s *Server) awaitReadModel(c *echo.Context, name string) error {
+	position, err := s.minPosition(c)
+	if err != nil || position == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), s.PositionWait)
+	defer cancel()
+	return s.Checkpoints.Await(ctx, name, position)
+}

@@ -1,0 +1,132 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v5"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// Headers of ours.
+const (
+	headerPosition       = "Usher-Position"
+	headerMinPosition    = "Usher-Min-Position"
+	headerIdempotencyKey = "Idempotency-Key"
+	headerTraceParent    = "Traceparent"
+	headerNoSniff        = "X-Content-Type-Options"
+)
+
+// Values of headers that every answer shares.
+var (
+	noSniff = []string{"nosniff"}
+	noStore = []string{"no-store"}
+)
+
+// attend is around every request: it gives the request its id, answers errors and panics, and counts.
+func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c *echo.Context) (err error) {
+		begin := time.Now()
+		h := c.Response().Header()
+		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
+		h[headerNoSniff] = noSniff
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+			if err != nil {
+				s.fail(c, err)
+				err = nil
+			}
+			s.metrics.observe(c, time.Since(begin))
+		}()
+		return next(c)
+	}
+}
+
+// newRequestID is the id that a proxy in front gave, if it is a UUID, and otherwise a new one.
+func newRequestID(r *http.Request) string {
+	if given := r.Header[echo.HeaderXRequestID]; len(given) == 1 && (len(given[0]) == 36 || len(given[0]) == 32) {
+		if id, err := uuid.Parse(given[0]); err == nil {
+			return id.String()
+		}
+	}
+	id, err := uuid.NewV7()
+	if err != nil { // the system has no randomness
+		panic(err)
+	}
+	return id.String()
+}
+
+func requestID(c *echo.Context) string {
+	if id := c.Response().Header()[echo.HeaderXRequestID]; len(id) == 1 {
+		return id[0]
+	}
+	return ""
+}
+
+// metadata is that of the events which a request causes.
+func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
+	correlation, err := uuid.Parse(requestID(c))
+	if err != nil {
+		return eventstore.Metadata{}, fmt.Errorf("read the request's id: %w", err)
+	}
+	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), UserAgent: userAgent(c.Request().UserAgent())}
+	if parent := c.Request().Header.Get(headerTraceParent); traceParent.MatchString(parent) {
+		m.TraceParent = parent
+	}
+	return m, nil
+}
+
+// traceParent is the header of W3C Trace Context, version 00.
+var traceParent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+// maxUserAgent bounds what is stored of a client's own description of itself, in bytes.
+const maxUserAgent = 512
+
+func userAgent(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	if len(text) > maxUserAgent {
+		text = strings.ToValidUTF8(text[:maxUserAgent], "")
+	}
+	return text
+}
+
+// idempotencyKey is the request's key, or "" where it has none.
+func idempotencyKey(c *echo.Context) (string, error) {
+	values := c.Request().Header.Values(headerIdempotencyKey)
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 || !printable.MatchString(values[0]) {
+		return "", refuse(identity.CodeInvalidRequest, "the Idempotency-Key has to be one value of 1 to 255 printable ASCII characters")
+	}
+	return values[0], nil
+}
+
+var printable = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)
+
+// pathID is the id in a request's path.
+func pathID(c *echo.Context) (uuid.UUID, error) {
+	text := c.Param("id")
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != 36 {
+		return uuid.Nil, refuse(identity.CodeNotFound, "there is no such user")
+	}
+	return id, nil
+}

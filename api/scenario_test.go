@@ -1,0 +1,420 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"usher/identity"
+	"usher/token"
+)
+
+// scenario is a request and all that is to be said of its answer. {name} in path, headers and body stands for the value
+// of that name in the cast.
+type scenario struct {
+	name     string
+	method   string // GET when empty
+	path     string
+	as       string   // whose access token the request has
+	headers  []string // names and values
+	body     string
+	status   int
+	code     identity.Code // of the problem
+	has      []string      // that the body contains
+	lacks    []string      // that it must not contain
+	answered []string      // names and values of headers
+	events   []string      // types of the events that it appended
+}
+
+const (
+	jsonType = "application/json"
+	register = "/v1/auth/register"
+	login    = "/v1/auth/login"
+)
+
+func body(fields ...string) string {
+	m := map[string]string{}
+	for i := 0; i < len(fields); i += 2 {
+		m[fields[i]] = fields[i+1]
+	}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
+}
+
+func credentials(email, password string) string { return body("email", email, "password", password) }
+
+var scenarios = slices.Concat([]scenario{
+	{name: "register", method: "POST", path: register, body: body("email", " New@Example.org", "password", secret, "name", "New ✓"),
+		status: 201, has: []string{`"email":"New@Example.org"`, `"name":"New ✓"`, `"status":"active"`, `"roles":[]`, `"email_verified":false`},
+		lacks: []string{secret, "hash", "password"}, answered: []string{"Cache-Control", "no-store", "X-Content-Type-Options", "nosniff"},
+		events: []string{"user.registered"}},
+	{name: "register without a name", method: "POST", path: register, body: credentials("plain@example.org", secret),
+		status: 201, has: []string{`"name":""`}, events: []string{"user.registered"}},
+	{name: "register with a long passphrase", method: "POST", path: register, body: credentials("long@example.org", strings.Repeat("пароль", 80)),
+		status: 201, events: []string{"user.registered"}},
+	{name: "register with a content type that names UTF-8", method: "POST", path: register, headers: []string{"Content-Type", "application/json; charset=UTF-8"},
+		body: credentials("utf8@example.org", secret), status: 201, events: []string{"user.registered"}},
+	{name: "register a taken address", method: "POST", path: register, body: credentials("ADA@EXAMPLE.ORG", secret),
+		status: 409, code: identity.CodeEmailTaken, lacks: []string{"{ada}"}},
+	{name: "register, short password", method: "POST", path: register, body: credentials("x@example.org", "1234567"),
+		status: 422, code: identity.CodePasswordRefused, has: []string{"shorter than 8"}, lacks: []string{"1234567"}},
+	{name: "register, password over the bound", method: "POST", path: register, body: credentials("x@example.org", strings.Repeat("x", 1025)),
+		status: 422, code: identity.CodePasswordRefused},
+	{name: "register, name over the bound", method: "POST", path: register, body: body("email", "x@example.org", "password", secret, "name", strings.Repeat("x", 201)),
+		status: 422, code: identity.CodeInvalidName},
+	{name: "register, control character in the name", method: "POST", path: register, body: body("email", "x@example.org", "password", secret, "name", "a\x1bb"),
+		status: 422, code: identity.CodeInvalidName},
+	{name: "register, idempotency key", method: "POST", path: register, headers: []string{"Idempotency-Key", "k-1"}, body: credentials("idem@example.org", secret),
+		status: 201, has: []string{"idem@example.org"}, events: []string{"user.registered"}},
+	{name: "register, idempotency key again", method: "POST", path: register, headers: []string{"Idempotency-Key", "k-1"}, body: credentials("idem@example.org", secret),
+		status: 201, has: []string{"idem@example.org"}},
+	{name: "register, idempotency key for another body", method: "POST", path: register, headers: []string{"Idempotency-Key", "k-1"}, body: credentials("other@example.org", secret),
+		status: 422, code: identity.CodeKeyReused, lacks: []string{"idem@example.org"}},
+	{name: "register, bad idempotency key", method: "POST", path: register, headers: []string{"Idempotency-Key", "a b"}, body: credentials("x@example.org", secret),
+		status: 400, code: identity.CodeInvalidRequest},
+
+	{name: "log in", method: "POST", path: login, body: credentials("Ada@example.org", secret),
+		status: 200, has: []string{`"token_type":"Bearer"`, `"expires_in":3600`, `"id":"{ada}"`, `"access_token":"ey`}, lacks: []string{secret, "refresh"},
+		answered: []string{"Cache-Control", "no-store"}, events: []string{"session.started"}},
+	{name: "log in, wrong password", method: "POST", path: login, body: credentials("ada@example.org", "wrong password"),
+		status: 401, code: identity.CodeInvalidCredentials, lacks: []string{"wrong password", "{ada}", "ada@example.org"}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+	{name: "log in, unknown address", method: "POST", path: login, body: credentials("nobody@example.org", secret),
+		status: 401, code: identity.CodeInvalidCredentials, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+	{name: "log in, impossible password", method: "POST", path: login, body: credentials("ada@example.org", strings.Repeat("x", 5000)),
+		status: 401, code: identity.CodeInvalidCredentials},
+	{name: "log in, locked", method: "POST", path: login, body: credentials("locked@example.org", secret), status: 403, code: identity.CodeUserLocked},
+	{name: "log in, locked, wrong password", method: "POST", path: login, body: credentials("locked@example.org", "wrong password"),
+		status: 401, code: identity.CodeInvalidCredentials},
+	{name: "log in, disabled", method: "POST", path: login, body: credentials("disabled@example.org", secret), status: 403, code: identity.CodeUserDisabled},
+	{name: "log in, no such field yet", method: "POST", path: login, body: body("email", "ada@example.org", "password", secret, "totp", "123456"),
+		status: 400, code: identity.CodeInvalidRequest, has: []string{"totp"}},
+
+	{name: "me", path: "/v1/me", as: "ada", status: 200, has: []string{`"id":"{ada}"`, `"email":"ada@example.org"`}, lacks: []string{"hash"},
+		answered: []string{"Cache-Control", "no-store", "Content-Type", jsonType, "X-Content-Type-Options", "nosniff"}},
+	{name: "me, scheme in lower case", path: "/v1/me", headers: []string{"Authorization", "bearer {ada's token}"}, status: 200},
+	{name: "me without a token", path: "/v1/me", status: 401, code: identity.CodeUnauthenticated, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+	{name: "me of a user who was locked since", path: "/v1/me", as: "late", status: 401, code: identity.CodeUnauthenticated},
+
+	{name: "users", path: "/v1/users?limit=200", as: "admin", status: 200, has: []string{`"id":"{ada}"`, `"id":"{admin}"`, `"status":"locked"`}, lacks: []string{"next_cursor", "hash"}},
+	{name: "users by the beginning of the email", path: "/v1/users?query=LOCK", as: "admin", status: 200, has: []string{"locked@example.org"}, lacks: []string{"{ada}"}},
+	{name: "users by status", path: "/v1/users?status=disabled", as: "admin", status: 200, has: []string{"disabled@example.org"}, lacks: []string{"{ada}", "{locked}"}},
+	{name: "users by role", path: "/v1/users?role=admin", as: "admin", status: 200, has: []string{"{admin}"}, lacks: []string{"{ada}"}},
+	{name: "users by time", path: "/v1/users?created_after=2999-01-01T00:00:00Z", as: "admin", status: 200, has: []string{`"items":[]`}},
+	{name: "users by time, none so old", path: "/v1/users?created_before=1999-01-01T00:00:00%2B02:00", as: "admin", status: 200, has: []string{`"items":[]`}},
+	{name: "users at a position", path: "/v1/users?query=ada", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200, has: []string{"{ada}"}},
+	{name: "users, for users", path: "/v1/users", as: "ada", status: 403, code: identity.CodeForbidden, lacks: []string{"admin@example.org"}},
+	{name: "users, for nobody", path: "/v1/users", status: 401, code: identity.CodeUnauthenticated},
+	{name: "user", path: "/v1/users/{ada}", as: "admin", status: 200, has: []string{`"id":"{ada}"`}},
+	{name: "user at a position", path: "/v1/users/{ada}", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200, has: []string{`"id":"{ada}"`}},
+	{name: "user, for the user", path: "/v1/users/{ada}", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "unknown user", path: "/v1/users/{nobody}", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "user of no id", path: "/v1/users/1", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "user of an id in another form", path: "/v1/users/urn:uuid:{ada}", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "a session is no user", path: "/v1/users/{session}", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "events of a user", path: "/v1/users/{ada}/events", as: "admin", status: 200,
+		has:   []string{`"type":"user.registered"`, `"type":"session.started"`, `"subject":"{ada}"`, `"email":"ada@example.org"`, `"user_agent":"Go-http-client/1.1"`, `"address":"127.0.0.1"`},
+		lacks: []string{secret, "hash", "{locked}"}},
+	{name: "events of an unknown user", path: "/v1/users/{nobody}/events", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "events, for users", path: "/v1/users/{ada}/events", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "projections", path: "/v1/projections", as: "admin", status: 200, has: []string{`"name":"users"`, `"state":"running"`}},
+	{name: "projections, for users", path: "/v1/projections", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "outbox", path: "/v1/outbox", as: "admin", status: 200, has: []string{`"state":"running"`}},
+	{name: "outbox, for users", path: "/v1/outbox", as: "ada", status: 403, code: identity.CodeForbidden},
+
+	{name: "keys", path: "/.well-known/jwks.json", status: 200, has: []string{`"kty":"EC"`}, lacks: []string{`"d":`}, answered: []string{"Cache-Control", "public, max-age=300"}},
+	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
+	{name: "live", path: "/livez", status: 200, has: []string{"ok"}},
+	{name: "ready", path: "/readyz", status: 200, has: []string{"ready"}},
+
+	{name: "no such path", path: "/v1/nothing", status: 404, code: identity.CodeNotFound},
+	{name: "no such method", method: "DELETE", path: "/v1/auth/login", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, POST"}},
+	{name: "metrics are elsewhere", path: "/metrics", status: 404, code: identity.CodeNotFound},
+	{name: "request id is taken over", path: "/livez", headers: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000A"}, status: 200,
+		answered: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000a"}},
+}, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
+	badEmails(), badTokens(), badQueries())
+
+// badBodies are refused by every call that has a body. good is what an object would have to hold.
+func badBodies(path, good string) []scenario {
+	bad := func(name, body string, has ...string) scenario {
+		return scenario{name: name, method: "POST", path: path, body: body, status: 400, code: identity.CodeInvalidRequest, has: has, lacks: []string{secret}}
+	}
+	list := []scenario{
+		bad("empty body", "", `\"email\" is needed`),
+		bad("empty object", "{}", `\"email\" is needed`),
+		bad("no password", `{"email":"ada@example.org"}`, `\"password\" is needed`),
+		bad("null", `{"email":null,"password":null}`, `\"email\" is needed`),
+		bad("broken JSON", `{`+good),
+		bad("no JSON", secret),
+		bad("white space", "  \n"),
+		bad("trailing data", `{`+good+`} {}`),
+		bad("array", `[{`+good+`}]`, "not a JSON object"),
+		bad("string", `"`+secret+`"`, "not a JSON object"),
+		bad("unknown field", `{`+good+`,"admin":true}`, "admin"),
+		bad("field in another case", `{`+strings.Replace(good, "email", "Email", 1)+`}`, "Email"),
+		bad("field twice", `{`+good+`,"email":"eve@example.org"}`, "twice"),
+		bad("field twice by escapes", `{`+good+`,"\u0065mail":"eve@example.org"}`, "twice"),
+		bad("number for a string", `{"email":7,"password":"x"}`, "wrong type"),
+		bad("object for a string", `{"email":{"a":1},"password":"x"}`, "wrong type"),
+		bad("invalid UTF-8", `{`+strings.Replace(good, "@", "\xff@", 1)+`}`, "UTF-8"),
+		bad("NUL", `{`+strings.Replace(good, "@", `\u0000@`, 1)+`}`, "NUL"),
+		bad("NUL in the password", `{`+strings.Replace(good, "horse", `\u0000`, 1)+`}`, "NUL"),
+		bad("raw control character", `{`+strings.Replace(good, "@", "\x00@", 1)+`}`),
+		bad("half a surrogate pair", `{`+strings.Replace(good, "horse", `\ud83d`, 1)+`}`, "surrogate"),
+		bad("deep nesting", strings.Repeat("[", 30000)+strings.Repeat("]", 30000)),
+		{name: "large body", method: "POST", path: path, body: `{` + good + `,"name":"` + strings.Repeat("x", 64<<10) + `"}`, status: 413, code: codeBodyTooLarge},
+		{name: "form", method: "POST", path: path, headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, body: "email=a", status: 415, code: codeUnsupportedType},
+		{name: "no content type", method: "POST", path: path, headers: []string{"Content-Type", ""}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
+		{name: "another charset", method: "POST", path: path, headers: []string{"Content-Type", "application/json; charset=latin1"}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
+		{name: "compressed", method: "POST", path: path, headers: []string{"Content-Encoding", "gzip"}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
+	}
+	for i := range list {
+		list[i].name = path + ": " + list[i].name
+	}
+	return list
+}
+
+func badEmails() []scenario {
+	var list []scenario
+	for _, email := range []string{
+		" ", "plain", "@example.org", "ada@", "a@b@example.org", "a da@example.org", "ada@example..org", "ada@-example.org", "ada@intranet",
+		"ada@[127.0.0.1]", "a(x)@example.org", "ada@exa mple.org", "a＠b@example.org", strings.Repeat("a", 65) + "@example.org", "ada@" + strings.Repeat("b.", 200) + "org",
+	} {
+		for _, path := range []string{register, login} {
+			list = append(list, scenario{name: path + ": email " + email, method: "POST", path: path, body: credentials(email, secret), status: 422, code: identity.CodeInvalidEmail})
+		}
+	}
+	return list
+}
+
+func badTokens() []scenario {
+	var list []scenario
+	for _, as := range []string{"alg none", "alg none, signed", "foreign key", "swapped algorithm", "expired", "future", "wrong issuer", "wrong audience", "no user", "unknown user", "altered", "rubbish", "huge"} {
+		for _, path := range []string{"/v1/me", "/v1/users", "/v1/users/{ada}", "/v1/users/{ada}/events", "/v1/projections", "/v1/outbox"} {
+			list = append(list, scenario{
+				name: path + ": token " + as, path: path, as: as, status: 401, code: identity.CodeUnauthenticated,
+				answered: []string{"WWW-Authenticate", `Bearer realm="usher", error="invalid_token"`}, lacks: []string{"ada@example.org"},
+			})
+		}
+	}
+	for name, value := range map[string]string{"another scheme": "Basic YTpi", "no value": "Bearer", "only a token": "{ada's token}"} {
+		list = append(list, scenario{name: "authorization: " + name, path: "/v1/me", headers: []string{"Authorization", value}, status: 401, code: identity.CodeUnauthenticated})
+	}
+	return list
+}
+
+func badQueries() []scenario {
+	var list []scenario
+	add := func(path string, code identity.Code, headers ...string) {
+		list = append(list, scenario{name: path + " " + strings.Join(headers, ": "), path: path, as: "admin", headers: headers, status: 400, code: code})
+	}
+	for _, query := range []string{
+		"limit=0", "limit=201", "limit=-1", "limit=x", "limit=1&limit=2", "status=gone", "created_after=yesterday", "created_before=2026-01-01",
+		"created_after=0000-01-01T00:00:00Z", "unknown=1", "query=%00", "query=%ff", "role=%00", "query=%zz", "query=" + strings.Repeat("x", 600),
+	} {
+		add("/v1/users?"+query, identity.CodeInvalidRequest)
+	}
+	for _, cursor := range []string{"x", "%00", "AAAA", "{events cursor}", strings.Repeat("A", 5000)} {
+		add("/v1/users?cursor="+cursor, codeInvalidCursor)
+	}
+	for _, cursor := range []string{"x", "7", "{users cursor}", "{events cursor}x", "{events cursor}%0A", "AAAAAAAAAAcAAAAAAAAAAAAAAAAAAAAA", "{events cursor of ada}"} {
+		add("/v1/users/{admin}/events?cursor="+cursor, codeInvalidCursor)
+	}
+	add("/v1/users/{ada}/events?limit=0", identity.CodeInvalidRequest)
+	for _, path := range []string{"/v1/users", "/v1/users/{ada}", "/v1/users/{ada}/events"} {
+		for _, position := range []string{"x", "-1", "1.5", "+1", "01", "9223372036854775808"} {
+			add(path, codeInvalidPosition, "Usher-Min-Position", position)
+		}
+		list = append(list, scenario{
+			name: path + " at a position that the log has not reached", path: path, as: "admin", headers: []string{"Usher-Min-Position", "99999999"},
+			status: 503, code: identity.CodeBehind, answered: []string{"Retry-After", "1"},
+		})
+	}
+	for _, path := range []string{"/v1/users/{ada}", "/v1/projections", "/v1/outbox"} {
+		add(path+"?x=1", identity.CodeInvalidRequest)
+	}
+	return list
+}
+
+// cast makes the users and tokens that the scenarios speak of.
+func cast(t *testing.T, s *stack) map[string]string {
+	t.Helper()
+	admin, created, err := s.identity.EnsureAdmin(t.Context(), "admin@example.org", secret)
+	if err != nil || !created {
+		t.Fatal(created, err)
+	}
+	ada := s.user("ada@example.org")
+	locked := s.user("locked@example.org", identity.Locked{})
+	s.user("disabled@example.org", identity.Disabled{})
+	late := s.user("late@example.org")
+	c := map[string]string{
+		"admin": admin.String(), "ada": ada.String(), "locked": locked.String(), "nobody": uuid.Must(uuid.NewV7()).String(),
+		"admin's token": s.login("admin@example.org"), "ada's token": s.login("ada@example.org"), "late's token": s.login("late@example.org"),
+	}
+	s.append(late, identity.Locked{})
+	events, err := s.log.ReadSubject(t.Context(), ada, 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c["session"] = events[1].Stream.ID.String()
+	for name, raw := range forgedTokens(t, s, ada, c["ada's token"]) {
+		c[name+"'s token"] = raw
+	}
+	// The locks were appended as another process would.
+	eventually(t, "the lock is seen", func() bool {
+		u, err := s.identity.User(t.Context(), late)
+		return err == nil && u.Status == identity.StatusLocked
+	})
+	c["head"] = strconv.FormatInt(s.head(), 10)
+	for name, path := range map[string]string{
+		"users cursor": "/v1/users?limit=1", "events cursor": "/v1/users/" + c["admin"] + "/events?limit=1", "events cursor of ada": "/v1/users/" + c["ada"] + "/events?limit=1",
+	} {
+		a := s.call("GET", path, "", "Authorization", "Bearer "+c["admin's token"], "Usher-Min-Position", c["head"])
+		if a.status != http.StatusOK {
+			t.Fatal(a)
+		}
+		if c[name] = a.field(t, "next_cursor"); c[name] == "" {
+			t.Fatal(name, a.body)
+		}
+	}
+	return c
+}
+
+// forgedTokens are tokens that must not be accepted.
+func forgedTokens(t *testing.T, s *stack, user uuid.UUID, good string) map[string]string {
+	t.Helper()
+	issue := func(c token.IssuerConfig, subject string) string {
+		if c.Keys == nil {
+			c.Keys = s.server.Keys
+		}
+		if c.Issuer == "" {
+			c.Issuer = issuerName
+		}
+		if c.Audience == nil {
+			c.Audience = []string{audience}
+		}
+		c.Lifetime = time.Hour
+		issuer, err := token.NewIssuer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, _, err := issuer.Issue(token.Grant{Subject: subject, Roles: []string{"admin"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	at := func(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+	foreign, err := token.GenerateKey(token.ES256, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := token.GenerateKey(token.HS256, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := func(k token.Key) *token.KeyRing {
+		r, err := token.NewKeyRing(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	parts := strings.Split(good, ".")
+	header := func(alg string) string {
+		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":%q,"typ":"at+jwt","kid":%q}`, alg, s.key.ID()))
+	}
+	swapped := strings.Split(issue(token.IssuerConfig{Keys: ring(shared)}, user.String()), ".")
+	return map[string]string{
+		"alg none":          header("none") + "." + parts[1] + ".",
+		"alg none, signed":  header("none") + "." + parts[1] + "." + parts[2],
+		"foreign key":       issue(token.IssuerConfig{Keys: ring(foreign)}, user.String()),
+		"swapped algorithm": header("HS256") + "." + swapped[1] + "." + swapped[2],
+		"expired":           issue(token.IssuerConfig{Now: at(-2 * time.Hour)}, user.String()),
+		"future":            issue(token.IssuerConfig{Now: at(2 * time.Hour)}, user.String()),
+		"wrong issuer":      issue(token.IssuerConfig{Issuer: "https://elsewhere.test"}, user.String()),
+		"wrong audience":    issue(token.IssuerConfig{Audience: []string{"elsewhere"}}, user.String()),
+		"no user":           issue(token.IssuerConfig{}, "service"),
+		"unknown user":      issue(token.IssuerConfig{}, uuid.Must(uuid.NewV7()).String()),
+		"altered":           parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
+		"rubbish":           "x",
+		"huge":              strings.Repeat("x", 9000),
+	}
+}
+
+func TestScenarios(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		s.project()
+		c := cast(t, s)
+		var pairs []string
+		for name, value := range c {
+			pairs = append(pairs, "{"+name+"}", value)
+		}
+		fill := strings.NewReplacer(pairs...).Replace
+		for _, sc := range scenarios {
+			t.Run(sc.name, func(t *testing.T) { play(t, s, sc, fill) })
+		}
+		scanForSecrets(t, s, c)
+	})
+}
+
+func play(t *testing.T, s *stack, sc scenario, fill func(string) string) {
+	s.tb = t
+	before := s.head()
+	headers := make([]string, len(sc.headers))
+	for i, h := range sc.headers {
+		headers[i] = fill(h)
+	}
+	if sc.as != "" {
+		headers = append(headers, "Authorization", "Bearer "+fill("{"+sc.as+"'s token}"))
+	}
+	method := sc.method
+	if method == "" {
+		method = "GET"
+	}
+	a := s.call(method, fill(sc.path), fill(sc.body), headers...)
+	if a.status != sc.status {
+		t.Fatalf("%d %s, want %d", a.status, a.body, sc.status)
+	}
+	if sc.code != "" && a.field(t, "code") != string(sc.code) {
+		t.Errorf("code %q, want %q", a.field(t, "code"), sc.code)
+	}
+	for _, text := range sc.has {
+		if text = fill(text); !strings.Contains(a.body, text) {
+			t.Errorf("%s\nlacks %s", a.body, text)
+		}
+	}
+	for _, text := range sc.lacks {
+		if text = fill(text); strings.Contains(a.body, text) {
+			t.Errorf("%s\nhas %s", a.body, text)
+		}
+	}
+	for i := 0; i < len(sc.answered); i += 2 {
+		if got := a.header.Get(sc.answered[i]); got != sc.answered[i+1] {
+			t.Errorf("%s: %q, want %q", sc.answered[i], got, sc.answered[i+1])
+		}
+	}
+	types := s.typesAfter(before)
+	if diff := cmp.Diff(sc.events, types); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if len(types) > 0 {
+		if got := a.header.Get("Usher-Position"); got != strconv.FormatInt(s.head(), 10) {
+			t.Errorf("Usher-Position %q, want %d", got, s.head())
+		}
+	}
+}

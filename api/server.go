@@ -1,0 +1,154 @@
+// Package api is the HTTP API: JSON in and out, problems as RFC 9457 says, access tokens as bearers.
+//
+// It holds no state and decides nothing: package identity carries out the commands, package projections answers the
+// queries over many users. Every route is in schema/openapi.yaml, and every answer is held against it in tests.
+//
+// Guarantees: a body is read strictly or refused; nothing that a caller sends leads to a 5xx; whatever goes wrong on our
+// side is answered with a problem that gives nothing away and with Retry-After where trying again may help; no secret is
+// logged, and of a request only method, route, status and id are.
+//
+// It does not terminate TLS and does not limit rates.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/identity/password"
+	"usher/projections"
+	"usher/token"
+)
+
+// Config is what a Server stands on. All fields are needed but those with a default.
+type Config struct {
+	Identity    *identity.Service
+	Log         *eventstore.Log
+	Passwords   *password.Pool // whose queue is shown as a metric
+	Issuer      *token.Issuer
+	Verifier    *token.Verifier
+	Keys        *token.KeyRing
+	Users       projections.Users
+	Checkpoints *projections.Checkpoints
+	// Outbox answers with the state of the relay.
+	Outbox func(context.Context) (Outbox, error)
+	// Checks are what /readyz stands on.
+	Checks []Check
+	// CursorKey authenticates cursors. It is the same in all processes.
+	CursorKey []byte
+
+	Registry *prometheus.Registry // a new one when nil
+	Logger   *slog.Logger         // nothing is logged when nil
+	// PositionWait bounds how long a read waits for Usher-Min-Position. 5 s when 0.
+	PositionWait time.Duration
+	// ShutdownWait bounds how long Run waits for requests that are being answered. 10 s when 0.
+	ShutdownWait time.Duration
+	Now          func() time.Time // time.Now when nil
+}
+
+// Server answers the HTTP API.
+type Server struct {
+	Config
+	echo    *echo.Echo
+	logger  *slog.Logger
+	metrics metrics
+	ready   readiness
+	head    head
+}
+
+// New makes a server.
+func New(c Config) *Server {
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.PositionWait == 0 {
+		c.PositionWait = 5 * time.Second
+	}
+	if c.ShutdownWait == 0 {
+		c.ShutdownWait = 10 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Server{Config: c, logger: c.Logger, metrics: newMetrics(c.Registry, c.Passwords)}
+	s.ready = readiness{checks: c.Checks, now: c.Now, logger: c.Logger}
+	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail})
+	s.echo.Use(s.attend)
+	s.routes()
+	return s
+}
+
+func (s *Server) routes() {
+	e := s.echo
+	e.POST("/v1/auth/register", s.register)
+	e.POST("/v1/auth/login", s.login)
+	e.GET("/v1/me", s.me)
+	e.GET("/v1/users", s.admin(s.listUsers))
+	e.GET("/v1/users/:id", s.admin(s.showUser))
+	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
+	e.GET("/v1/projections", s.admin(s.listProjections))
+	e.GET("/v1/outbox", s.admin(s.showOutbox))
+	e.GET("/.well-known/jwks.json", s.jwks)
+	e.GET("/openapi.yaml", s.openAPI)
+	e.GET("/livez", s.livez)
+	e.GET("/readyz", s.readyz)
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Run answers requests on a listener, which it closes, until ctx ends; then it finishes those that have begun, within
+// ShutdownWait, and returns nil. It fails with the listener's error, or if it had to cut requests off.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	return serve(ctx, listener, s, s.ShutdownWait, s.logger)
+}
+
+// Limits of a connection. A request's header and body have to come within readTimeout, or a slow sender would hold a
+// connection for ever; the answer includes the time in the queue for hashing.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 15 * time.Second
+	writeTimeout  = 60 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 32 << 10
+)
+
+func serve(ctx context.Context, listener net.Listener, h http.Handler, wait time.Duration, logger *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // what clients do wrong below HTTP
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("finish the requests that had begun: %w", err), server.Close())
+	}
+	<-served
+	return err
+}

@@ -1,0 +1,415 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/eventstore"
+	"usher/eventstore/postgres"
+	"usher/eventstore/sqlite"
+	"usher/identity"
+	"usher/identity/password"
+	"usher/internal/devstack"
+	"usher/internal/eventcheck"
+	"usher/projections"
+	"usher/schema"
+	"usher/token"
+)
+
+func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }
+
+// database is what both stores are.
+type database interface {
+	eventstore.Store
+	eventstore.DB
+	Close()
+}
+
+// onBoth runs a test on SQLite and on Postgres.
+func onBoth(t *testing.T, test func(t *testing.T, db database)) {
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, openSQLite(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		dsn := devstack.Database(t, "api", func(ctx context.Context, dsn string) error { return migratePostgres(ctx, dsn) })
+		test(t, openPostgres(t, dsn))
+	})
+}
+
+func openSQLite(tb testing.TB) database {
+	path := filepath.Join(tb.TempDir(), "usher.db")
+	m, err := schema.SQLite(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := m.Up(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	s, err := sqlite.Open(tb.Context(), path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Close)
+	return s
+}
+
+func migratePostgres(ctx context.Context, dsn string) error {
+	m, err := schema.Postgres(dsn)
+	if err != nil {
+		return err
+	}
+	_, err = m.Up(ctx)
+	return errors.Join(err, m.Close())
+}
+
+func openPostgres(tb testing.TB, dsn string) database {
+	s, err := postgres.Open(tb.Context(), dsn, postgres.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Close)
+	return s
+}
+
+// stack is a whole server on one database.
+type stack struct {
+	tb       testing.TB
+	db       database
+	gate     *gate
+	log      *eventstore.Log
+	identity *identity.Service
+	pool     *password.Pool
+	key      token.Key
+	server   *Server
+	http     *httptest.Server
+	output   *buffer // what is logged
+	document *document
+}
+
+// options of a stack.
+type options struct {
+	identity func(*identity.Config)
+	api      func(*Config)
+	log      eventstore.Options
+	pool     password.PoolConfig
+	idle     bool // the pool does not run
+	document bool // answers are held against the document
+}
+
+const (
+	issuerName = "https://usher.test"
+	audience   = "usher"
+)
+
+func newStack(tb testing.TB, db database, o options) *stack {
+	tb.Helper()
+	s := &stack{tb: tb, db: db, output: &buffer{}}
+	s.gate = &gate{Store: eventcheck.Store(tb, db)}
+	master, _ := eventstore.NewMasterKey()
+	s.log = eventstore.New(s.gate, master, o.log)
+	tb.Cleanup(func() {
+		if err := s.log.Close(context.WithoutCancel(tb.Context())); err != nil {
+			tb.Error(err)
+		}
+	})
+	if o.pool.Cost == 0 {
+		o.pool.Cost = password.MinCost
+	}
+	logger := slog.New(slog.NewJSONHandler(s.output, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var err error
+	if s.pool, err = password.NewPool(o.pool); err != nil {
+		tb.Fatal(err)
+	}
+	if !o.idle {
+		run(tb, s.pool.Run)
+	}
+	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger}
+	if o.identity != nil {
+		o.identity(&config)
+	}
+	s.identity = identity.New(config)
+	run(tb, func(ctx context.Context) error { return s.identity.Follow(ctx, nil) })
+
+	if s.key, err = token.GenerateKey(token.ES256, time.Now()); err != nil {
+		tb.Fatal(err)
+	}
+	keys, err := token.NewKeyRing(s.key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: issuerName, Audience: []string{audience}, Lifetime: time.Hour})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: issuerName, Audience: audience})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cursorKey := master.Derive("cursors")
+	c := Config{
+		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+		Users:       projections.Users{DB: db, CursorKey: cursorKey},
+		Checkpoints: projections.NewCheckpoints(db),
+		Outbox: func(ctx context.Context) (Outbox, error) {
+			head, err := s.log.Head(ctx)
+			return Outbox{Head: head, Published: head, State: "running"}, err
+		},
+		Checks: []Check{{Name: "database", Run: func(ctx context.Context) error {
+			_, err := db.Head(ctx)
+			return err
+		}}},
+		CursorKey: cursorKey, Logger: logger, PositionWait: 5 * time.Second,
+	}
+	if o.api != nil {
+		o.api(&c)
+	}
+	s.server = New(c)
+	s.http = httptest.NewServer(s.server)
+	tb.Cleanup(s.http.Close)
+	if o.document {
+		s.document = loadDocument(tb)
+	}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Logf("log output:\n%s", s.output)
+		}
+	})
+	return s
+}
+
+// project keeps the read model of users up to date until the test ends. Nothing relays, so it is filled from the log.
+func (s *stack) project() {
+	s.tb.Helper()
+	conn, err := devstack.NATS(s.tb).Connect()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.tb.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	r := &projections.Runner{
+		Projection: projections.UserProjection{}, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 5 * time.Millisecond,
+	}
+	run(s.tb, r.Run)
+}
+
+// gate is a store whose commits can be held up, or lose their answer.
+type gate struct {
+	eventstore.Store
+	shut      sync.RWMutex
+	loseReply atomic.Bool
+}
+
+func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
+	g.shut.RLock()
+	defer g.shut.RUnlock()
+	outcomes, err := g.Store.Commit(ctx, batch)
+	if err == nil && g.loseReply.Swap(false) {
+		return nil, eventstore.ErrOutcomeUnknown
+	}
+	return outcomes, err
+}
+
+// run runs a worker until the test ends.
+func run(tb testing.TB, worker func(context.Context) error) (stop func() error) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
+	done := make(chan error, 1)
+	go func() { done <- worker(ctx) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		err := <-done
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		return err
+	})
+	tb.Cleanup(func() {
+		if err := stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return stop
+}
+
+// stacks is what all goroutines are doing.
+func stacks() string {
+	text := make([]byte, 1<<20)
+	return string(text[:runtime.Stack(text, true)])
+}
+
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// field is a top-level field of the answer's body, as text.
+func (a answer) field(tb testing.TB, path ...string) string {
+	tb.Helper()
+	raw := json.RawMessage(a.body)
+	for _, name := range path {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &object); err != nil {
+			tb.Fatalf("%s of %s: %v", strings.Join(path, "."), a.body, err)
+		}
+		raw = object[name]
+	}
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return string(raw)
+	}
+	return text
+}
+
+// call sends a request; headers are names and values.
+func (s *stack) call(method, path, body string, headers ...string) answer {
+	s.tb.Helper()
+	r, err := http.NewRequestWithContext(s.tb.Context(), method, s.http.URL+path, strings.NewReader(body))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i+1] == "" {
+			r.Header.Del(headers[i])
+		} else {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	response, err := s.http.Client().Do(r)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	a := answer{response.StatusCode, response.Header, string(raw)}
+	if s.document != nil {
+		s.document.check(s.tb, r, body, a)
+	}
+	return a
+}
+
+const secret = "correct horse battery staple"
+
+// user registers a user and appends events to the user's stream.
+func (s *stack) user(email string, payloads ...identity.Payload) uuid.UUID {
+	s.tb.Helper()
+	r, err := s.identity.Register(s.tb.Context(), identity.Registration{
+		Email: email, Password: secret, Name: "Name of " + email, Metadata: eventstore.Metadata{Correlation: uuid.Must(uuid.NewV7())},
+	})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	for _, p := range payloads {
+		s.append(r.User.ID, p)
+	}
+	return r.User.ID
+}
+
+// append appends to a user's stream, as another process would.
+func (s *stack) append(id uuid.UUID, p identity.Payload) {
+	s.tb.Helper()
+	_, err := s.log.Append(s.tb.Context(), eventstore.Append{
+		Stream: eventstore.UserStream(id), Expected: eventstore.AnyVersion, Events: []eventstore.NewEvent{identity.NewEvent(p)},
+		Metadata: eventstore.Metadata{Correlation: uuid.Must(uuid.NewV7())},
+	})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// login logs a user in and answers with the access token.
+func (s *stack) login(email string) string {
+	s.tb.Helper()
+	a := s.call("POST", "/v1/auth/login", `{"email":"`+email+`","password":"`+secret+`"}`)
+	if a.status != http.StatusOK {
+		s.tb.Fatalf("login of %s: %d %s", email, a.status, a.body)
+	}
+	return a.field(s.tb, "access_token")
+}
+
+func (s *stack) head() int64 {
+	s.tb.Helper()
+	head, err := s.log.Head(s.tb.Context())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return head
+}
+
+// typesAfter are the types of the events after a position.
+func (s *stack) typesAfter(position int64) []string {
+	s.tb.Helper()
+	events, err := s.log.ReadAll(s.tb.Context(), position, 1000)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	var list []string
+	for _, e := range events {
+		list = append(list, e.Type)
+	}
+	return list
+}
+
+func eventually(tb testing.TB, what string, condition func() bool) {
+	tb.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			tb.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}

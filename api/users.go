@@ -1,0 +1,106 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/projections"
+)
+
+// listUsers answers GET /v1/users, from the read model.
+func (s *Server) listUsers(c *echo.Context) error {
+	values, err := query(c, "query", "status", "role", "created_after", "created_before", "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	f := projections.UserFilter{
+		Query: values.Get("query"), Status: identity.Status(values.Get("status")), Role: values.Get("role"), Cursor: values.Get("cursor"),
+	}
+	if f.Limit, err = limit(values); err != nil {
+		return err
+	}
+	if f.CreatedAfter, err = timeParameter(values, "created_after"); err != nil {
+		return err
+	}
+	if f.CreatedBefore, err = timeParameter(values, "created_before"); err != nil {
+		return err
+	}
+	if err := s.awaitReadModel(c, projections.UsersName); err != nil {
+		return err
+	}
+	page, err := s.Users.List(c.Request().Context(), f)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, page)
+}
+
+// showUser answers GET /v1/users/{id}, with the user's own state: it needs no read model. With a minimum position it is
+// read from the log, which has every position that was ever given out.
+func (s *Server) showUser(c *echo.Context) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	if _, err := query(c); err != nil {
+		return err
+	}
+	position, err := s.minPosition(c)
+	if err != nil {
+		return err
+	}
+	read := s.Identity.User
+	if position > 0 {
+		read = s.Identity.ReadUser
+	}
+	u, err := read(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	return c.JSONBlob(http.StatusOK, u.JSON())
+}
+
+// listUserEvents answers GET /v1/users/{id}/events, from the log: everything about a user, the oldest first.
+func (s *Server) listUserEvents(c *echo.Context) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	values, err := query(c, "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	size, err := limit(values)
+	if err != nil {
+		return err
+	}
+	list := "events of " + id.String()
+	after, err := parsePositionCursor(s.CursorKey, list, values.Get("cursor"))
+	if err != nil {
+		return err
+	}
+	if _, err := s.minPosition(c); err != nil {
+		return err
+	}
+	events, err := s.Log.ReadSubject(c.Request().Context(), id, after, size+1)
+	if err != nil {
+		return err
+	}
+	if len(events) == 0 && after == 0 {
+		return refuse(identity.CodeNotFound, "there is no such user")
+	}
+	page := struct {
+		Items      []EventView `json:"items"`
+		NextCursor string      `json:"next_cursor,omitempty"`
+	}{Items: make([]EventView, 0, size)}
+	for _, e := range events {
+		if len(page.Items) == size {
+			page.NextCursor = positionCursor(s.CursorKey, list, page.Items[size-1].Position)
+			break
+		}
+		page.Items = append(page.Items, ViewEvent(e))
+	}
+	return c.JSON(http.StatusOK, page)
+}
