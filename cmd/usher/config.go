@@ -1,0 +1,281 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/joho/godotenv"
+	"github.com/kelseyhightower/envconfig"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/identity/password"
+)
+
+// config is every setting. This file is the only reader of the environment; deploy/settings.md is made from the tags.
+// The tag expect says what a value has to look like: a bad value is answered with it and never echoed, because what was
+// mistyped may be a secret.
+type config struct {
+	DatabaseURL      secret `envconfig:"DATABASE_URL" expect:"postgres://user:password@host:5432/database" about:"The Postgres database. Needed outside of dev."`
+	DatabaseMaxConns int    `envconfig:"DATABASE_MAX_CONNS" default:"20" expect:"a whole number from 2 to 1000" about:"Connections to it from one process; commits have one more of their own."`
+	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev."`
+
+	NATSURL      secret `envconfig:"NATS_URL" expect:"nats://host:4222, several separated by commas" about:"The NATS servers. Needed by publisher and projections."`
+	NATSCreds    string `envconfig:"NATS_CREDS" expect:"the path of a readable file" about:"A credentials file for them."`
+	NATSReplicas int    `envconfig:"NATS_REPLICAS" default:"1" expect:"1, 3 or 5" about:"Copies of the JetStream stream that the cluster keeps."`
+
+	StreamPersonal   string `envconfig:"STREAM_PERSONAL" default:"open" expect:"open or omit" about:"Whether published events carry personal fields."`
+	StreamMaxAgeDays int    `envconfig:"STREAM_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long the JetStream stream keeps events. The log keeps them all."`
+	StreamMaxBytes   int64  `envconfig:"STREAM_MAX_BYTES" default:"-1" expect:"a number of bytes, -1 for no limit" about:"How large the JetStream stream may grow before it drops its oldest events."`
+
+	OutboxAutoProcess    bool `envconfig:"OUTBOX_AUTO_PROCESS" default:"false" expect:"true or false" about:"Whether usher serve runs the relay too."`
+	OutboxBatchSize      int  `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
+	OutboxIntervalSecond int  `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
+
+	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
+	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish and project don't."`
+	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events."`
+
+	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256. Needed for HS256 only; the keys of other algorithms are made and kept sealed in the database."`
+	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens."`
+	JWTAccessMinutes int      `envconfig:"JWT_ACCESS_TOKEN_EXPIRE_MINUTES" default:"30" expect:"a whole number of minutes from 1 to 1440" about:"How long an access token lives."`
+	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss. PUBLIC_URL when not set."`
+	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
+	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most."`
+
+	BcryptRounds      int  `envconfig:"BCRYPT_ROUNDS" default:"12" expect:"a whole number from 4 to 15" about:"The cost of new password hashes; each step doubles it."`
+	RehashCheck       bool `envconfig:"PASSWORD_REHASH_CHECK" default:"true" expect:"true or false" about:"Whether a login replaces a hash of another cost or scheme."`
+	PasswordMinLength int  `envconfig:"PASSWORD_MIN_LENGTH" default:"8" expect:"a whole number from 1 to 128" about:"The shortest password, in characters."`
+	HashWorkers       int  `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
+	EnumerationSafe   bool `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
+
+	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
+	AdminPassword secret `envconfig:"ADMIN_PASSWORD" expect:"a password that the policy accepts" about:"The first administrator's password."`
+
+	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" expect:"debug, info, warn or error" about:"The least severe messages that are logged."`
+	LogFormat string     `envconfig:"LOG_FORMAT" default:"text" expect:"text or json" about:"The form of the log, on standard error."`
+}
+
+// maxBatch is the most that OUTBOX_BATCH_SIZE may be.
+const maxBatch = 10000
+
+// secret is a setting that nothing prints.
+type secret string
+
+func (s secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[hidden]"
+}
+func (s secret) GoString() string     { return s.String() }
+func (s secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// errUse is a mistake in how usher was called: exit code 2.
+var errUse = errors.New("wrong use")
+
+// loadConfig reads .env, where there is one, and the environment, which wins over it.
+func loadConfig() (*config, error) {
+	if err := godotenv.Load(".env"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// The parser's error holds the line, and with it maybe a secret.
+		return nil, errors.New(".env can't be read; expected lines of the form NAME=value")
+	}
+	var c config
+	if err := envconfig.Process("", &c); err != nil {
+		var parse *envconfig.ParseError
+		if errors.As(err, &parse) {
+			return nil, badSetting(parse.KeyName)
+		}
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	if c.JWTIssuer == "" {
+		c.JWTIssuer = c.PublicURL
+	}
+	return &c, c.check()
+}
+
+// collectorChosen says whether whoever started the process chose when garbage is collected.
+func collectorChosen() bool {
+	_, chosen := os.LookupEnv("GOGC")
+	return chosen
+}
+
+// setting is one field of the config, as its tags describe it.
+type setting struct {
+	Name, Default, Expect, About string
+	Value                        string // secrets hidden
+	Secret                       bool
+}
+
+// settings lists every setting in the order of the config.
+func (c *config) settings() []setting {
+	v := reflect.ValueOf(c).Elem()
+	list := make([]setting, v.NumField())
+	for i := range list {
+		tag := v.Type().Field(i).Tag
+		_, isSecret := v.Field(i).Interface().(secret)
+		value := fmt.Sprint(v.Field(i).Interface())
+		if names, ok := v.Field(i).Interface().([]string); ok {
+			value = strings.Join(names, ",")
+		}
+		list[i] = setting{tag.Get("envconfig"), tag.Get("default"), tag.Get("expect"), tag.Get("about"), value, isSecret}
+	}
+	return list
+}
+
+func badSetting(name string) error {
+	for _, s := range new(config).settings() {
+		if s.Name == name {
+			return fmt.Errorf("%s has a bad value; expected %s", name, s.Expect)
+		}
+	}
+	return fmt.Errorf("%s has a bad value", name)
+}
+
+// check names every setting whose value can't be used.
+func (c *config) check() error {
+	var errs []error
+	for name, ok := range map[string]bool{
+		"DATABASE_URL":                       c.DatabaseURL == "" || hasScheme(string(c.DatabaseURL), "postgres", "postgresql"),
+		"DATABASE_MAX_CONNS":                 within(c.DatabaseMaxConns, 2, 1000),
+		"MASTER_KEY":                         c.MasterKey == "" || validMasterKey(string(c.MasterKey)),
+		"NATS_URL":                           c.NATSURL == "" || validServers(string(c.NATSURL)),
+		"NATS_CREDS":                         c.NATSCreds == "" || readable(c.NATSCreds),
+		"NATS_REPLICAS":                      slices.Contains([]int{1, 3, 5}, c.NATSReplicas),
+		"STREAM_PERSONAL":                    slices.Contains([]string{"open", "omit"}, c.StreamPersonal),
+		"STREAM_MAX_AGE_DAYS":                c.StreamMaxAgeDays >= 0,
+		"STREAM_MAX_BYTES":                   c.StreamMaxBytes == -1 || c.StreamMaxBytes > 0,
+		"OUTBOX_BATCH_SIZE":                  within(c.OutboxBatchSize, 1, maxBatch),
+		"OUTBOX_PROCESSING_INTERVAL_SECONDS": c.OutboxIntervalSecond >= 1,
+		"HTTP_ADDR":                          validAddr(c.HTTPAddr),
+		"METRICS_ADDR":                       c.MetricsAddr == "" || validAddr(c.MetricsAddr),
+		"PUBLIC_URL":                         validPublicURL(c.PublicURL),
+		"JWT_SECRET_KEY":                     c.JWTSecretKey == "" || len(c.JWTSecretKey) >= 32,
+		"JWT_ALGORITHM":                      slices.Contains([]string{"ES256", "EdDSA", "RS256", "HS256"}, c.JWTAlgorithm),
+		"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    within(c.JWTAccessMinutes, 1, 1440),
+		"JWT_AUDIENCE":                       len(c.JWTAudience) > 0 && !slices.Contains(c.JWTAudience, ""),
+		"SESSION_MAX_DAYS":                   within(c.SessionMaxDays, 1, 3650),
+		"BCRYPT_ROUNDS":                      within(c.BcryptRounds, password.MinCost, password.MaxCost),
+		"PASSWORD_MIN_LENGTH":                within(c.PasswordMinLength, 1, 128),
+		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
+		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
+		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
+	} {
+		if !ok {
+			errs = append(errs, badSetting(name))
+		}
+	}
+	if (c.AdminEmail == "") != (c.AdminPassword == "") {
+		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// checkSecrets refuses a start with missing secrets or with such as stand in tutorials. In dev they are made.
+func (c *config) checkSecrets() error {
+	var errs []error
+	need := func(name string, value secret) {
+		switch {
+		case value == "":
+			errs = append(errs, fmt.Errorf("%s is not set; expected %s", name, expectOf(name)))
+		case isPlaceholder(string(value)):
+			errs = append(errs, fmt.Errorf("%s has a value for development; make a secret one, for example with `openssl rand -base64 32`", name))
+		}
+	}
+	need("MASTER_KEY", c.MasterKey)
+	if c.JWTAlgorithm == "HS256" {
+		need("JWT_SECRET_KEY", c.JWTSecretKey)
+	}
+	return errors.Join(errs...)
+}
+
+func expectOf(name string) string {
+	for _, s := range new(config).settings() {
+		if s.Name == name {
+			return s.Expect
+		}
+	}
+	return ""
+}
+
+// isPlaceholder recognises secrets that are not: words of tutorials, and a few characters over and over.
+func isPlaceholder(value string) bool {
+	lower := strings.ToLower(value)
+	for _, word := range []string{"changeme", "change-me", "change_me", "django-insecure", "your-secret", "development", "insecure", "example", "password"} {
+		if strings.Contains(lower, word) {
+			return true
+		}
+	}
+	distinct := map[rune]bool{}
+	for _, r := range value {
+		distinct[r] = true
+	}
+	return len(distinct) < 8
+}
+
+func within(n, least, most int) bool { return least <= n && n <= most }
+
+func hasScheme(text string, schemes ...string) bool {
+	u, err := url.Parse(text)
+	return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.RawQuery != "")
+}
+
+func validPublicURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && hasScheme(text, "http", "https") && strings.TrimSuffix(u.Path, "/") == "" && u.RawQuery == "" &&
+		u.Fragment == "" && u.User == nil
+}
+
+func validEmail(text string) bool {
+	_, err := identity.ParseEmail(text)
+	return err == nil
+}
+
+func validMasterKey(text string) bool {
+	_, err := eventstore.ParseMasterKey(text)
+	return err == nil
+}
+
+func validServers(list string) bool {
+	for _, server := range strings.Split(list, ",") {
+		if !hasScheme(strings.TrimSpace(server), "nats", "tls", "ws", "wss") {
+			return false
+		}
+	}
+	return true
+}
+
+func validAddr(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return false
+	}
+	_, err = netip.ParseAddr(host)
+	return host == "" || err == nil || !strings.ContainsAny(host, " /:")
+}
+
+func readable(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
+func (c *config) accessLifetime() time.Duration {
+	return time.Duration(c.JWTAccessMinutes) * time.Minute
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"usher/eventstore"
+	"usher/internal/devstack"
+)
+
+// devAddresses are where `usher dev` listens by default: on this machine only.
+var devAddresses = addresses{HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Metrics: "127.0.0.1:9090"}
+
+const (
+	defaultDir = ".usher"
+	devAdmin   = "admin@usher.localhost" // unless ADMIN_EMAIL says otherwise
+)
+
+func devCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, on SQLite and an embedded NATS server",
+		Long: "Run everything in one process, on SQLite and an embedded NATS server under one directory. Nothing has to be\n" +
+			"set up; secrets are made there at the first start. A later start goes on where the last one stopped.",
+		Args: cobra.NoArgs,
+	}
+	dir := c.Flags().String("dir", defaultDir, "where the data is kept")
+	at := devAddresses
+	c.Flags().StringVar(&at.HTTP, "http", at.HTTP, "where the API listens; port 0 takes a free one")
+	c.Flags().StringVar(&at.NATS, "nats", at.NATS, "where NATS listens; port 0 takes a free one")
+	c.Flags().StringVar(&at.Metrics, "metrics", at.Metrics, "where /metrics listens; port 0 takes a free one")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		for flag, addr := range map[string]string{"http": at.HTTP, "nats": at.NATS, "metrics": at.Metrics} {
+			if !validAddr(addr) {
+				return fmt.Errorf("%w: --%s takes host:port", errUse, flag)
+			}
+		}
+		config, err := loadConfig()
+		if err != nil {
+			return err
+		}
+		return dev(cmd.Context(), config, *dir, at, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return c
+}
+
+func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stderr io.Writer) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, lockFile))
+	if held, err := lock.TryLock(); err != nil {
+		return fmt.Errorf("lock %s: %w", dir, err)
+	} else if !held {
+		return fmt.Errorf("usher dev already runs in %s; stop it, or take another --dir", dir)
+	}
+	defer lock.Unlock() //nolint:errcheck // the lock ends with the process
+
+	l, err := listen(at.HTTP, at.Metrics)
+	if err != nil {
+		return err
+	}
+	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS)
+	if err != nil {
+		return errors.Join(err, l.http.Close(), l.metrics.Close())
+	}
+	defer broker.Shutdown()
+
+	if err := makeMasterKey(c, dir); err != nil {
+		return err
+	}
+	if err := migrated(ctx, filepath.Join(dir, databaseFile)); err != nil {
+		return err
+	}
+	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String()}
+	ownPassword := c.AdminEmail == ""
+	if ownPassword {
+		c.AdminEmail, c.AdminPassword = devAdmin, secret(newPassword())
+	}
+	d, err := openDir(ctx, c, dir, newLogger(c, stderr))
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	d.natsURL = broker.URL()
+	d.holder = "dev" // only one process holds the directory's lock, and after a crash it need not wait for its own lease
+	conn, err := d.connect(nats.InProcessServer(broker))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	return d.serve(ctx, process{
+		api: true, publisher: true, projections: projectionNames(), listeners: l, conn: conn,
+		ready: func(madeAdmin bool) error {
+			if err := writeAddresses(dir, at); err != nil {
+				return err
+			}
+			welcome(stdout, dir, at)
+			if madeAdmin && ownPassword {
+				introduce(stdout, c)
+			}
+			return nil
+		},
+	})
+}
+
+// startBroker starts the embedded NATS server.
+func startBroker(store, addr string) (*devstack.NATSServer, error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
+	}
+	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port})
+	if err != nil {
+		return nil, fmt.Errorf("start NATS; another --nats may help: %w", err)
+	}
+	return broker, nil
+}
+
+// makeMasterKey makes the directory's master key at the first start. The file appears whole or not at all: a start that
+// is killed here leaves nothing that keeps the next one from its data.
+func makeMasterKey(c *config, dir string) error {
+	if c.MasterKey != "" {
+		return nil
+	}
+	path := filepath.Join(dir, masterKeyFile)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := findDatabase(dir); err == nil {
+		return fmt.Errorf("%s is missing, and without it the data in %s can't be read; put it back, or set MASTER_KEY", masterKeyFile, dir)
+	}
+	_, text := eventstore.NewMasterKey()
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the master key: %w", err)
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("make the master key: %w", err)
+	}
+	return nil
+}
+
+// writeAddresses tells scripts and operator commands where this process listens. The file appears whole or not at all.
+func writeAddresses(dir string, at addresses) error {
+	raw, err := json.MarshalIndent(at, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, addressesFile)
+	if err := os.WriteFile(path+".new", append(raw, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the addresses: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// newPassword makes a password of 100 random bits that is easy to copy by hand.
+func newPassword() string {
+	raw := make([]byte, 13)
+	rand.Read(raw)
+	text := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))[:20]
+	return text[:5] + "-" + text[5:10] + "-" + text[10:15] + "-" + text[15:]
+}
+
+// welcome says what runs and what to try.
+func welcome(w io.Writer, dir string, at addresses) {
+	suffix := ""
+	if dir != defaultDir {
+		suffix = " --dir " + dir
+	}
+	fmt.Fprintf(w, `usher %[1]s is ready
+
+  API      http://%[2]s
+  NATS     nats://%[3]s
+  metrics  http://%[4]s/metrics
+  data     %[5]s
+
+Try, in another terminal:
+
+  curl -s http://%[2]s/v1/auth/register --json '{"email": "ada@example.org", "password": "a long passphrase", "name": "Ada"}'
+  curl -s http://%[2]s/v1/auth/login --json '{"email": "ada@example.org", "password": "a long passphrase"}'
+  nats --server nats://%[3]s sub 'usher.v1.>'
+  usher events tail%[6]s
+
+Ctrl-C stops it.
+`, version, at.HTTP, at.NATS, at.Metrics, dir, suffix)
+}
+
+// introduce shows the administrator of a first start, whose password nobody knows yet.
+func introduce(w io.Writer, c *config) {
+	fmt.Fprintf(w, "\nThe first administrator was made. The password is not shown again:\n\n  %s  %s\n", c.AdminEmail, string(c.AdminPassword))
+}

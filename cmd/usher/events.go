@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"usher/api"
+	"usher/eventstore"
+)
+
+func eventsCommand() *cobra.Command {
+	return group("events", "Read the log", eventsTailCommand(), eventsShowCommand())
+}
+
+func printEvent(w io.Writer, e eventstore.Event, asJSON bool) error {
+	v := api.ViewEvent(e)
+	if asJSON {
+		return json.NewEncoder(w).Encode(v)
+	}
+	forgotten := ""
+	if v.Forgotten {
+		forgotten = "  (personal fields forgotten)"
+	}
+	_, err := fmt.Fprintf(w, "%8d  %s  %-36s  %-24s %s%s\n", v.Position, v.Time.Format(time.RFC3339), v.Subject, v.Type, v.Data, forgotten)
+	return err
+}
+
+const (
+	eventPage = 500
+	tailPoll  = 200 * time.Millisecond
+)
+
+func eventsTailCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "tail",
+		Short: "Print events as they are written",
+		Long:  "Print the newest events of the log and then each event as it is written, until interrupted.",
+		Args:  cobra.NoArgs,
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	from := c.Flags().Int64("from", 0, "begin at this position instead of with the newest events")
+	last := c.Flags().Int64("last", 10, "how many of the newest events to begin with")
+	once := c.Flags().Bool("no-follow", false, "stop at the end of the log")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		ctx := cmd.Context()
+		head, err := d.log.Head(ctx)
+		if err != nil {
+			return err
+		}
+		after := max(0, head-*last)
+		if *from > 0 {
+			after = *from - 1
+		}
+		err = tail(ctx, d.log, after, !*once, func(e eventstore.Event) error {
+			return printEvent(cmd.OutOrStdout(), e, *asJSON)
+		})
+		if ctx.Err() != nil {
+			return nil // interrupted, as it is meant to be
+		}
+		return err
+	}
+	return c
+}
+
+// tail hands over the events after a position, and, if it follows, those that come later until ctx ends.
+func tail(ctx context.Context, log *eventstore.Log, after int64, follow bool, handle func(eventstore.Event) error) error {
+	tick := time.NewTicker(tailPoll)
+	defer tick.Stop()
+	for {
+		events, err := log.ReadAll(ctx, after, eventPage)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if err := handle(e); err != nil {
+				return err
+			}
+			after = e.Position
+		}
+		if len(events) == eventPage {
+			continue
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func eventsShowCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show STREAM",
+		Short: "Print the events of one stream",
+		Long:  "Print the events of one stream. The stream of a user has the user's id, that of a session the session's.",
+		Args:  cobra.ExactArgs(1),
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		stream, err := uuid.Parse(args[0])
+		if err != nil {
+			return fmt.Errorf("%w: %q is not the id of a stream; expected a UUID", errUse, args[0])
+		}
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		for version := 0; ; {
+			events, err := d.log.ReadStream(cmd.Context(), stream, version, eventPage)
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				if err := printEvent(cmd.OutOrStdout(), e, *asJSON); err != nil {
+					return err
+				}
+				version = e.Version
+			}
+			if len(events) < eventPage {
+				if version == 0 {
+					return errors.New("there is no such stream")
+				}
+				return nil
+			}
+		}
+	}
+	return c
+}

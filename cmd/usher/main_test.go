@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"usher/eventstore"
+	"usher/internal/devstack"
+	"usher/schema"
+)
+
+// asUsher makes this test program be usher: the settings are a process's environment, so tests that run side by side
+// need processes.
+const asUsher = "USHER_TEST_RUN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asUsher) != "" {
+		main()
+	}
+	os.Exit(devstack.Main(m))
+}
+
+// outcome is what a run of usher came to.
+type outcome struct {
+	code           int
+	stdout, stderr string
+	took           time.Duration
+}
+
+// usher runs a command line to its end, in a directory and with an environment of its own.
+func usher(t *testing.T, dir string, env []string, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testProgram(t), args...)
+	cmd.Dir = dir
+	cmd.Env = append([]string{asUsher + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	begin := time.Now()
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		t.Fatalf("usher %s: %v\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String(), time.Since(begin)}
+}
+
+func testProgram(t *testing.T) string {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+// wantDone fails unless the command did what it was asked to.
+func (o outcome) wantDone(t *testing.T) outcome {
+	t.Helper()
+	if o.code != exitDone {
+		t.Fatalf("exit code %d, want 0; stderr:\n%s", o.code, o.stderr)
+	}
+	return o
+}
+
+// wantRefused fails unless the command ended with exit code 1 and one line on stderr that has the words.
+func (o outcome) wantRefused(t *testing.T, words ...string) {
+	t.Helper()
+	if o.code != exitFailed {
+		t.Errorf("exit code %d, want %d", o.code, exitFailed)
+	}
+	if !strings.HasPrefix(o.stderr, "usher: ") || strings.Count(o.stderr, "\n") != 1 {
+		t.Errorf("stderr is not one line:\n%s", o.stderr)
+	}
+	for _, word := range words {
+		if !strings.Contains(o.stderr, word) {
+			t.Errorf("stderr lacks %q:\n%s", word, o.stderr)
+		}
+	}
+}
+
+// migratedPostgres is the DSN of a database that has the schema of this binary.
+func migratedPostgres(t *testing.T) string {
+	t.Helper()
+	return devstack.Database(t, "usher", func(ctx context.Context, dsn string) error {
+		m, err := schema.Postgres(dsn)
+		if err != nil {
+			return err
+		}
+		_, err = m.Up(ctx)
+		return errors.Join(err, m.Close())
+	})
+}
+
+func emptyPostgres(t *testing.T) string {
+	t.Helper()
+	return devstack.Database(t, "empty", nil)
+}
+
+// settingsFor are the settings of a deployment on a database.
+func settingsFor(dsn string) []string {
+	_, master := eventstore.NewMasterKey()
+	return []string{"DATABASE_URL=" + dsn, "MASTER_KEY=" + master, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "BCRYPT_ROUNDS=4"}
+}
+
+// devDirectory is a directory that `usher dev` has run in, until the administrator was in the read model.
+func devDirectory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), testProgram(t), "dev", "--dir", dir,
+		"--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	cmd.Env = []string{asUsher + "=1", "BCRYPT_ROUNDS=4"}
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := devstack.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for begin := time.Now(); !strings.Contains(usher(t, dir, nil, "users", "list", "--dir", dir).stdout, devAdmin); <-tick.C {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("usher dev did not put the administrator into the read model")
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("usher dev after an interrupt: %v\n%s", err, &stderr)
+	}
+	return dir
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, test := range []struct {
+		args string
+		code int
+		says string // on stderr, or on stdout after success
+	}{
+		{"", exitDone, "Usage:"},
+		{"--help", exitDone, "Usage:"},
+		{"serve --help", exitDone, "--with"},
+		{"--version", exitDone, "usher version development"},
+		{"users", exitDone, "Usage:"},
+		{"config", exitDone, "BCRYPT_ROUNDS"},
+
+		{"users list", exitFailed, "there is no deployment in .usher"},
+		{"users list --dir elsewhere", exitFailed, "there is no deployment in elsewhere"},
+		{"migrate status", exitFailed, "there is no deployment in .usher"},
+		{"migrate up", exitFailed, "there is no deployment in .usher"},
+		{"publish", exitFailed, "there is no deployment in .usher"},
+		{"serve", exitFailed, "DATABASE_URL is not set"},
+
+		{"sreve", exitUse, `there is no command "usher sreve"`},
+		{"users lost", exitUse, `there is no command "usher users lost"`},
+		{"migrate sideways", exitUse, `there is no command "usher migrate sideways"`},
+		{"--colour", exitUse, "unknown flag: --colour"},
+		{"users list --colour", exitUse, "unknown flag: --colour"},
+		{"users list --limit many", exitUse, `invalid argument "many"`},
+		{"users list extra", exitUse, "usher users list"},
+		{"users show", exitUse, "accepts 1 arg(s), received 0"},
+		{"users show ada", exitUse, `"ada" is not the id of a user; expected a UUID`},
+		{"events show ada", exitUse, `"ada" is not the id of a stream; expected a UUID`},
+		{"serve --with relay", exitUse, "--with takes publisher and projections"},
+		{"project orders", exitUse, `there is no projection "orders"; there are [users]`},
+		{"publish --batch-size -1", exitUse, "--batch-size takes a whole number from 1 to 10000"},
+		{"migrate zero", exitUse, "--destroy-all-data"},
+		{"dev --nats nowhere", exitUse, "--nats takes host:port"},
+		{"dev --http 127.0.0.1:99999", exitUse, "--http takes host:port"},
+		{"dev --dir d extra", exitUse, "usher dev"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			t.Parallel()
+			o := usher(t, dir, []string{"HTTP_ADDR=127.0.0.1:0"}, strings.Fields(test.args)...)
+			if o.code != test.code {
+				t.Errorf("exit code %d, want %d", o.code, test.code)
+			}
+			said, silent := o.stderr, o.stdout
+			if test.code == exitDone {
+				said, silent = o.stdout, o.stderr
+			}
+			if !strings.Contains(said, test.says) || silent != "" {
+				t.Errorf("stdout:\n%s\nstderr:\n%s\nwant %q", o.stdout, o.stderr, test.says)
+			}
+			if hint := strings.Contains(o.stderr, "See `usher --help`."); hint != (test.code == exitUse) {
+				t.Errorf("points to the help: %v, with exit code %d", hint, o.code)
+			}
+		})
+	}
+}
+
+func TestListingsOfAStoppedDeployment(t *testing.T) {
+	t.Parallel()
+	dir := devDirectory(t)
+	for _, test := range []struct {
+		args string
+		has  string
+	}{
+		{"users list", devAdmin},
+		{"projections list", `"users"`},
+		{"outbox status", `"stopped"`},
+		{"migrate status", `"applied_at"`},
+		{"events tail --no-follow", "user.registered"},
+		{"config", `"BCRYPT_ROUNDS"`},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			t.Parallel()
+			args := strings.Fields(test.args)
+			if test.args != "config" {
+				args = append(args, "--dir", dir)
+			}
+			if text := usher(t, dir, nil, args...).wantDone(t).stdout; text == "" || json.Valid([]byte(text)) {
+				t.Errorf("without --json it is not a table:\n%s", text)
+			}
+			text := usher(t, dir, nil, append(args, "--json")...).wantDone(t).stdout
+			decoder := json.NewDecoder(strings.NewReader(text)) // of events there are several values
+			for decoder.More() {
+				var v any
+				if err := decoder.Decode(&v); err != nil {
+					t.Fatalf("--json prints something else: %v\n%s", err, text)
+				}
+			}
+			if !strings.Contains(text, test.has) {
+				t.Errorf("%q is not in\n%s", test.has, text)
+			}
+		})
+	}
+	for _, args := range []string{"--limit 100000", "--limit -1", "--status gone", "--cursor invented"} {
+		o := usher(t, dir, nil, append([]string{"users", "list", "--dir", dir}, strings.Fields(args)...)...)
+		if o.code != exitUse {
+			t.Errorf("users list %s: exit code %d, want %d; stderr:\n%s", args, o.code, exitUse, o.stderr)
+		}
+	}
+	usher(t, dir, nil, "users", "show", "0198c0de-0000-7000-8000-000000000000", "--dir", dir).wantRefused(t, "there is no such user")
+	usher(t, dir, nil, "events", "show", "0198c0de-0000-7000-8000-000000000000", "--dir", dir).wantRefused(t, "there is no such stream")
+	usher(t, dir, nil, "publish", "--dir", dir).wantRefused(t, "NATS can't be reached", "usher dev")
+	usher(t, dir, nil, "outbox", "reset", "--dir", dir).wantRefused(t, "NATS can't be reached")
+	usher(t, dir, []string{"NATS_URL=nats://127.0.0.1:1"}, "users", "list", "--dir", dir).wantRefused(t, "NATS_URL is set and DATABASE_URL is not")
+}

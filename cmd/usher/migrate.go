@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"usher/schema"
+)
+
+func migrateCommand() *cobra.Command {
+	return group("migrate", "Bring the database to the schema of this version",
+		migrateUpCommand(), migrateStatusCommand(), migrateZeroCommand())
+}
+
+// withMigrator runs do on the database of the deployment.
+func withMigrator(ctx context.Context, dir string, do func(*schema.Migrator) error) error {
+	c, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	var m *schema.Migrator
+	if c.DatabaseURL != "" {
+		m, err = schema.Postgres(string(c.DatabaseURL))
+	} else {
+		var path string
+		if path, err = findDatabase(dir); err != nil {
+			return err
+		}
+		m, err = schema.SQLite(path)
+	}
+	if err != nil {
+		return err
+	}
+	// How far the schema is is for the command to say; a database that doesn't answer is not waited for.
+	err = checkMigrated(ctx, m)
+	if err == nil || errors.Is(err, schema.ErrNewer) || errors.Is(err, schema.ErrPending) {
+		err = do(m)
+	}
+	return errors.Join(err, m.Close())
+}
+
+func migrateUpCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Apply the migrations that are missing",
+		Long:  "Apply the migrations that are missing. Several processes may do so at once: one migrates, the others wait.",
+		Args:  cobra.NoArgs,
+	}
+	dir := dirFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error {
+			applied, err := m.Up(cmd.Context())
+			for _, step := range applied {
+				fmt.Fprintln(cmd.OutOrStdout(), "applied", step.Name)
+			}
+			if err == nil && len(applied) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing to apply")
+			}
+			return err
+		})
+	}
+	return c
+}
+
+func migrateStatusCommand() *cobra.Command {
+	c := &cobra.Command{Use: "status", Short: "List the migrations and when they were applied", Args: cobra.NoArgs}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error {
+			list, err := m.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			rows := make([][]any, len(list))
+			for i, step := range list {
+				applied := "pending"
+				if !step.Applied.IsZero() {
+					applied = step.Applied.Format(time.RFC3339)
+				}
+				rows[i] = []any{step.Version, step.Name, applied}
+			}
+			return printTable(cmd.OutOrStdout(), []string{"VERSION", "NAME", "APPLIED"}, rows)
+		})
+	}
+	return c
+}
+
+func migrateZeroCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "zero",
+		Short: "Undo every migration and destroy all data (development only)",
+		Args:  cobra.NoArgs,
+	}
+	dir := dirFlag(c)
+	sure := c.Flags().Bool("destroy-all-data", false, "say that you mean it")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !*sure {
+			return fmt.Errorf("%w: migrate zero destroys every user and every event; add --destroy-all-data if you mean it", errUse)
+		}
+		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error { return m.Zero(cmd.Context()) })
+	}
+	return c
+}
+
+// migrated applies missing migrations to the database of `usher dev`.
+func migrated(ctx context.Context, path string) error {
+	m, err := schema.SQLite(path)
+	if err != nil {
+		return err
+	}
+	_, err = m.Up(ctx)
+	return errors.Join(err, m.Close())
+}

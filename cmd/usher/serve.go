@@ -1,0 +1,327 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"usher/api"
+	"usher/identity"
+	"usher/identity/password"
+	"usher/projections"
+	"usher/publisher"
+	"usher/token"
+)
+
+// process is what one process does: the API, the relay, projections, or several of them.
+type process struct {
+	api         bool
+	publisher   bool
+	projections []string // names
+	listeners
+	conn  *nats.Conn                 // nil where there is no NATS, for a process that is just an API
+	ready func(madeAdmin bool) error // is called once the API is about to answer
+}
+
+// parseRoles reads the value of --with.
+func parseRoles(names []string) (process, error) {
+	p := process{api: true}
+	for _, name := range names {
+		switch strings.TrimSpace(name) {
+		case "publisher":
+			p.publisher = true
+		case "projections":
+			p.projections = projectionNames()
+		default:
+			return p, fmt.Errorf("%w: --with takes publisher and projections, separated by a comma", errUse)
+		}
+	}
+	return p, nil
+}
+
+func serveCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the API against Postgres and NATS",
+		Args:  cobra.NoArgs,
+	}
+	with := c.Flags().StringSlice("with", nil, "what else to run in this process: publisher, projections")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		p, err := parseRoles(*with)
+		if err != nil {
+			return err
+		}
+		config, err := loadConfig()
+		if err != nil {
+			return err
+		}
+		if config.DatabaseURL == "" {
+			return errors.New("DATABASE_URL is not set; expected " + expectOf("DATABASE_URL") + ", or run `usher dev`")
+		}
+		p.publisher = p.publisher || config.OutboxAutoProcess
+		logger := newLogger(config, cmd.ErrOrStderr())
+		d, err := openPostgres(cmd.Context(), config, logger)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		if d.natsURL != "" || p.publisher || len(p.projections) > 0 {
+			if p.conn, err = d.connect(); err != nil {
+				return err
+			}
+			defer p.conn.Close()
+		}
+		if p.listeners, err = listen(config.HTTPAddr, cmp.Or(config.MetricsAddr, ":9090")); err != nil {
+			return err
+		}
+		p.ready = func(madeAdmin bool) error {
+			if madeAdmin {
+				logger.Info("made the first administrator from ADMIN_EMAIL and ADMIN_PASSWORD")
+			}
+			logger.Info("listening", slog.String("http", p.http.Addr().String()),
+				slog.String("metrics", p.metrics.Addr().String()), slog.String("version", version))
+			return nil
+		}
+		return d.serve(cmd.Context(), p)
+	}
+	return c
+}
+
+// listeners are where a process answers. One that is nil is not served.
+type listeners struct{ http, metrics net.Listener }
+
+func listen(httpAddr, metricsAddr string) (l listeners, err error) {
+	if l.http, err = net.Listen("tcp", httpAddr); err != nil {
+		return l, fmt.Errorf("listen for HTTP; set HTTP_ADDR or --http: %w", err)
+	}
+	if l.metrics, err = net.Listen("tcp", metricsAddr); err != nil {
+		return l, errors.Join(fmt.Errorf("listen for metrics; set METRICS_ADDR or --metrics: %w", err), l.http.Close())
+	}
+	return l, nil
+}
+
+// listenMetrics listens where METRICS_ADDR says, for processes that have no other reason to listen.
+func (d *deployment) listenMetrics() (l listeners, err error) {
+	if d.config.MetricsAddr == "" {
+		return l, nil
+	}
+	if l.metrics, err = net.Listen("tcp", d.config.MetricsAddr); err != nil {
+		return l, fmt.Errorf("listen for metrics; set METRICS_ADDR: %w", err)
+	}
+	return l, nil
+}
+
+// errDone ends what serves the API once the API has finished its requests.
+var errDone = errors.New("shutting down")
+
+// gcPercent lets the heap grow to five times what is live, unless GOGC says otherwise. That is a few MB, so the default
+// would collect many times a second, and each time stop the threads that hash passwords, which are slow to stop.
+const gcPercent = 400
+
+// serve does what a process does until ctx ends or a part of it fails. The API goes first: what its requests need runs
+// until the last of them is answered.
+func (d *deployment) serve(ctx context.Context, p process) error {
+	if !collectorChosen() {
+		debug.SetGCPercent(gcPercent)
+	}
+	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	group, background := errgroup.WithContext(background)
+	front, err := d.start(background, group, p)
+	if err != nil {
+		stop(err)
+	} else {
+		group.Go(func() error {
+			// A part that fails ends the API too.
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(background, cancel)()
+			defer stop(errDone)
+			return front(ctx)
+		})
+	}
+	if waited := group.Wait(); err == nil && !errors.Is(waited, errDone) {
+		err = waited
+	}
+	if err == nil {
+		d.logger.Info("stopped")
+	}
+	return err
+}
+
+// start starts everything but the API's requests in the group, and answers with what serves those.
+func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process) (front func(context.Context) error, err error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(d.metrics.collectors()...)
+	checkpoints := projections.NewCheckpoints(d.store)
+	if p.conn != nil {
+		group.Go(func() error { return publisher.Announce(ctx, d.log, p.conn) })
+	}
+	if p.publisher {
+		relay, err := d.relay(p.conn)
+		if err != nil {
+			return nil, err
+		}
+		registry.MustRegister(relayCollectors(relay)...)
+		group.Go(func() error { return relay.Run(ctx) })
+	}
+	for _, projection := range allProjections() {
+		if !slices.Contains(p.projections, projection.Name()) {
+			continue
+		}
+		js, err := jetstream.New(p.conn)
+		if err != nil {
+			return nil, err
+		}
+		runner := &projections.Runner{Projection: projection, DB: d.store, Log: d.log, Checkpoints: checkpoints, JetStream: js,
+			Logger: d.logger, Holder: d.holder}
+		group.Go(func() error { return runner.Run(ctx) })
+	}
+	if p.metrics != nil {
+		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.logger) })
+	}
+	if p.api {
+		return d.startAPI(ctx, group, p, registry, checkpoints)
+	}
+	return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil
+}
+
+// startAPI starts what the API stands on in the group, and answers with what serves its requests.
+func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p process, registry *prometheus.Registry,
+	checkpoints *projections.Checkpoints,
+) (func(context.Context) error, error) {
+	c := d.config
+	pool, err := password.NewPool(password.PoolConfig{Cost: c.BcryptRounds, Workers: c.HashWorkers})
+	if err != nil {
+		return nil, err
+	}
+	users := identity.New(identity.Config{
+		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
+		Policy:          password.Policy{MinLength: c.PasswordMinLength},
+		Rehash:          c.RehashCheck,
+		EnumerationSafe: c.EnumerationSafe,
+		SessionMax:      time.Duration(c.SessionMaxDays) * 24 * time.Hour,
+		Logger:          d.logger,
+	})
+	group.Go(func() error { return pool.Run(ctx) })
+	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
+	madeAdmin := false
+	if c.AdminEmail != "" {
+		if _, madeAdmin, err = users.EnsureAdmin(ctx, c.AdminEmail, password.Password(c.AdminPassword)); err != nil {
+			return nil, fmt.Errorf("make the first administrator from ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
+		}
+	}
+	keys, err := d.keyRing(ctx, users)
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Lifetime: c.accessLifetime()})
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0]})
+	if err != nil {
+		return nil, err
+	}
+	server := api.New(api.Config{
+		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
+		Outbox:   d.outbox,
+		Checks:   []api.Check{{Name: "database", Run: d.checkDatabase}},
+		Registry: registry, Logger: d.logger,
+	})
+	return func(ctx context.Context) error {
+		if err := p.ready(madeAdmin); err != nil {
+			return err
+		}
+		return server.Run(ctx, p.http)
+	}, nil
+}
+
+// keyRing makes the keys that sign and verify access tokens: the secret of HS256 from the settings, any other from the
+// database, where the first process to start makes it.
+func (d *deployment) keyRing(ctx context.Context, users *identity.Service) (*token.KeyRing, error) {
+	algorithm := token.Algorithm(d.config.JWTAlgorithm)
+	if algorithm == token.HS256 {
+		key, err := token.ParsePrivate(algorithm, []byte(d.config.JWTSecretKey), time.Time{})
+		if err != nil {
+			return nil, badSetting("JWT_SECRET_KEY")
+		}
+		return token.NewKeyRing(key)
+	}
+	current, err := users.EnsureSigningKey(ctx, string(algorithm), func() (string, []byte, error) {
+		key, err := token.GenerateKey(algorithm, time.Now())
+		if err != nil {
+			return "", nil, err
+		}
+		private, err := key.MarshalPrivate()
+		return key.ID(), private, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the signing key: %w", err)
+	}
+	key, err := token.ParsePrivate(algorithm, current.Private, current.CreatedAt)
+	if err != nil {
+		return nil, fmt.Errorf("read the signing key: %w", err)
+	}
+	return token.NewKeyRing(key)
+}
+
+// wake is signalled when another process may have appended. While NATS is cut off, the service is told not to rely on it.
+func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.Service) <-chan struct{} {
+	if conn == nil {
+		users.WakeCut(true)
+		return nil
+	}
+	wake := make(chan struct{}, 1)
+	signal := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	if _, err := conn.Subscribe(publisher.AppendedSubject, func(*nats.Msg) { signal() }); err != nil {
+		d.logger.Error("commits of other processes are not heard of", slog.Any("error", err))
+		users.WakeCut(true)
+		return nil
+	}
+	users.WakeCut(!conn.IsConnected())
+	changes := conn.StatusChanged()
+	go func() {
+		defer conn.RemoveStatusListener(changes)
+		for {
+			select {
+			case status := <-changes:
+				users.WakeCut(status != nats.CONNECTED)
+				signal()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return wake
+}
+
+func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
+	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
+	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
+}
+
+func (d *deployment) checkDatabase(ctx context.Context) error {
+	_, err := d.log.Head(ctx)
+	return err
+}
