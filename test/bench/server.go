@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v5"
+	"golang.org/x/sync/errgroup"
+
+	"usher/api"
+	"usher/eventstore"
+	"usher/eventstore/postgres"
+	"usher/identity"
+	"usher/identity/password"
+	"usher/internal/devstack"
+	"usher/projections"
+	"usher/token"
+)
+
+// Servers run in processes of their own, so that the clients' work is not taken for theirs.
+
+// serverEnv holds the serverConfig of the server that a process was started to be.
+const serverEnv = "USHER_BENCH_SERVER"
+
+// serverKind is what a server is.
+type serverKind string
+
+const (
+	usherServer     serverKind = "usher"            // the API as it is
+	unboundedServer serverKind = "unbounded"        // the API with a login that hashes wherever the request is
+	bareServer      serverKind = "bare"             // GET /v1/me that verifies the token and returns a constant
+	bareRemembering serverKind = "bare-remembering" // the same with the memory of verified tokens
+)
+
+type serverConfig struct {
+	Kind      serverKind
+	DSN       string
+	MasterKey string
+	Cost      int
+	Me        []byte // what the bare ones return
+}
+
+const (
+	tokenIssuer   = "https://users.example.org"
+	tokenAudience = "bench"
+)
+
+// httpServer is a server that runs.
+type httpServer struct {
+	address string
+	process *process
+}
+
+// serve starts a server on a log.
+func (s *stage) serve(l *logOn, c serverConfig) (*httpServer, error) {
+	c.DSN, c.MasterKey = l.dsn, l.masterKey
+	config, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), serverEnv+"="+string(config))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := devstack.Spawn(cmd); err != nil {
+		return nil, err
+	}
+	s.after(func() error { return errors.Join(stdin.Close(), cmd.Wait()) })
+	address, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("start the %s server: %w", c.Kind, err)
+	}
+	h := &httpServer{address: strings.TrimSpace(address), process: single(string(c.Kind)+" server", cmd.Process.Pid)}
+	remove := s.accounts.add(h.process)
+	s.after(func() error { remove(); return nil })
+	return h, nil
+}
+
+// runServerIfChild runs the server that this process was started to be, and then exits. In any other process it returns
+// at once.
+func runServerIfChild() {
+	config := os.Getenv(serverEnv)
+	if config == "" {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // the parent's end is ours
+		stop()
+	}()
+	if err := runServer(ctx, config); err != nil {
+		fmt.Fprintln(os.Stderr, "bench server:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runServer(ctx context.Context, config string) error {
+	var c serverConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		return err
+	}
+	master, err := eventstore.ParseMasterKey(c.MasterKey)
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(400) // as usher's commands do; every kind of server has it, the yardsticks too
+	store, err := postgres.Open(ctx, c.DSN, postgres.Options{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	log := eventstore.New(store, master, eventstore.Options{})
+	group, ctx := errgroup.WithContext(ctx)
+	handler, err := newHandler(ctx, group, c, store, log)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(listener.Addr())
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+	group.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// newHandler puts the API together as `usher serve` does. What has to run beside it runs in the group.
+func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, store *postgres.Store, log *eventstore.Log) (http.Handler, error) {
+	pool, err := password.NewPool(password.PoolConfig{Cost: c.Cost})
+	if err != nil {
+		return nil, err
+	}
+	users := identity.New(identity.Config{Log: log, Store: store, DB: store, Passwords: pool, Logger: quiet})
+	keys, err := keyRing(ctx, users)
+	if err != nil {
+		return nil, err
+	}
+	remember := 0
+	if c.Kind == bareServer {
+		remember = -1
+	}
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: tokenIssuer, Audience: tokenAudience, Remember: remember})
+	if err != nil {
+		return nil, err
+	}
+	if c.Kind == bareServer || c.Kind == bareRemembering {
+		return bareMe(verifier, c.Me), nil
+	}
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: tokenIssuer, Audience: []string{tokenAudience}, Lifetime: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	group.Go(func() error { return pool.Run(ctx) })
+	group.Go(func() error {
+		committed, stop := log.Watch()
+		defer stop()
+		return users.Follow(ctx, committed)
+	})
+	server := api.New(api.Config{
+		Identity: users, Log: log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+		Users: projections.Users{DB: store, CursorKey: make([]byte, 32)}, Checkpoints: projections.NewCheckpoints(store),
+		CursorKey: make([]byte, 32), Logger: quiet,
+		Outbox: func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },
+	})
+	if c.Kind == unboundedServer {
+		return unboundedLogins(server, &unbounded{store, log, users, issuer}), nil
+	}
+	return server, nil
+}
+
+func keyRing(ctx context.Context, users *identity.Service) (*token.KeyRing, error) {
+	stored, err := users.EnsureSigningKey(ctx, string(token.DefaultAlgorithm), func() (string, []byte, error) {
+		key, err := token.GenerateKey(token.DefaultAlgorithm, time.Now())
+		if err != nil {
+			return "", nil, err
+		}
+		private, err := key.MarshalPrivate()
+		return key.ID(), private, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := token.ParsePrivate(token.DefaultAlgorithm, stored.Private, stored.CreatedAt)
+	if err != nil {
+		return nil, err
+	}
+	return token.NewKeyRing(key)
+}
+
+// bareMe is the least that a GET /v1/me can be: it verifies the token and returns the same bytes.
+func bareMe(verifier *token.Verifier, me []byte) http.Handler {
+	e := echo.New()
+	e.GET("/v1/me", func(c *echo.Context) error {
+		raw, _ := strings.CutPrefix(c.Request().Header.Get(echo.HeaderAuthorization), "Bearer ")
+		if _, err := verifier.Verify(raw); err != nil {
+			return echo.NewHTTPError(http.StatusUnauthorized, "")
+		}
+		return c.JSONBlob(http.StatusOK, me)
+	})
+	return e
+}
+
+// unbounded logs in without a pool: each request hashes where it is, however many there are.
+type unbounded struct {
+	store  *postgres.Store
+	log    *eventstore.Log
+	users  *identity.Service
+	issuer *token.Issuer
+}
+
+// unboundedLogins is the API with another login.
+func unboundedLogins(server http.Handler, u *unbounded) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != loginPath {
+			server.ServeHTTP(w, r)
+			return
+		}
+		access, err := u.login(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set(echo.HeaderContentType, echo.MIMEApplicationJSON)
+		_ = json.NewEncoder(w).Encode(loginAnswer{access}) // the client notices
+	})
+}
+
+func (u *unbounded) login(r *http.Request) (access string, err error) {
+	ctx := r.Context()
+	var body loginBody
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		return "", err
+	}
+	var id uuid.UUID
+	var hash string
+	key := u.log.Sealer().ReservationKey(eventstore.Reservation{Scope: "email", Value: body.Email})
+	if err := u.store.QueryRow(ctx, `SELECT r.stream, c.hash FROM reservations r JOIN credentials c ON c.user_id = r.stream
+		WHERE r.scope = 'email' AND r.key = $1`, key).Scan(&id, &hash); err != nil {
+		return "", err
+	}
+	if right, err := password.Verify(password.Hash(hash), password.Password(body.Password)); err != nil || !right {
+		return "", errors.Join(err, identity.ErrInvalidCredentials)
+	}
+	user, err := u.users.User(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	session, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	now := time.Now().UTC()
+	expires := now.Add(90 * 24 * time.Hour)
+	row, err := json.Marshal(map[string]any{"session_id": session, "user_id": id, "counter": 0, "started_at": now, "rotated_at": now, "expires_at": expires})
+	if err != nil {
+		return "", err
+	}
+	if _, err := u.log.Append(ctx, eventstore.Append{
+		Stream:   eventstore.SessionStream(session, id),
+		Expected: eventstore.NoStream,
+		Events:   []eventstore.NewEvent{identity.NewEvent(identity.SessionStarted{Methods: []string{identity.MethodPassword}, ExpiresAt: expires})},
+		Metadata: eventstore.Metadata{Correlation: session, Actor: identity.ActorUser(id), Address: r.RemoteAddr, UserAgent: r.UserAgent()},
+		State:    []eventstore.StateChange{{Table: "sessions", Row: row}},
+	}); err != nil {
+		return "", err
+	}
+	access, _, err = u.issuer.Issue(token.Grant{Subject: id.String(), Session: session.String(), Roles: user.Roles})
+	return access, err
+}

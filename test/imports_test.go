@@ -1,0 +1,71 @@
+// Package test holds what crosses packages and processes.
+package test
+
+import (
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows says which rooms a room may import, itself aside. It is the drawing of CONTRIBUTING.md, as a test.
+var arrows = map[string][]string{
+	"schema":            {},
+	"token":             {},
+	"eventstore":        {},
+	"identity":          {"eventstore"},
+	"subscription":      {"eventstore"},
+	"publisher":         {"eventstore"},
+	"publisher/webhook": {"eventstore", "publisher", "subscription"},
+	"projections":       {"eventstore", "identity", "subscription"},
+	"api":               {"eventstore", "identity", "projections", "schema", "token"},
+	"internal/devstack": {},
+}
+
+// anything are the rooms where everything meets.
+var anything = []string{"cmd/usher", "test", "internal/eventcheck"}
+
+func TestImportArrows(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "usher/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		from := room(fields[0])
+		seen[from] = true
+		if slices.Contains(anything, from) {
+			continue
+		}
+		allowed, known := arrows[from]
+		if !known {
+			t.Errorf("%s is in no room: add it to arrows, or move it", fields[0])
+			continue
+		}
+		for _, path := range fields[1:] {
+			if to := room(path); strings.HasPrefix(path, "usher/") && to != from && !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s, which is against the arrows", fields[0], path)
+			}
+		}
+	}
+	for from := range arrows {
+		if !seen[from] && from != "publisher/webhook" {
+			t.Errorf("there is no room %s", from)
+		}
+	}
+}
+
+// room is the room that a package belongs to: its top folder, or a folder with arrows of its own.
+func room(path string) string {
+	path = strings.TrimPrefix(path, "usher/")
+	for _, r := range append(slices.Collect(maps.Keys(arrows)), anything...) {
+		if strings.Contains(r, "/") && (path == r || strings.HasPrefix(path, r+"/")) {
+			return r
+		}
+	}
+	top, _, _ := strings.Cut(path, "/")
+	return top
+}
