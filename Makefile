@@ -1,0 +1,24 @@
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+PKG     ?= ./...
+
+.PHONY: help dev test lint bench build
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.usher
+	go run ./cmd/usher dev
+
+test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
+	test/postgres.sh go test -race -timeout 15m $(PKG)
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+bench: ## measure against the yardsticks; NAME=append for one of them
+	test/postgres.sh go run ./test/bench $(NAME)
+
+build: ## bin/usher, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/usher ./cmd/usher
