@@ -241,11 +241,11 @@ type stubborn struct {
 	poison map[uuid.UUID]bool // ids of events; not changed once the projection runs
 }
 
-func (p *stubborn) Apply(ctx context.Context, tx eventstore.DB, generation int, events []eventstore.Event) error {
+func (p *stubborn) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
 	if !p.mended.Load() && slices.ContainsFunc(events, func(e eventstore.Event) bool { return p.poison[e.ID] }) {
 		return errors.New("can't do this one")
 	}
-	return p.UserProjection.Apply(ctx, tx, generation, events)
+	return p.UserProjection.Apply(ctx, tx, g, events)
 }
 
 func TestPoisonParksItsUser(t *testing.T) {
@@ -356,11 +356,11 @@ type hopeless struct {
 	mended atomic.Bool
 }
 
-func (p *hopeless) Apply(ctx context.Context, tx eventstore.DB, generation int, events []eventstore.Event) error {
+func (p *hopeless) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
 	if !p.mended.Load() {
 		return errors.New("nothing works")
 	}
-	return p.UserProjection.Apply(ctx, tx, generation, events)
+	return p.UserProjection.Apply(ctx, tx, g, events)
 }
 
 func TestBrokenProjectionStops(t *testing.T) {

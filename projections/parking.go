@@ -180,7 +180,7 @@ func (r *Runner) unpark(ctx context.Context, subject uuid.UUID) (done bool, err 
 		if len(events) == 0 {
 			return eventstore.ErrGap
 		}
-		if poison = r.Projection.Apply(ctx, tx, generation, events); poison != nil {
+		if poison = r.Projection.Apply(ctx, tx, Generation{Number: generation}, events); poison != nil {
 			return poison
 		}
 		return r.deleteParked(ctx, tx, position)

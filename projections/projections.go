@@ -54,7 +54,15 @@ type Projection interface {
 	// Apply changes the tables of a generation by events, which are in the order of their positions. It is called once
 	// for every event, in a transaction that is rolled back if Apply fails, and has no effects beside tx. An event
 	// whose personal fields are forgotten is no error.
-	Apply(ctx context.Context, tx eventstore.DB, generation int, events []eventstore.Event) error
+	Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error
+}
+
+// Generation is one set of the tables of a read model.
+type Generation struct {
+	Number int
+	// Loading says that the tables are filled from the first event on, each event once, and that nothing else reads or
+	// writes them: what an event begins is not there yet. They have no indexes but those that Create makes.
+	Loading bool
 }
 
 // Table is a table of one generation of a read model.

@@ -35,6 +35,7 @@ type userRow struct {
 	UserView
 	locked, disabled bool
 	gone             bool // erased: the row is to be deleted
+	begun            bool // the user's first event is among those that are applied
 }
 
 // userFacts are the fields of all the events that say something about a user's row. One struct for all of them is read
@@ -105,7 +106,7 @@ func foldUser(u userRow, e eventstore.Event) (userRow, error) {
 func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserImported:
-		u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}}
+		u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun}
 		if !f.CreatedAt.IsZero() {
 			u.CreatedAt = f.CreatedAt.UTC().Truncate(time.Microsecond)
 		}
@@ -143,7 +144,7 @@ func foldUsers(rows map[uuid.UUID]userRow, events []eventstore.Event) ([]userRow
 		}
 		u, known := rows[e.Stream.ID]
 		if !known {
-			u.ID, u.CreatedAt = e.Stream.ID, e.RecordedAt
+			u.ID, u.CreatedAt, u.begun = e.Stream.ID, e.RecordedAt, e.Version == 1
 		}
 		if e.Version <= u.Version {
 			continue

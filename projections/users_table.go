@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,11 +75,26 @@ func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
 	}}
 }
 
-const userColumns = `id, email, email_key, name, name_key, status, locked, disabled, email_verified, roles, created_at, updated_at, version, position`
+var userColumns = []column[userRow]{
+	field("id", "uuid", func(u *userRow) uuid.UUID { return u.ID }),
+	field("email", "text", func(u *userRow) string { return u.Email }),
+	field("email_key", "text", func(u *userRow) string { return searchKey(u.Email) }),
+	field("name", "text", func(u *userRow) string { return u.Name }),
+	field("name_key", "text", func(u *userRow) string { return searchKey(u.Name) }),
+	field("status", "text", func(u *userRow) string { return string(u.Status) }),
+	field("locked", "boolean", func(u *userRow) bool { return u.locked }),
+	field("disabled", "boolean", func(u *userRow) bool { return u.disabled }),
+	field("email_verified", "boolean", func(u *userRow) bool { return u.EmailVerified }),
+	field("roles", "jsonb", func(u *userRow) string { return encodeRoles(u.Roles) }),
+	field("created_at", "timestamptz", func(u *userRow) time.Time { return u.CreatedAt }),
+	field("updated_at", "timestamptz", func(u *userRow) time.Time { return u.UpdatedAt }),
+	field("version", "int", func(u *userRow) int32 { return int32(u.Version) }),
+	field("position", "bigint", func(u *userRow) int64 { return u.Position }),
+}
 
 // Apply implements Projection: one statement reads the rows that the events go on from, one writes all that changed.
-func (UserProjection) Apply(ctx context.Context, tx eventstore.DB, generation int, events []eventstore.Event) error {
-	table := TableName("users", generation)
+func (UserProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
+	table := TableName("users", g.Number)
 	before, err := loadUsers(ctx, tx, table, events)
 	if err != nil {
 		return err
@@ -89,22 +103,23 @@ func (UserProjection) Apply(ctx context.Context, tx eventstore.DB, generation in
 	if err != nil {
 		return err
 	}
-	rows, erased := changed[:0], []uuid.UUID(nil)
+	var begun, rows []userRow
+	var erased []uuid.UUID
 	for _, u := range changed {
-		if u.gone {
+		switch {
+		case u.gone:
 			erased = append(erased, u.ID)
-		} else {
+		case g.Loading && u.begun:
+			begun = append(begun, u)
+		default:
 			rows = append(rows, u)
 		}
 	}
-	if len(rows) > 0 {
-		put := putUsersPostgres
-		if tx.Dialect() == eventstore.SQLite {
-			put = putUsersSQLite
-		}
-		if err := put(ctx, tx, table, rows); err != nil {
-			return fmt.Errorf("write %s: %w", table, err)
-		}
+	if err := loadRows(ctx, tx, table, userColumns, begun); err != nil {
+		return err
+	}
+	if err := insertRows(ctx, tx, table, userColumns, rows, putUsers); err != nil {
+		return err
 	}
 	if len(erased) > 0 {
 		if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), erased)); err != nil {
@@ -181,79 +196,8 @@ func encodeRoles(roles []string) string {
 }
 
 // The version guards a row against events that it has: whatever may go wrong elsewhere, a row never goes back.
-const putUsers = ` ON CONFLICT (id) DO UPDATE SET email = excluded.email, email_key = excluded.email_key, name = excluded.name,
+const putUsers = `ON CONFLICT (id) DO UPDATE SET email = excluded.email, email_key = excluded.email_key, name = excluded.name,
 	name_key = excluded.name_key, status = excluded.status, locked = excluded.locked, disabled = excluded.disabled,
 	email_verified = excluded.email_verified, roles = excluded.roles, created_at = excluded.created_at,
 	updated_at = excluded.updated_at, version = excluded.version, position = excluded.position
 	WHERE t.version < excluded.version`
-
-func putUsersPostgres(ctx context.Context, tx eventstore.DB, table string, rows []userRow) error {
-	n := len(rows)
-	var (
-		ids                                          = make([][16]byte, n) // pgx encodes each uuid.UUID by way of a text and an error
-		emails, emailKeys, names, nameKeys, statuses = make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		locked, disabled, verified                   = make([]bool, n), make([]bool, n), make([]bool, n)
-		roles                                        = make([]string, n)
-		created, updated                             = make([]time.Time, n), make([]time.Time, n)
-		versions                                     = make([]int32, n)
-		positions                                    = make([]int64, n)
-	)
-	for i, u := range rows {
-		ids[i], emails[i], emailKeys[i], names[i], nameKeys[i] = u.ID, u.Email, searchKey(u.Email), u.Name, searchKey(u.Name)
-		statuses[i], locked[i], disabled[i], verified[i] = string(u.Status), u.locked, u.disabled, u.EmailVerified
-		roles[i], created[i], updated[i] = encodeRoles(u.Roles), u.CreatedAt, u.UpdatedAt
-		versions[i], positions[i] = int32(u.Version), u.Position
-	}
-	_, err := tx.Exec(ctx, "INSERT INTO "+table+" AS t ("+userColumns+`)
-		SELECT a, b, c, d, e, f, g, h, i, j::jsonb, k, l, m, n
-		  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::boolean[],
-		              $9::boolean[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::int[], $14::bigint[])
-		       AS u (a, b, c, d, e, f, g, h, i, j, k, l, m, n)`+putUsers,
-		ids, emails, emailKeys, names, nameKeys, statuses, locked, disabled, verified, roles, created, updated, versions, positions)
-	return err
-}
-
-// rowsAStatement bounds the placeholders of a statement, of which SQLite takes 32,766, and keeps its texts few.
-const rowsAStatement = 256
-
-func putUsersSQLite(ctx context.Context, tx eventstore.DB, table string, rows []userRow) error {
-	const columns = 14
-	for len(rows) > 0 {
-		chunk := rows[:min(len(rows), rowsAStatement)]
-		rows = rows[len(chunk):]
-		values := strings.Repeat(", ("+strings.Repeat(", ?", columns)[2:]+")", len(chunk))[2:]
-		args := make([]any, 0, len(chunk)*columns)
-		for _, u := range chunk {
-			args = append(args, u.ID, u.Email, searchKey(u.Email), u.Name, searchKey(u.Name), string(u.Status), u.locked, u.disabled,
-				u.EmailVerified, encodeRoles(u.Roles), u.CreatedAt, u.UpdatedAt, u.Version, u.Position)
-		}
-		if _, err := tx.Exec(ctx, "INSERT INTO "+table+" AS t ("+userColumns+") VALUES "+values+putUsers, args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// anyOf is the condition that a column's value is in a list, which is the placeholder n.
-func anyOf(d eventstore.Dialect, n int) string {
-	if d == eventstore.SQLite {
-		return fmt.Sprintf("IN (SELECT value FROM json_each($%d))", n)
-	}
-	return fmt.Sprintf("= ANY ($%d)", n)
-}
-
-// list is the argument for anyOf.
-func list(d eventstore.Dialect, ids []uuid.UUID) any {
-	if d != eventstore.SQLite {
-		arrays := make([][16]byte, len(ids))
-		for i, id := range ids {
-			arrays[i] = id
-		}
-		return arrays
-	}
-	raw, err := json.Marshal(ids)
-	if err != nil { // UUIDs can be expressed in JSON
-		panic(err)
-	}
-	return string(raw)
-}

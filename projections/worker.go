@@ -165,7 +165,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 		if applied = len(pass); applied == 0 {
 			return nil
 		}
-		return w.Projection.Apply(ctx, tx, w.generation, pass)
+		return w.Projection.Apply(ctx, tx, Generation{Number: w.generation}, pass)
 	})
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err

@@ -15,6 +15,7 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Begin(ctx context.Context) (pgx.Tx, error)
+	CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error)
 }
 
 // db implements eventstore.DB on a pool or on a transaction, where Transact makes a savepoint.
@@ -37,6 +38,14 @@ func (d db) QueryRow(ctx context.Context, sql string, args ...any) eventstore.Ro
 func (d db) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
 	tag, err := d.on.Exec(ctx, sql, args...)
 	return tag.RowsAffected(), classify(err)
+}
+
+// CopyFrom adds rows to a table by COPY, which fails as a whole where it fails. The columns' values are those of
+// placeholders; row may use the same slice again each time.
+func (d db) CopyFrom(ctx context.Context, table string, columns []string, rows int, row func(i int) []any) error {
+	next := pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return row(i), nil })
+	_, err := d.on.CopyFrom(ctx, pgx.Identifier{table}, columns, next)
+	return classify(err)
 }
 
 // Transact answers with do's own error where do failed. A commit whose answer was lost is ErrUnavailable too: whoever
