@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v5"
@@ -23,7 +22,7 @@ func (s *Server) register(c *echo.Context) error {
 	h := c.Response().Header()
 	h[echo.HeaderCacheControl] = noStore
 	if position > 0 {
-		h.Set(headerPosition, strconv.FormatInt(position, 10))
+		setPosition(c, position)
 	}
 	return c.JSON(http.StatusCreated, struct {
 		User any `json:"user"`
@@ -74,21 +73,33 @@ func (s *Server) login(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.grant(c, result)
+}
+
+// grant answers with the tokens of a session.
+func (s *Server) grant(c *echo.Context, r identity.LoginResult) error {
 	access, claims, err := s.Issuer.Issue(token.Grant{
-		Subject: result.User.ID.String(), Session: result.Session.String(), Roles: result.User.Roles,
+		Subject: r.User.ID.String(), Session: r.Session.String(), Roles: r.User.Roles, Until: r.ExpiresAt,
 	})
 	if err != nil {
 		return err
 	}
 	h := c.Response().Header()
 	h[echo.HeaderCacheControl] = noStore
-	h.Set(headerPosition, strconv.FormatInt(result.Position, 10))
+	if r.Position > 0 {
+		setPosition(c, r.Position)
+	}
 	return c.JSON(http.StatusOK, struct {
-		AccessToken string          `json:"access_token"`
-		TokenType   string          `json:"token_type"`
-		ExpiresIn   int64           `json:"expires_in"` // seconds
-		User        json.RawMessage `json:"user"`
-	}{access, "Bearer", int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second), result.User.JSON()})
+		AccessToken      string          `json:"access_token"`
+		TokenType        string          `json:"token_type"`
+		ExpiresIn        int64           `json:"expires_in"` // seconds
+		RefreshToken     string          `json:"refresh_token"`
+		RefreshExpiresIn int64           `json:"refresh_expires_in"` // seconds
+		User             json.RawMessage `json:"user"`
+	}{
+		access, "Bearer", int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
+		string(r.Refresh), int64(r.RefreshExpiresAt.Sub(s.Now()) / time.Second), r.User.JSON(),
+	})
 }
 
 func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {

@@ -11,26 +11,36 @@ import (
 	"usher/token"
 )
 
-// caller is the user whose access token the request has. The user's own state decides with the token: who was locked
-// or disabled since it was issued is refused.
-func (s *Server) caller(c *echo.Context) (*identity.User, error) {
+// caller is who the request's access token was issued to.
+type caller struct {
+	*identity.User
+	session uuid.UUID
+}
+
+// caller reads and checks the request's access token. The user's own state decides with it: who was locked or disabled
+// since it was issued, or whose session has ended, is refused.
+func (s *Server) caller(c *echo.Context) (caller, error) {
 	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
-		return nil, err
+		return caller{}, err
 	}
 	claims, err := s.Verifier.Verify(raw)
 	if err != nil {
-		return nil, err
+		return caller{}, err
 	}
-	id, err := uuid.Parse(claims.Subject)
+	user, err := uuid.Parse(claims.Subject)
 	if err != nil {
-		return nil, token.ErrMalformed
+		return caller{}, token.ErrMalformed
 	}
-	u, err := s.Identity.User(c.Request().Context(), id)
-	if errors.Is(err, identity.ErrNotFound) || err == nil && u.Status != identity.StatusActive {
-		return nil, token.ErrRevoked
+	session, err := uuid.Parse(claims.Session)
+	if err != nil {
+		return caller{}, token.ErrMalformed
 	}
-	return u, err
+	u, err := s.Identity.SessionUser(c.Request().Context(), user, session)
+	if errors.Is(err, identity.ErrSessionEnded) {
+		return caller{}, token.ErrRevoked
+	}
+	return caller{u, session}, err
 }
 
 // bearer reads the Authorization header (RFC 6750, section 2.1).

@@ -21,6 +21,7 @@ type metrics struct {
 	seconds       *prometheus.HistogramVec
 	registrations *prometheus.CounterVec
 	logins        *prometheus.CounterVec
+	refreshes     *prometheus.CounterVec
 }
 
 // newMetrics registers the metrics of the API. Labels have few values: routes are those of the document, outcomes are
@@ -40,8 +41,11 @@ func newMetrics(registry prometheus.Registerer, pool *password.Pool) metrics {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "usher_logins_total", Help: "Logins by outcome: ok or the code of the problem.",
 		}, []string{"outcome"}),
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "usher_refreshes_total", Help: "Refreshes of tokens by outcome: ok or the code of the problem.",
+		}, []string{"outcome"}),
 	}
-	registry.MustRegister(m.requests, m.seconds, m.registrations, m.logins)
+	registry.MustRegister(m.requests, m.seconds, m.registrations, m.logins, m.refreshes)
 	if pool != nil {
 		registry.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -75,6 +79,7 @@ func (m *metrics) observe(c *echo.Context, took time.Duration) {
 }
 
 func (m *metrics) registered(err error) { m.registrations.WithLabelValues(outcome(err)).Inc() }
+func (m *metrics) refreshed(err error)  { m.refreshes.WithLabelValues(outcome(err)).Inc() }
 func (m *metrics) loggedIn(err error)   { m.logins.WithLabelValues(outcome(err)).Inc() }
 
 func outcome(err error) string {

@@ -39,6 +39,7 @@ var problems = map[identity.Code]struct {
 	codeInvalidPosition:             {http.StatusBadRequest, "That is not a position", false},
 	identity.CodeUnauthenticated:    {http.StatusUnauthorized, "A valid access token is needed", false},
 	identity.CodeInvalidCredentials: {http.StatusUnauthorized, "The email or the password is wrong", false},
+	identity.CodeInvalidRefresh:     {http.StatusUnauthorized, "The refresh token is not valid", false},
 	identity.CodeForbidden:          {http.StatusForbidden, "Not allowed", false},
 	identity.CodeUserLocked:         {http.StatusForbidden, "The account is locked", false},
 	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},

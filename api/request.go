@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,6 +76,11 @@ func requestID(c *echo.Context) string {
 	return ""
 }
 
+// setPosition says where in the log what was written is.
+func setPosition(c *echo.Context, position int64) {
+	c.Response().Header().Set(headerPosition, strconv.FormatInt(position, 10))
+}
+
 // metadata is that of the events which a request causes.
 func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
 	correlation, err := uuid.Parse(requestID(c))
@@ -121,12 +127,44 @@ func idempotencyKey(c *echo.Context) (string, error) {
 
 var printable = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)
 
-// pathID is the id in a request's path.
-func pathID(c *echo.Context) (uuid.UUID, error) {
+// pathID is the id in a request's path. What is none is not found.
+func pathID(c *echo.Context, missing string) (uuid.UUID, error) {
 	text := c.Param("id")
 	id, err := uuid.Parse(text)
 	if err != nil || len(text) != 36 {
-		return uuid.Nil, refuse(identity.CodeNotFound, "there is no such user")
+		return uuid.Nil, refuse(identity.CodeNotFound, "%s", missing)
 	}
 	return id, nil
+}
+
+// commander is a caller whose request is to change something.
+type commander struct {
+	caller
+	metadata eventstore.Metadata
+}
+
+// command reads a request that changes something: who sends it, and its body, strictly, into the struct that into points
+// to; nil for a request without content. Whether the caller may is known before anything is said of the body.
+func (s *Server) command(c *echo.Context, into any) (commander, error) {
+	who, err := s.caller(c)
+	if err != nil {
+		return commander{}, err
+	}
+	if into == nil {
+		into = &struct{}{}
+	}
+	if err := decode(c, into); err != nil {
+		return commander{}, err
+	}
+	m, err := metadata(c, identity.ActorUser(who.ID))
+	return commander{who, m}, err
+}
+
+// done answers a request that changed something and has nothing to tell but where.
+func done(c *echo.Context, position int64) error {
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	if position > 0 {
+		setPosition(c, position)
+	}
+	return c.NoContent(http.StatusNoContent)
 }

@@ -95,7 +95,12 @@ func (s *Server) routes() {
 	e := s.echo
 	e.POST("/v1/auth/register", s.register)
 	e.POST("/v1/auth/login", s.login)
+	e.POST("/v1/auth/refresh", s.refresh)
+	e.POST("/v1/auth/logout", s.logout)
+	e.POST("/v1/auth/logout-all", s.logoutAll)
 	e.GET("/v1/me", s.me)
+	e.GET("/v1/me/sessions", s.listSessions)
+	e.DELETE("/v1/me/sessions/:id", s.endSession)
 	e.GET("/v1/users", s.admin(s.listUsers))
 	e.GET("/v1/users/:id", s.admin(s.showUser))
 	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))

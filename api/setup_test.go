@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -145,7 +146,9 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if !o.idle {
 		run(tb, s.pool.Run)
 	}
-	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger}
+	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: time.Hour})
+	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger,
+		RefreshKey: master.Derive("refresh-tokens"), ReuseGrace: 10 * time.Second, AccessLifetime: time.Hour, SessionEnded: revocations.EndSession}
 	if o.identity != nil {
 		o.identity(&config)
 	}
@@ -163,7 +166,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: issuerName, Audience: audience})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -287,11 +290,19 @@ type answer struct {
 	body   string
 }
 
-// field is a top-level field of the answer's body, as text.
+// field is a field of the answer's body, as text. The path has names, and numbers for the elements of lists.
 func (a answer) field(tb testing.TB, path ...string) string {
 	tb.Helper()
 	raw := json.RawMessage(a.body)
 	for _, name := range path {
+		if at, err := strconv.Atoi(name); err == nil {
+			var list []json.RawMessage
+			if err := json.Unmarshal(raw, &list); err != nil || at >= len(list) {
+				tb.Fatalf("%s of %s: %v", strings.Join(path, "."), a.body, err)
+			}
+			raw = list[at]
+			continue
+		}
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &object); err != nil {
 			tb.Fatalf("%s of %s: %v", strings.Join(path, "."), a.body, err)

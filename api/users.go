@@ -9,6 +9,9 @@ import (
 	"usher/projections"
 )
 
+// noUser is what a path that names no user is answered with.
+const noUser = "there is no such user"
+
 // listUsers answers GET /v1/users, from the read model.
 func (s *Server) listUsers(c *echo.Context) error {
 	values, err := query(c, "query", "status", "role", "created_after", "created_before", "limit", "cursor")
@@ -40,7 +43,7 @@ func (s *Server) listUsers(c *echo.Context) error {
 // showUser answers GET /v1/users/{id}, with the user's own state: it needs no read model. With a minimum position it is
 // read from the log, which has every position that was ever given out.
 func (s *Server) showUser(c *echo.Context) error {
-	id, err := pathID(c)
+	id, err := pathID(c, noUser)
 	if err != nil {
 		return err
 	}
@@ -64,7 +67,7 @@ func (s *Server) showUser(c *echo.Context) error {
 
 // listUserEvents answers GET /v1/users/{id}/events, from the log: everything about a user, the oldest first.
 func (s *Server) listUserEvents(c *echo.Context) error {
-	id, err := pathID(c)
+	id, err := pathID(c, noUser)
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func (s *Server) listUserEvents(c *echo.Context) error {
 		return err
 	}
 	if len(events) == 0 && after == 0 {
-		return refuse(identity.CodeNotFound, "there is no such user")
+		return refuse(identity.CodeNotFound, noUser)
 	}
 	page := struct {
 		Items      []EventView `json:"items"`

@@ -99,6 +99,40 @@ func (s *Sealer) OpenState(place string, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// SealFor seals what a state table keeps of a user with the user's own key, bound to where it is kept, so that it can be
+// forgotten with the user. It fails with ErrNoKey, or as the database does.
+func (s *Sealer) SealFor(ctx context.Context, user uuid.UUID, place string, plain []byte) ([]byte, error) {
+	key, err := s.keyOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	return seal(key, plain, []byte(place)), nil
+}
+
+// OpenFor opens what SealFor made. It fails with ErrNoKey once the user's key is destroyed.
+func (s *Sealer) OpenFor(ctx context.Context, user uuid.UUID, place string, sealed []byte) ([]byte, error) {
+	key, err := s.keyOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := open(key, sealed, []byte(place))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", place, err)
+	}
+	return plain, nil
+}
+
+func (s *Sealer) keyOf(ctx context.Context, user uuid.UUID) (cipher.AEAD, error) {
+	keys, err := s.load(ctx, []uuid.UUID{user})
+	if err != nil {
+		return nil, err
+	}
+	if keys[user] == nil {
+		return nil, ErrNoKey
+	}
+	return keys[user], nil
+}
+
 // ReservationKey is the HMAC-SHA-256 that stands for a reserved value in the database.
 func (s *Sealer) ReservationKey(r Reservation) []byte {
 	mac := hmac.New(sha256.New, s.index)

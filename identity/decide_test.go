@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestEvolve(t *testing.T) {
 	at := func(version int) time.Time { return birth.Add(time.Duration(version-1) * time.Minute) }
 	user := func(version int, change func(*User)) User {
 		u := User{
-			ID: ada, Email: "Ada@example.org", Name: "Ada", Status: StatusActive, Roles: []string{},
+			ID: ada, Email: "Ada@example.org", Name: "Ada", Status: StatusActive, Roles: []string{}, Attributes: json.RawMessage("{}"),
 			CreatedAt: birth, UpdatedAt: at(version), Version: version, Position: int64(9 + version),
 		}
 		if change != nil {
@@ -101,7 +102,7 @@ func TestEvolve(t *testing.T) {
 		"renamed":                {[]Payload{born, renamed("Countess")}, user(2, func(u *User) { u.Name = "Countess" })},
 		"name taken away":        {[]Payload{born, renamed("")}, user(2, func(u *User) { u.Name = "" })},
 		"profile without a name": {[]Payload{born, ProfileUpdated{}}, user(2, nil)},
-		"password changed":       {[]Payload{born, PasswordChanged{ReasonRehash}}, user(2, nil)},
+		"password changed":       {[]Payload{born, PasswordChanged{Reason: ReasonRehash}}, user(2, nil)},
 		"roles are a sorted set": {
 			[]Payload{born, RoleGranted{"writer"}, RoleGranted{"admin"}, RoleGranted{"admin"}, RoleGranted{"editor"}, RoleRevoked{"writer"}, RoleRevoked{"none"}},
 			user(7, func(u *User) { u.Roles = []string{"admin", "editor"} }),
@@ -178,7 +179,7 @@ func TestDecide(t *testing.T) {
 	registration := func(roles ...string) command {
 		return func(u User) ([]Payload, error) { return register(u, email, "Ada", roles...) }
 	}
-	login := func(u User) ([]Payload, error) { return startSession(u, expires) }
+	login := func(u User) ([]Payload, error) { return startSession(u, []string{MethodPassword}, expires) }
 	for name, c := range map[string]struct {
 		given []Payload
 		when  command
@@ -198,7 +199,7 @@ func TestDecide(t *testing.T) {
 		"rehash, erased":                   {[]Payload{born, Erased{}}, rehash, nil, ErrInvalidCredentials},
 		"register, erased":                 {[]Payload{born, Erased{}}, registration(), nil, ErrEmailTaken},
 		"start a session, locked disabled": {[]Payload{born, Locked{}, Disabled{}}, login, nil, ErrUserDisabled},
-		"rehash":                           {[]Payload{born}, rehash, []Payload{PasswordChanged{ReasonRehash}}, nil},
+		"rehash":                           {[]Payload{born}, rehash, []Payload{PasswordChanged{Reason: ReasonRehash}}, nil},
 		"rehash, locked":                   {[]Payload{born, Locked{}}, rehash, nil, ErrUserLocked},
 		"rehash of nobody":                 {nil, rehash, nil, ErrInvalidCredentials},
 	} {

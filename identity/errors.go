@@ -23,7 +23,8 @@ const (
 	CodeInvalidCredentials Code = "invalid_credentials"
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
-	CodeUnauthenticated    Code = "unauthenticated" // no access token, or not a good one
+	CodeInvalidRefresh     Code = "invalid_refresh_token" // not one, replaced, or its session has ended
+	CodeUnauthenticated    Code = "unauthenticated"       // no access token, or not a good one
 	CodeForbidden          Code = "forbidden"
 	CodeNotFound           Code = "not_found"
 	CodeBehind             Code = "behind" // a read model has not reached the position asked for
@@ -62,15 +63,17 @@ func (e *Error) Is(target error) bool {
 
 // Errors to compare with, by errors.Is.
 var (
-	ErrEmailTaken         = &Error{Code: CodeEmailTaken}
-	ErrKeyReused          = &Error{Code: CodeKeyReused}
-	ErrInvalidEmail       = &Error{Code: CodeInvalidEmail}
-	ErrInvalidName        = &Error{Code: CodeInvalidName}
-	ErrPasswordRefused    = &Error{Code: CodePasswordRefused}
-	ErrInvalidCredentials = &Error{Code: CodeInvalidCredentials}
-	ErrUserLocked         = &Error{Code: CodeUserLocked}
-	ErrUserDisabled       = &Error{Code: CodeUserDisabled}
-	ErrNotFound           = &Error{Code: CodeNotFound}
+	ErrEmailTaken          = &Error{Code: CodeEmailTaken}
+	ErrKeyReused           = &Error{Code: CodeKeyReused}
+	ErrInvalidEmail        = &Error{Code: CodeInvalidEmail}
+	ErrInvalidName         = &Error{Code: CodeInvalidName}
+	ErrPasswordRefused     = &Error{Code: CodePasswordRefused}
+	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
+	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
+	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
+	ErrUserLocked          = &Error{Code: CodeUserLocked}
+	ErrUserDisabled        = &Error{Code: CodeUserDisabled}
+	ErrNotFound            = &Error{Code: CodeNotFound}
 )
 
 func refuse(code Code, format string, args ...any) error {

@@ -6,28 +6,38 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"usher/eventstore"
 )
 
 // The types of the events that exist. The name, the payload of a version and its JSON Schema in schema/events never
 // change once released.
 const (
-	TypeUserRegistered      = "user.registered"
-	TypeUserImported        = "user.imported"
-	TypeUserEmailVerified   = "user.email_verified"
-	TypeUserEmailChanged    = "user.email_changed"
-	TypeUserProfileUpdated  = "user.profile_updated"
-	TypeUserPasswordChanged = "user.password_changed"
-	TypeUserRoleGranted     = "user.role_granted"
-	TypeUserRoleRevoked     = "user.role_revoked"
-	TypeUserLocked          = "user.locked"
-	TypeUserUnlocked        = "user.unlocked"
-	TypeUserDisabled        = "user.disabled"
-	TypeUserEnabled         = "user.enabled"
-	TypeUserErased          = "user.erased"
-	TypeSessionStarted      = "session.started"
-	TypeSessionEnded        = "session.ended"
-	TypeKeyRotated          = "key.rotated"
+	TypeUserRegistered                 = "user.registered"
+	TypeUserImported                   = "user.imported"
+	TypeUserEmailVerificationRequested = "user.email_verification_requested"
+	TypeUserEmailVerified              = "user.email_verified"
+	TypeUserEmailChangeRequested       = "user.email_change_requested"
+	TypeUserEmailChanged               = "user.email_changed"
+	TypeUserProfileUpdated             = "user.profile_updated"
+	TypeUserPasswordResetRequested     = "user.password_reset_requested"
+	TypeUserPasswordChanged            = "user.password_changed"
+	TypeUserRoleGranted                = "user.role_granted"
+	TypeUserRoleRevoked                = "user.role_revoked"
+	TypeUserLocked                     = "user.locked"
+	TypeUserUnlocked                   = "user.unlocked"
+	TypeUserDisabled                   = "user.disabled"
+	TypeUserEnabled                    = "user.enabled"
+	TypeUserTOTPEnabled                = "user.totp_enabled"
+	TypeUserTOTPDisabled               = "user.totp_disabled"
+	TypeUserRecoveryCodesGenerated     = "user.recovery_codes_generated"
+	TypeUserLoginFailed                = "user.login_failed"
+	TypeUserErased                     = "user.erased"
+	TypeSessionStarted                 = "session.started"
+	TypeSessionReuseDetected           = "session.reuse_detected"
+	TypeSessionEnded                   = "session.ended"
+	TypeKeyRotated                     = "key.rotated"
 )
 
 // RoleAdmin is the role that may administer users.
@@ -53,8 +63,12 @@ const (
 	EndedErased          = "erased"
 )
 
-// MethodPassword names the password among the methods of a login.
-const MethodPassword = "password"
+// The methods that a login can prove with who it is.
+const (
+	MethodPassword     = "password"
+	MethodTOTP         = "totp"
+	MethodRecoveryCode = "recovery_code"
+)
 
 // Payload is the content of an event at its current schema version. The fields of a payload's Personal are stored
 // sealed with the user's own key; the others are not personal.
@@ -78,15 +92,27 @@ type Imported struct {
 	CreatedAt     time.Time `json:"created_at,omitzero"` // elsewhere; zero where that is not known
 
 	Personal struct {
-		Email string `json:"email"` // as it was typed
-		Name  string `json:"name,omitempty"`
+		Email      string          `json:"email"` // as it was typed
+		Name       string          `json:"name,omitempty"`
+		Attributes json.RawMessage `json:"attributes,omitempty"` // an object
 	} `json:"-"`
 }
+
+// EmailVerificationRequested asks for another code to verify the user's address with. The first is asked for by
+// Registered itself.
+type EmailVerificationRequested struct{}
 
 // EmailVerified says that the user reads mail at an address.
 type EmailVerified struct {
 	Personal struct {
 		Email string `json:"email"`
+	} `json:"-"`
+}
+
+// EmailChangeRequested says which address the user wants to have. It counts once the user has shown to read mail there.
+type EmailChangeRequested struct {
+	Personal struct {
+		Email string `json:"email"` // as it was typed
 	} `json:"-"`
 }
 
@@ -100,13 +126,19 @@ type EmailChanged struct {
 // ProfileUpdated changes what the user tells of themselves. A field that is nil did not change.
 type ProfileUpdated struct {
 	Personal struct {
-		Name *string `json:"name,omitempty"` // may be empty: the user took the name away
+		Name       *string         `json:"name,omitempty"`       // may be empty: the user took the name away
+		Attributes json.RawMessage `json:"attributes,omitempty"` // an object: all of them from now on
 	} `json:"-"`
 }
 
-// PasswordChanged says that the stored hash was replaced, and why.
+// PasswordResetRequested asks for a code to set another password with.
+type PasswordResetRequested struct{}
+
+// PasswordChanged says that the stored hash was replaced, and why. Unless it was a rehash, every session of the user ends
+// with it, but for the one that the user did it in.
 type PasswordChanged struct {
-	Reason string `json:"reason"` // ReasonChange, ReasonReset, ReasonRehash or ReasonAdmin
+	Reason  string    `json:"reason"`           // ReasonChange, ReasonReset, ReasonRehash or ReasonAdmin
+	Session uuid.UUID `json:"session,omitzero"` // that goes on
 }
 
 // RoleGranted gives the user a role that the user did not have.
@@ -131,6 +163,25 @@ type Disabled struct{}
 // Enabled ends Disabled.
 type Enabled struct{}
 
+// TOTPEnabled says that logins of the user need a time-based one-time password from now on.
+type TOTPEnabled struct{}
+
+// TOTPDisabled says that they need none any more.
+type TOTPDisabled struct {
+	Reason string `json:"reason"` // ReasonChange or ReasonAdmin
+}
+
+// RecoveryCodesGenerated says that the user has new recovery codes, and that earlier ones count no longer.
+type RecoveryCodesGenerated struct {
+	Count int `json:"count"`
+}
+
+// LoginFailed says that a login of the user failed, and what was wrong. It stands in a stream of its own, of the kind of a
+// session that never began, so that guesses don't lengthen the user's.
+type LoginFailed struct {
+	Reason string `json:"reason"` // MethodPassword or MethodTOTP
+}
+
 // Erased ends a user's stream: nothing follows it, and the key to the user's personal fields is destroyed.
 type Erased struct{}
 
@@ -140,6 +191,10 @@ type SessionStarted struct {
 	Methods   []string  `json:"methods"`    // that proved who it is, for example MethodPassword
 	ExpiresAt time.Time `json:"expires_at"` // when the session ends at the latest
 }
+
+// SessionReuseDetected says that a refresh token was presented which had been replaced: somebody has a copy. The session
+// ends.
+type SessionReuseDetected struct{}
 
 // SessionEnded ends a session, and why.
 type SessionEnded struct {
@@ -153,34 +208,44 @@ type KeyRotated struct {
 }
 
 // EventType implements Payload.
-func (Registered) EventType() string      { return TypeUserRegistered }
-func (Imported) EventType() string        { return TypeUserImported }
-func (EmailVerified) EventType() string   { return TypeUserEmailVerified }
-func (EmailChanged) EventType() string    { return TypeUserEmailChanged }
-func (ProfileUpdated) EventType() string  { return TypeUserProfileUpdated }
-func (PasswordChanged) EventType() string { return TypeUserPasswordChanged }
-func (RoleGranted) EventType() string     { return TypeUserRoleGranted }
-func (RoleRevoked) EventType() string     { return TypeUserRoleRevoked }
-func (Locked) EventType() string          { return TypeUserLocked }
-func (Unlocked) EventType() string        { return TypeUserUnlocked }
-func (Disabled) EventType() string        { return TypeUserDisabled }
-func (Enabled) EventType() string         { return TypeUserEnabled }
-func (Erased) EventType() string          { return TypeUserErased }
-func (SessionStarted) EventType() string  { return TypeSessionStarted }
-func (SessionEnded) EventType() string    { return TypeSessionEnded }
-func (KeyRotated) EventType() string      { return TypeKeyRotated }
+func (Registered) EventType() string                 { return TypeUserRegistered }
+func (Imported) EventType() string                   { return TypeUserImported }
+func (EmailVerificationRequested) EventType() string { return TypeUserEmailVerificationRequested }
+func (EmailVerified) EventType() string              { return TypeUserEmailVerified }
+func (EmailChangeRequested) EventType() string       { return TypeUserEmailChangeRequested }
+func (EmailChanged) EventType() string               { return TypeUserEmailChanged }
+func (ProfileUpdated) EventType() string             { return TypeUserProfileUpdated }
+func (PasswordResetRequested) EventType() string     { return TypeUserPasswordResetRequested }
+func (PasswordChanged) EventType() string            { return TypeUserPasswordChanged }
+func (RoleGranted) EventType() string                { return TypeUserRoleGranted }
+func (RoleRevoked) EventType() string                { return TypeUserRoleRevoked }
+func (Locked) EventType() string                     { return TypeUserLocked }
+func (Unlocked) EventType() string                   { return TypeUserUnlocked }
+func (Disabled) EventType() string                   { return TypeUserDisabled }
+func (Enabled) EventType() string                    { return TypeUserEnabled }
+func (TOTPEnabled) EventType() string                { return TypeUserTOTPEnabled }
+func (TOTPDisabled) EventType() string               { return TypeUserTOTPDisabled }
+func (RecoveryCodesGenerated) EventType() string     { return TypeUserRecoveryCodesGenerated }
+func (LoginFailed) EventType() string                { return TypeUserLoginFailed }
+func (Erased) EventType() string                     { return TypeUserErased }
+func (SessionStarted) EventType() string             { return TypeSessionStarted }
+func (SessionReuseDetected) EventType() string       { return TypeSessionReuseDetected }
+func (SessionEnded) EventType() string               { return TypeSessionEnded }
+func (KeyRotated) EventType() string                 { return TypeKeyRotated }
 
 // Payloads with personal fields say where they are, to be read and to be filled.
-func (p Registered) personal() any            { return p.Personal }
-func (p Imported) personal() any              { return p.Personal }
-func (p EmailVerified) personal() any         { return p.Personal }
-func (p EmailChanged) personal() any          { return p.Personal }
-func (p ProfileUpdated) personal() any        { return p.Personal }
-func (p *Registered) personalFields() any     { return &p.Personal }
-func (p *Imported) personalFields() any       { return &p.Personal }
-func (p *EmailVerified) personalFields() any  { return &p.Personal }
-func (p *EmailChanged) personalFields() any   { return &p.Personal }
-func (p *ProfileUpdated) personalFields() any { return &p.Personal }
+func (p Registered) personal() any                  { return p.Personal }
+func (p Imported) personal() any                    { return p.Personal }
+func (p EmailVerified) personal() any               { return p.Personal }
+func (p EmailChangeRequested) personal() any        { return p.Personal }
+func (p EmailChanged) personal() any                { return p.Personal }
+func (p ProfileUpdated) personal() any              { return p.Personal }
+func (p *Registered) personalFields() any           { return &p.Personal }
+func (p *Imported) personalFields() any             { return &p.Personal }
+func (p *EmailVerified) personalFields() any        { return &p.Personal }
+func (p *EmailChangeRequested) personalFields() any { return &p.Personal }
+func (p *EmailChanged) personalFields() any         { return &p.Personal }
+func (p *ProfileUpdated) personalFields() any       { return &p.Personal }
 
 // ErrUnknownEvent: an event's type, or its schema version, is not one that this usher knows.
 var ErrUnknownEvent = errors.New("unknown event")
@@ -190,22 +255,30 @@ const schemaVersion = 1
 
 // decoders holds, by event type, the function that reads its payload.
 var decoders = map[string]func(eventstore.Event) (Payload, error){
-	TypeUserRegistered:      decodePayload[Registered],
-	TypeUserImported:        decodePayload[Imported],
-	TypeUserEmailVerified:   decodePayload[EmailVerified],
-	TypeUserEmailChanged:    decodePayload[EmailChanged],
-	TypeUserProfileUpdated:  decodePayload[ProfileUpdated],
-	TypeUserPasswordChanged: decodePayload[PasswordChanged],
-	TypeUserRoleGranted:     decodePayload[RoleGranted],
-	TypeUserRoleRevoked:     decodePayload[RoleRevoked],
-	TypeUserLocked:          decodePayload[Locked],
-	TypeUserUnlocked:        decodePayload[Unlocked],
-	TypeUserDisabled:        decodePayload[Disabled],
-	TypeUserEnabled:         decodePayload[Enabled],
-	TypeUserErased:          decodePayload[Erased],
-	TypeSessionStarted:      decodePayload[SessionStarted],
-	TypeSessionEnded:        decodePayload[SessionEnded],
-	TypeKeyRotated:          decodePayload[KeyRotated],
+	TypeUserRegistered:                 decodePayload[Registered],
+	TypeUserImported:                   decodePayload[Imported],
+	TypeUserEmailVerificationRequested: decodePayload[EmailVerificationRequested],
+	TypeUserEmailVerified:              decodePayload[EmailVerified],
+	TypeUserEmailChangeRequested:       decodePayload[EmailChangeRequested],
+	TypeUserEmailChanged:               decodePayload[EmailChanged],
+	TypeUserProfileUpdated:             decodePayload[ProfileUpdated],
+	TypeUserPasswordResetRequested:     decodePayload[PasswordResetRequested],
+	TypeUserPasswordChanged:            decodePayload[PasswordChanged],
+	TypeUserRoleGranted:                decodePayload[RoleGranted],
+	TypeUserRoleRevoked:                decodePayload[RoleRevoked],
+	TypeUserLocked:                     decodePayload[Locked],
+	TypeUserUnlocked:                   decodePayload[Unlocked],
+	TypeUserDisabled:                   decodePayload[Disabled],
+	TypeUserEnabled:                    decodePayload[Enabled],
+	TypeUserTOTPEnabled:                decodePayload[TOTPEnabled],
+	TypeUserTOTPDisabled:               decodePayload[TOTPDisabled],
+	TypeUserRecoveryCodesGenerated:     decodePayload[RecoveryCodesGenerated],
+	TypeUserLoginFailed:                decodePayload[LoginFailed],
+	TypeUserErased:                     decodePayload[Erased],
+	TypeSessionStarted:                 decodePayload[SessionStarted],
+	TypeSessionReuseDetected:           decodePayload[SessionReuseDetected],
+	TypeSessionEnded:                   decodePayload[SessionEnded],
+	TypeKeyRotated:                     decodePayload[KeyRotated],
 }
 
 // Encode makes the stored form of a payload: its open fields and its personal ones, which are nil where it has none.

@@ -14,9 +14,9 @@ const (
 	followBatch  = 1000
 )
 
-// Follow keeps the users' states in memory right: it reads the tail of the log after each wake-up, and a few times a
-// second without one, and drops the state of every user who has a newer event. Without Follow, and whenever it is not
-// up to date, users are read from the log each time.
+// Follow keeps what is in memory right: it reads the tail of the log after each wake-up, and a few times a second without
+// one, drops the state of every user who has a newer event, and tells Config.SessionEnded of sessions that ended. Without
+// Follow, and whenever it is not up to date, users are read from the log each time.
 //
 // wake is signalled when some process may have committed; signals may be lost or shared. It may be nil, for a process
 // that is alone. If signals can be cut off, WakeCut has to be told.
@@ -58,16 +58,15 @@ func (s *Service) Follow(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// startFollowing drops everything that may be older than the log's head, and answers with the head.
+// startFollowing drops every state, and catches up from where the oldest access tokens that are still good were issued:
+// sessions that ended since then have to be told of.
 func (s *Service) startFollowing(ctx context.Context) (int64, error) {
-	caughtUp := s.trust.begin(s.now())
-	head, err := s.store.Head(ctx)
-	if err != nil {
-		return -1, fmt.Errorf("read the head: %w", err)
-	}
 	s.cache.forgetAll()
-	caughtUp()
-	return head, nil
+	position, err := s.log.PositionAt(ctx, s.now().Add(-s.accessLifetime))
+	if err != nil {
+		return -1, err
+	}
+	return s.catchUp(ctx, position)
 }
 
 // catchUp reads to the end of the log and tells the cache what it finds.
@@ -84,8 +83,11 @@ func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
 				return -1, fmt.Errorf("read after %d: %w", position, eventstore.ErrGap)
 			}
 			position = e.Position
-			if e.Stream.Kind == eventstore.KindUser {
+			switch {
+			case e.Stream.Kind == eventstore.KindUser:
 				s.cache.forget(e.Stream.ID, e.Version)
+			case e.Type == TypeSessionEnded:
+				s.sessionEnded(e.Stream.ID)
 			}
 		}
 		if len(events) < followBatch {

@@ -94,7 +94,7 @@ func TestOwnAppendsAreSeenAtOnce(t *testing.T) {
 			}
 			_, err := s.append(t.Context(), eventstore.Append{
 				Stream: eventstore.UserStream(u.ID), Expected: eventstore.Expected(version),
-				Events: []eventstore.NewEvent{NewEvent(PasswordChanged{ReasonChange})},
+				Events: []eventstore.NewEvent{NewEvent(PasswordChanged{Reason: ReasonChange})},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -135,7 +135,7 @@ func TestFollowRace(t *testing.T) {
 		const changes = 50
 		for range changes {
 			for _, id := range users {
-				d.appendTo(t, elsewhere, id, PasswordChanged{ReasonChange})
+				d.appendTo(t, elsewhere, id, PasswordChanged{Reason: ReasonChange})
 				wake()
 			}
 		}

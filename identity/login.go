@@ -20,13 +20,15 @@ type Credentials struct {
 	Metadata eventstore.Metadata // the actor is filled in
 }
 
-// LoginResult is a session that began.
+// LoginResult is a session that began or goes on.
 type LoginResult struct {
-	User      *User
-	Session   uuid.UUID
-	StartedAt time.Time
-	ExpiresAt time.Time // when the session ends at the latest
-	Position  int64     // of session.started
+	User             *User
+	Session          uuid.UUID
+	StartedAt        time.Time
+	ExpiresAt        time.Time // when the session ends at the latest
+	Refresh          RefreshToken
+	RefreshExpiresAt time.Time // when the session ends unless it is refreshed
+	Position         int64     // of session.started; 0 for a refresh, which is no event
 }
 
 // Login checks credentials and starts a session. An address that nobody has costs the same hashing as one that
@@ -55,7 +57,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 		return LoginResult{}, fmt.Errorf("read the user: %w", err)
 	}
 	c.Metadata.Actor = ActorUser(id)
-	result, err := s.startSession(ctx, u, c.Metadata)
+	result, err := s.startSession(ctx, u, []string{MethodPassword}, c.Metadata)
 	if err != nil {
 		return LoginResult{}, err
 	}
@@ -87,36 +89,6 @@ func (s *Service) checkPassword(ctx context.Context, id uuid.UUID, hash password
 		return false, wrong
 	}
 	return outdated, nil
-}
-
-func (s *Service) startSession(ctx context.Context, u *User, m eventstore.Metadata) (LoginResult, error) {
-	session, err := uuid.NewV7()
-	if err != nil {
-		return LoginResult{}, err
-	}
-	// Databases keep microseconds.
-	started := s.now().UTC().Truncate(time.Microsecond)
-	expires := started.Add(s.sessionMax)
-	payloads, err := startSession(*u, expires)
-	if err != nil {
-		return LoginResult{}, err
-	}
-	row := stateRow("sessions", map[string]any{
-		"session_id": session, "user_id": u.ID, "counter": 0,
-		"started_at": started, "rotated_at": started, "expires_at": expires,
-	})
-	row.New = true
-	result, err := s.log.Append(ctx, eventstore.Append{
-		Stream:   eventstore.SessionStream(session, u.ID),
-		Expected: eventstore.NoStream,
-		Events:   newEvents(payloads),
-		Metadata: m,
-		State:    []eventstore.StateChange{row},
-	})
-	if err != nil {
-		return LoginResult{}, err
-	}
-	return LoginResult{User: u, Session: session, StartedAt: started, ExpiresAt: expires, Position: result.Position}, nil
 }
 
 // replaceHash stores the same password under a new hash. It changes nothing if the user changed since u was read.

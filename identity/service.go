@@ -18,6 +18,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,11 +40,16 @@ type Service struct {
 	pool   *password.Pool
 	policy password.Policy
 
-	rehash     bool
-	safe       bool
-	sessionMax time.Duration
-	now        func() time.Time
-	logger     *slog.Logger
+	rehash         bool
+	safe           bool
+	refreshKey     []byte
+	sessionMax     time.Duration
+	sessionIdle    time.Duration
+	reuseGrace     time.Duration
+	accessLifetime time.Duration
+	sessionEnded   func(uuid.UUID)
+	now            func() time.Time
+	logger         *slog.Logger
 
 	cache *cache
 	trust trust
@@ -61,8 +67,17 @@ type Config struct {
 	Rehash bool
 	// EnumerationSafe has Register answer the same whether or not the address is taken.
 	EnumerationSafe bool
-	// SessionMax is how long a session lasts at most. 90 days when 0.
-	SessionMax time.Duration
+	// RefreshKey authenticates refresh tokens. It is the same in all processes, and in no database.
+	RefreshKey []byte
+	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
+	SessionMax, SessionIdle time.Duration
+	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
+	ReuseGrace time.Duration
+	// SessionEnded is told of each session that has ended: those that this process ends at once, and while Follow runs all
+	// others, and at its start those that ended within AccessLifetime. It must not block. It may be nil.
+	SessionEnded func(session uuid.UUID)
+	// AccessLifetime is how long an access token lives.
+	AccessLifetime time.Duration
 	// CachedUsers bounds the users kept in memory. 65,536 when 0.
 	CachedUsers int
 
@@ -74,10 +89,12 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
-		rehash: c.Rehash, safe: c.EnumerationSafe, sessionMax: c.SessionMax, now: c.Now, logger: c.Logger,
+		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace,
+		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
+		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, now: c.Now, logger: c.Logger,
 	}
-	if s.sessionMax == 0 {
-		s.sessionMax = 90 * 24 * time.Hour
+	if s.sessionEnded == nil {
+		s.sessionEnded = func(uuid.UUID) {}
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -159,6 +176,46 @@ func (s *Service) append(ctx context.Context, a eventstore.Append) (eventstore.R
 	// Whatever the answer is, the events may have been written.
 	defer s.cache.forget(a.Stream.ID, 0)
 	return s.log.Append(ctx, a)
+}
+
+// change is what a command does to a user's stream.
+type change struct {
+	events           []Payload
+	state            []eventstore.StateChange
+	reserve, release []eventstore.Reservation
+}
+
+// changeTries bounds how often a command is decided again after it lost a race.
+const changeTries = 16
+
+// change decides on a user's present state and appends what was decided, again if the user changed meanwhile. A decision
+// without events is done already: the answer is then where the user stands. It fails with ErrNotFound, with decide's error,
+// or as eventstore.Log.Append does.
+func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadata, decide func(User) (change, error)) (eventstore.Result, error) {
+	for try := 1; ; try++ {
+		u, err := s.ReadUser(ctx, id)
+		if err != nil {
+			return eventstore.Result{}, err
+		}
+		c, err := decide(*u)
+		if err != nil {
+			return eventstore.Result{}, err
+		}
+		if len(c.events) == 0 {
+			return eventstore.Result{Position: u.Position, Version: u.Version}, nil
+		}
+		result, err := s.append(ctx, eventstore.Append{
+			Stream:   eventstore.UserStream(id),
+			Expected: eventstore.Expected(u.Version),
+			Events:   newEvents(c.events),
+			Metadata: m,
+			Reserve:  c.reserve, Release: c.release,
+			State: c.state,
+		})
+		if !errors.Is(err, eventstore.ErrWrongExpectedVersion) || try == changeTries {
+			return result, err
+		}
+	}
 }
 
 // holder is the user who holds a reservation, and the user's stored hash; the nil UUID where nobody holds it.

@@ -34,7 +34,7 @@ func TestRegister(t *testing.T) {
 		}
 		e := events[0]
 		want := User{
-			ID: e.Stream.ID, Email: "Ada@Example.org", Name: "Ada", Status: StatusActive, Roles: []string{},
+			ID: e.Stream.ID, Email: "Ada@Example.org", Name: "Ada", Status: StatusActive, Roles: []string{}, Attributes: noAttributes,
 			CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt, Version: 1, Position: 1,
 		}
 		if got := encoded(t, r.User); got != encoded(t, &want) || got != string(r.User.JSON()) {
@@ -186,10 +186,10 @@ func TestRegisterRace(t *testing.T) {
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
-		now := time.Date(2026, 5, 6, 7, 8, 9, 123456000, time.UTC)
+		now := time.Date(2026, 5, 6, 7, 8, 9, 123_000_000, time.UTC)
 		s := d.service(t, func(c *Config) {
 			c.SessionMax = time.Hour
-			c.Now = func() time.Time { return now }
+			c.Now = func() time.Time { return now.Add(456 * time.Microsecond) } // a session begins on a millisecond
 		})
 		u := mustRegister(t, s, "ada@example.org")
 		r, err := s.Login(t.Context(), Credentials{

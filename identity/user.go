@@ -31,15 +31,24 @@ type User struct {
 	Name          string    `json:"name"`
 	Status        Status    `json:"status"`
 	Roles         []string  `json:"roles"` // sorted
-	CreatedAt     time.Time `json:"created_at"`
-	UpdatedAt     time.Time `json:"updated_at"`
-	Version       int       `json:"version"`  // of the newest event; 0 for a user who does not exist
-	Position      int64     `json:"position"` // of the same event
+	// Attributes is a JSON object of what the application keeps about the user.
+	Attributes  json.RawMessage `json:"attributes"`
+	TOTPEnabled bool            `json:"totp_enabled"` // logins need a one-time password
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+	Version     int             `json:"version"`  // of the newest event; 0 for a user who does not exist
+	Position    int64           `json:"position"` // of the same event
 
 	locked, disabled bool
-	erased           bool // nothing of the user is left but that there was one
+	erased           bool      // nothing of the user is left but that there was one
+	wantedEmail      string    // that the user has asked for and not confirmed yet
+	sessionsFrom     time.Time // sessions that began before are over,
+	keptSession      uuid.UUID // but for this one
 	document         []byte
 }
+
+// noAttributes is what a user begins with.
+var noAttributes = json.RawMessage("{}")
 
 // JSON is the user as a JSON object, encoded once for a state. It must not be changed.
 func (u *User) JSON() []byte {
@@ -79,9 +88,14 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	}
 	switch p := payload.(type) {
 	case Registered:
-		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, Name: p.Personal.Name, Roles: []string{}, CreatedAt: e.RecordedAt}
+		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, Name: p.Personal.Name, Roles: []string{}, Attributes: noAttributes,
+			CreatedAt: e.RecordedAt}
 	case Imported:
-		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, EmailVerified: p.EmailVerified, Name: p.Personal.Name, CreatedAt: e.RecordedAt}
+		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, EmailVerified: p.EmailVerified, Name: p.Personal.Name,
+			Attributes: noAttributes, CreatedAt: e.RecordedAt}
+		if p.Personal.Attributes != nil {
+			u.Attributes = p.Personal.Attributes
+		}
 		if !p.CreatedAt.IsZero() {
 			u.CreatedAt = p.CreatedAt.UTC().Truncate(time.Microsecond) // which is what databases keep
 		}
@@ -90,11 +104,20 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		u.Roles = slices.Compact(u.Roles)
 	case EmailVerified:
 		u.EmailVerified = u.EmailVerified || p.Personal.Email == u.Email
+	case EmailChangeRequested:
+		u.wantedEmail = p.Personal.Email
 	case EmailChanged:
-		u.Email, u.EmailVerified = p.Personal.Email, true
+		u.Email, u.EmailVerified, u.wantedEmail = p.Personal.Email, true, ""
 	case ProfileUpdated:
 		if p.Personal.Name != nil {
 			u.Name = *p.Personal.Name
+		}
+		if p.Personal.Attributes != nil {
+			u.Attributes = p.Personal.Attributes
+		}
+	case PasswordChanged:
+		if p.Reason != ReasonRehash {
+			u.endSessions(e.RecordedAt, p.Session)
 		}
 	case RoleGranted:
 		if at, has := slices.BinarySearch(u.Roles, p.Role); !has {
@@ -106,12 +129,18 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		}
 	case Locked:
 		u.locked = true
+		u.endSessions(e.RecordedAt, uuid.Nil)
 	case Unlocked:
 		u.locked = false
 	case Disabled:
 		u.disabled = true
+		u.endSessions(e.RecordedAt, uuid.Nil)
 	case Enabled:
 		u.disabled = false
+	case TOTPEnabled:
+		u.TOTPEnabled = true
+	case TOTPDisabled:
+		u.TOTPEnabled = false
 	case Erased:
 		u = User{ID: u.ID, erased: true}
 	}
@@ -128,6 +157,16 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	}
 	u.Version, u.Position, u.UpdatedAt, u.document = e.Version, e.Position, e.RecordedAt, nil
 	return u, nil
+}
+
+// endSessions makes every session end that began before a moment, but for one.
+func (u *User) endSessions(before time.Time, except uuid.UUID) {
+	u.sessionsFrom, u.keptSession = before, except
+}
+
+// hasSession says whether a session that began at a time can still go on, as far as the user's own stream tells.
+func (u *User) hasSession(id uuid.UUID, started time.Time) bool {
+	return u.Status == StatusActive && (!started.Before(u.sessionsFrom) || id == u.keptSession)
 }
 
 // What follows decides: from a user's state and a wish to the events that fulfil it, or an *Error. Nothing here reads
@@ -161,11 +200,11 @@ func rehash(u User) ([]Payload, error) {
 }
 
 // startSession decides on a login whose credentials were right.
-func startSession(u User, expires time.Time) ([]Payload, error) {
+func startSession(u User, methods []string, expires time.Time) ([]Payload, error) {
 	if err := mayLogIn(u); err != nil {
 		return nil, err
 	}
-	return []Payload{SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: expires}}, nil
+	return []Payload{SessionStarted{Methods: methods, ExpiresAt: expires}}, nil
 }
 
 // wrongCredentials is the one answer to a login of nobody, with an unknown address or with a wrong password.

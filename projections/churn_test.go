@@ -82,7 +82,7 @@ func (s *stack) imported() eventstore.NewEvent {
 // change is an event of whatever may happen to a user, but the first and the last.
 func (s *stack) change() eventstore.NewEvent {
 	role := []string{"admin", "editor", "auditor"}[s.random.IntN(3)]
-	switch s.random.IntN(12) {
+	switch s.random.IntN(15) {
 	case 0, 1:
 		return identity.NewEvent(identity.RoleGranted{Role: role})
 	case 2:
@@ -102,6 +102,14 @@ func (s *stack) change() eventstore.NewEvent {
 	case 9:
 		return renamed("")
 	case 10:
+		return identity.NewEvent(identity.TOTPEnabled{})
+	case 11:
+		return identity.NewEvent(identity.TOTPDisabled{Reason: identity.ReasonChange})
+	case 12:
+		var p identity.ProfileUpdated
+		p.Personal.Attributes = json.RawMessage(fmt.Sprintf(`{"locale":"en","visits":%d}`, s.random.IntN(100)))
+		return identity.NewEvent(p)
+	case 13:
 		var p identity.EmailChanged
 		p.Personal.Email = s.address()
 		return identity.NewEvent(p)
@@ -215,7 +223,8 @@ func (s *stack) model(tb testing.TB, upTo int64) map[uuid.UUID]projections.UserV
 		text := func(name string) string { v, _ := fields[name].(string); return v }
 		switch e.Type {
 		case "user.registered", "user.imported":
-			u = projections.UserView{ID: id, Email: text("email"), Name: text("name"), Roles: []string{}, CreatedAt: e.RecordedAt}
+			u = projections.UserView{ID: id, Email: text("email"), Name: text("name"), Roles: []string{}, Attributes: json.RawMessage("{}"),
+				CreatedAt: e.RecordedAt}
 			u.EmailVerified, _ = fields["email_verified"].(bool)
 			if fields["roles"] != nil {
 				u.Roles = []string{"auditor", "editor"}
@@ -241,8 +250,19 @@ func (s *stack) model(tb testing.TB, upTo int64) map[uuid.UUID]projections.UserV
 			locked[id] = e.Type == "user.locked"
 		case "user.disabled", "user.enabled":
 			disabled[id] = e.Type == "user.disabled"
+		case "user.totp_enabled", "user.totp_disabled":
+			u.TOTPEnabled = e.Type == "user.totp_enabled"
 		case "user.profile_updated":
-			u.Name = text("name")
+			if _, given := fields["name"]; given {
+				u.Name = text("name")
+			}
+			if fields["attributes"] != nil {
+				var p struct{ Attributes json.RawMessage }
+				if err := json.Unmarshal(e.Payload(), &p); err != nil {
+					tb.Fatal(err)
+				}
+				u.Attributes = p.Attributes
+			}
 		case "user.email_changed":
 			u.Email, u.EmailVerified = text("email"), true
 		case "user.erased":

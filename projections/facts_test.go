@@ -61,13 +61,16 @@ func factsOf(payload identity.Payload) (f userFacts) {
 	case identity.Registered:
 		f = userFacts{Email: p.Personal.Email, Name: name(p.Personal.Name)}
 	case identity.Imported:
-		f = userFacts{Email: p.Personal.Email, Name: name(p.Personal.Name), EmailVerified: p.EmailVerified, Roles: p.Roles, CreatedAt: p.CreatedAt}
+		f = userFacts{Email: p.Personal.Email, Name: name(p.Personal.Name), EmailVerified: p.EmailVerified, Roles: p.Roles,
+			Attributes: p.Personal.Attributes, CreatedAt: p.CreatedAt}
 	case identity.EmailVerified:
+		f.Email = p.Personal.Email
+	case identity.EmailChangeRequested:
 		f.Email = p.Personal.Email
 	case identity.EmailChanged:
 		f.Email = p.Personal.Email
 	case identity.ProfileUpdated:
-		f.Name = p.Personal.Name
+		f.Name, f.Attributes = p.Personal.Name, p.Personal.Attributes
 	case identity.RoleGranted:
 		f.Role = p.Role
 	case identity.RoleRevoked:

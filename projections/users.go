@@ -24,6 +24,8 @@ type UserView struct {
 	Name          string          `json:"name"`
 	Status        identity.Status `json:"status"`
 	Roles         []string        `json:"roles"` // sorted
+	Attributes    json.RawMessage `json:"attributes"`
+	TOTPEnabled   bool            `json:"totp_enabled"`
 	CreatedAt     time.Time       `json:"created_at"`
 	UpdatedAt     time.Time       `json:"updated_at"`
 	Version       int             `json:"version"`  // of the newest event of the user's stream that is in it
@@ -47,6 +49,8 @@ type userFacts struct {
 	EmailVerified bool      `json:"email_verified"`
 	Roles         []string  `json:"roles"`
 	CreatedAt     time.Time `json:"created_at"`
+
+	Attributes json.RawMessage `json:"attributes"`
 }
 
 // userSchema is the newest schema version of user events that this code reads.
@@ -88,6 +92,10 @@ func foldUser(u userRow, e eventstore.Event) (userRow, error) {
 		u.disabled = true
 	case identity.TypeUserEnabled:
 		u.disabled = false
+	case identity.TypeUserTOTPEnabled:
+		u.TOTPEnabled = true
+	case identity.TypeUserTOTPDisabled:
+		u.TOTPEnabled = false
 	case identity.TypeUserErased:
 		u = userRow{UserView: UserView{ID: u.ID, CreatedAt: u.CreatedAt}, gone: true}
 	}
@@ -99,9 +107,15 @@ func foldUser(u userRow, e eventstore.Event) (userRow, error) {
 	default:
 		u.Status = identity.StatusActive
 	}
+	if u.Attributes == nil {
+		u.Attributes = noAttributes
+	}
 	u.Version, u.Position, u.UpdatedAt = e.Version, e.Position, e.RecordedAt
 	return u, nil
 }
+
+// noAttributes is what a user begins with.
+var noAttributes = json.RawMessage("{}")
 
 func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 	switch e.Type {
@@ -128,6 +142,9 @@ func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 	}
 	if f.Name != nil {
 		u.Name = *f.Name
+	}
+	if f.Attributes != nil {
+		u.Attributes = f.Attributes
 	}
 	u.EmailVerified = u.EmailVerified && u.Email != "" // which it is once forgotten
 	return u

@@ -38,6 +38,8 @@ func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
 			disabled       boolean     NOT NULL,
 			email_verified boolean     NOT NULL,
 			roles          jsonb       NOT NULL,
+			attributes     json        NOT NULL, -- as it was given: nothing looks into it
+			totp_enabled   boolean     NOT NULL,
 			created_at     timestamptz NOT NULL,
 			updated_at     timestamptz NOT NULL,
 			version        int         NOT NULL, -- of the newest event of the user's stream that is in the row
@@ -54,6 +56,8 @@ func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
 			disabled       BOOLEAN   NOT NULL,
 			email_verified BOOLEAN   NOT NULL,
 			roles          TEXT      NOT NULL,
+			attributes     TEXT      NOT NULL,
+			totp_enabled   BOOLEAN   NOT NULL,
 			created_at     TIMESTAMP NOT NULL,
 			updated_at     TIMESTAMP NOT NULL,
 			version        INTEGER   NOT NULL,
@@ -86,6 +90,8 @@ var userColumns = []column[userRow]{
 	field("disabled", "boolean", func(u *userRow) bool { return u.disabled }),
 	field("email_verified", "boolean", func(u *userRow) bool { return u.EmailVerified }),
 	field("roles", "jsonb", func(u *userRow) string { return encodeRoles(u.Roles) }),
+	field("attributes", "json", func(u *userRow) string { return string(u.Attributes) }),
+	field("totp_enabled", "boolean", func(u *userRow) bool { return u.TOTPEnabled }),
 	field("created_at", "timestamptz", func(u *userRow) time.Time { return u.CreatedAt }),
 	field("updated_at", "timestamptz", func(u *userRow) time.Time { return u.UpdatedAt }),
 	field("version", "int", func(u *userRow) int32 { return int32(u.Version) }),
@@ -167,17 +173,17 @@ func loadUsers(ctx context.Context, tx eventstore.DB, table string, events []eve
 	return found, nil
 }
 
-const viewColumns = `id, email, email_verified, name, status, CAST(roles AS text), created_at, updated_at, version, position`
+const viewColumns = `id, email, email_verified, name, status, CAST(roles AS text), CAST(attributes AS text), totp_enabled, created_at, updated_at, version, position`
 
 // scanUser reads a row of viewColumns and of what follows them.
 func scanUser(row eventstore.Row, u *UserView, more ...any) error {
-	var status, roles string
-	dest := append([]any{&u.ID, &u.Email, &u.EmailVerified, &u.Name, &status, &roles, &u.CreatedAt, &u.UpdatedAt, &u.Version, &u.Position}, more...)
+	var status, roles, attributes string
+	dest := append([]any{&u.ID, &u.Email, &u.EmailVerified, &u.Name, &status, &roles, &attributes, &u.TOTPEnabled, &u.CreatedAt, &u.UpdatedAt, &u.Version, &u.Position}, more...)
 	if err := row.Scan(dest...); err != nil {
 		return err
 	}
 	u.Status, u.CreatedAt, u.UpdatedAt = identity.Status(status), u.CreatedAt.UTC(), u.UpdatedAt.UTC()
-	u.Roles = []string{}
+	u.Roles, u.Attributes = []string{}, json.RawMessage(attributes)
 	if roles == "[]" {
 		return nil
 	}
@@ -198,6 +204,7 @@ func encodeRoles(roles []string) string {
 // The version guards a row against events that it has: whatever may go wrong elsewhere, a row never goes back.
 const putUsers = `ON CONFLICT (id) DO UPDATE SET email = excluded.email, email_key = excluded.email_key, name = excluded.name,
 	name_key = excluded.name_key, status = excluded.status, locked = excluded.locked, disabled = excluded.disabled,
-	email_verified = excluded.email_verified, roles = excluded.roles, created_at = excluded.created_at,
+	email_verified = excluded.email_verified, roles = excluded.roles, attributes = excluded.attributes,
+	totp_enabled = excluded.totp_enabled, created_at = excluded.created_at,
 	updated_at = excluded.updated_at, version = excluded.version, position = excluded.position
 	WHERE t.version < excluded.version`

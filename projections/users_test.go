@@ -104,7 +104,7 @@ func TestGet(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := projections.UserView{ID: ids[1], Email: "Bob@Example.org", Name: "Bob Baker", Status: identity.StatusActive,
-			Roles: []string{"admin", "editor"}, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt, Version: 3, Position: 8}
+			Roles: []string{"admin", "editor"}, Attributes: []byte("{}"), CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt, Version: 3, Position: 8}
 		if diff := cmp.Diff(want, u); diff != "" || u.UpdatedAt.Before(u.CreatedAt) || u.CreatedAt.Location() != time.UTC {
 			t.Errorf("Get() (-want +got):\n%s", diff)
 		}

@@ -31,6 +31,9 @@ type Grant struct {
 	Subject string   // the user id, required
 	Session string   // the session id
 	Roles   []string // as of now: a change shows in the next token
+
+	// Until bounds the token's life; the zero time doesn't.
+	Until time.Time
 }
 
 // NewIssuer checks the configuration and returns an error that names the
@@ -73,11 +76,15 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		return "", Claims{}, fmt.Errorf("issue token: %w", err)
 	}
 	issued := now.UTC().Truncate(time.Second)
+	expires := issued.Add(i.config.Lifetime.Truncate(time.Second))
+	if until := grant.Until.UTC().Truncate(time.Second); !grant.Until.IsZero() && until.Before(expires) {
+		expires = until
+	}
 	claims := Claims{
 		Issuer:    i.config.Issuer,
 		Subject:   grant.Subject,
 		Audience:  slices.Clone(i.config.Audience),
-		ExpiresAt: issued.Add(i.config.Lifetime.Truncate(time.Second)),
+		ExpiresAt: expires,
 		NotBefore: issued,
 		IssuedAt:  issued,
 		ID:        id.String(),

@@ -49,9 +49,11 @@ type config struct {
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256. Needed for HS256 only; the keys of other algorithms are made and kept sealed in the database."`
 	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens."`
 	JWTAccessMinutes int      `envconfig:"JWT_ACCESS_TOKEN_EXPIRE_MINUTES" default:"30" expect:"a whole number of minutes from 1 to 1440" about:"How long an access token lives."`
+	JWTRefreshDays   int      `envconfig:"JWT_REFRESH_TOKEN_EXPIRE_DAYS" default:"7" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts without a refresh."`
+	JWTReuseGrace    int      `envconfig:"JWT_REFRESH_REUSE_GRACE_SECONDS" default:"10" expect:"a whole number of seconds from 0 to 300" about:"How long a refresh token that was replaced gets the same successor again. After that, using it ends the session."`
 	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss. PUBLIC_URL when not set."`
 	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
-	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most."`
+	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most, however often it is refreshed."`
 
 	BcryptRounds      int  `envconfig:"BCRYPT_ROUNDS" default:"12" expect:"a whole number from 4 to 15" about:"The cost of new password hashes; each step doubles it."`
 	RehashCheck       bool `envconfig:"PASSWORD_REHASH_CHECK" default:"true" expect:"true or false" about:"Whether a login replaces a hash of another cost or scheme."`
@@ -163,6 +165,8 @@ func (c *config) check() error {
 		"JWT_SECRET_KEY":                     c.JWTSecretKey == "" || len(c.JWTSecretKey) >= 32,
 		"JWT_ALGORITHM":                      slices.Contains([]string{"ES256", "EdDSA", "RS256", "HS256"}, c.JWTAlgorithm),
 		"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    within(c.JWTAccessMinutes, 1, 1440),
+		"JWT_REFRESH_TOKEN_EXPIRE_DAYS":      within(c.JWTRefreshDays, 1, 3650),
+		"JWT_REFRESH_REUSE_GRACE_SECONDS":    within(c.JWTReuseGrace, 0, 300),
 		"JWT_AUDIENCE":                       len(c.JWTAudience) > 0 && !slices.Contains(c.JWTAudience, ""),
 		"SESSION_MAX_DAYS":                   within(c.SessionMaxDays, 1, 3650),
 		"BCRYPT_ROUNDS":                      within(c.BcryptRounds, password.MinCost, password.MaxCost),
@@ -279,3 +283,5 @@ func readable(path string) bool {
 func (c *config) accessLifetime() time.Duration {
 	return time.Duration(c.JWTAccessMinutes) * time.Minute
 }
+
+func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }

@@ -54,11 +54,12 @@ type deployment struct {
 		eventstore.DB
 		Close()
 	}
-	log       *eventstore.Log
-	metrics   *logMetrics
-	natsURL   string // "" where there is none
-	cursorKey []byte
-	holder    string // of leases; "" for a random one
+	log        *eventstore.Log
+	metrics    *logMetrics
+	natsURL    string // "" where there is none
+	cursorKey  []byte
+	refreshKey []byte
+	holder     string // of leases; "" for a random one
 }
 
 // dirFlag gives an operator command the flag --dir.
@@ -156,7 +157,7 @@ func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) err
 		}
 		return err
 	}
-	d.cursorKey = master.Derive("cursors")
+	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})
 	return nil
@@ -249,7 +250,7 @@ func (d *deployment) relay(conn *nats.Conn) (*publisher.Relay, error) {
 		Log: d.log, DB: d.store, Conn: conn,
 		Stream: publisher.StreamConfig{
 			Replicas: c.NATSReplicas,
-			MaxAge:   time.Duration(c.StreamMaxAgeDays) * 24 * time.Hour,
+			MaxAge:   days(c.StreamMaxAgeDays),
 			MaxBytes: c.StreamMaxBytes,
 		},
 		Source:       c.PublicURL,

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -209,16 +210,23 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
+	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: c.accessLifetime()})
 	users := identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
 		Policy:          password.Policy{MinLength: c.PasswordMinLength},
 		Rehash:          c.RehashCheck,
 		EnumerationSafe: c.EnumerationSafe,
-		SessionMax:      time.Duration(c.SessionMaxDays) * 24 * time.Hour,
+		RefreshKey:      d.refreshKey,
+		SessionMax:      days(c.SessionMaxDays),
+		SessionIdle:     days(c.JWTRefreshDays),
+		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
+		SessionEnded:    revocations.EndSession,
+		AccessLifetime:  c.accessLifetime(),
 		Logger:          d.logger,
 	})
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
+	group.Go(func() error { return users.Sweep(ctx, cmp.Or(d.holder, rand.Text())) })
 	madeAdmin := false
 	if c.AdminEmail != "" {
 		if _, madeAdmin, err = users.EnsureAdmin(ctx, c.AdminEmail, password.Password(c.AdminPassword)); err != nil {
@@ -233,7 +241,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0]})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0], Revoked: revocations.Revoked})
 	if err != nil {
 		return nil, err
 	}

@@ -49,6 +49,7 @@ CREATE TABLE user_keys (
     user_id uuid PRIMARY KEY,
     wrapped bytea NOT NULL
 );
+COMMENT ON TABLE user_keys IS 'state table: removed by an append that erases its user';
 
 -- Makes partitions until there is one for every position up to wanted. A table is made alone and then attached, which
 -- does not stop readers or writers; the lock makes two callers take turns.

@@ -11,20 +11,25 @@ CREATE TABLE deployment (
 
 CREATE TABLE credentials (
     user_id    uuid PRIMARY KEY,
-    hash       text NOT NULL,          -- with its scheme tag
-    changed_at timestamptz NOT NULL
+    hash       text  NOT NULL,         -- with its scheme tag
+    history    jsonb,                  -- earlier hashes, the newest first; no more than PASSWORD_HISTORY asks for
+    changed_at timestamptz NOT NULL    -- when the password changed, not when it was hashed anew
 );
+COMMENT ON TABLE credentials IS 'state table: what proves who a user is';
 
 -- A session's refresh state. The refresh token is the id, the counter and a MAC over both under a key that is not here.
+-- A session that has ended has no row.
 CREATE TABLE sessions (
     session_id uuid PRIMARY KEY,
     user_id    uuid NOT NULL,
-    counter    int  NOT NULL,
+    counter    int  NOT NULL,          -- of the newest refresh token
+    client     bytea,                  -- address and user agent of the last refresh, sealed with the user's own key
     started_at timestamptz NOT NULL,
     rotated_at timestamptz NOT NULL,
-    expires_at timestamptz NOT NULL
-);
+    expires_at timestamptz NOT NULL    -- at the latest, however often it is refreshed
+) WITH (fillfactor = 80);              -- room for a rotation in place; its columns are in no index for the same reason
 CREATE INDEX sessions_user ON sessions (user_id);
+COMMENT ON TABLE sessions IS 'state table: the refresh state of sessions that go on';
 
 -- Keys that sign access tokens, the private part sealed under the master key.
 CREATE TABLE signing_keys (
@@ -33,6 +38,7 @@ CREATE TABLE signing_keys (
     private    bytea NOT NULL,
     created_at timestamptz NOT NULL
 );
+COMMENT ON TABLE signing_keys IS 'state table: keys of access tokens';
 
 -- One worker at a time: whoever holds the lease. epoch counts the holders, so that a late one can be told apart.
 CREATE TABLE leases (
@@ -75,92 +81,72 @@ CREATE TABLE parked_events (
 );
 CREATE INDEX parked_events_subject ON parked_events (projection, subject);
 
--- Applies the changes of one state table for append_events: rows that are new, rows to put in the place of others or
--- beside them, and rows to remove, each a JSON array or null. A row names the number of its append, and nothing is
--- done for an append that is not written. New rows are a case of their own because ON CONFLICT looks every row up twice.
--- A migration that adds a state table replaces this function with one that knows it.
+-- An append changes rows of state tables in its own transaction, through apply_state, which append_events calls once for
+-- each table of a batch: with rows that are new, rows to put in the place of others or beside them, and rows to remove,
+-- each a JSON array or null. A row names the number of its append, and nothing is done for an append that is not written.
+-- New rows are a case of their own because ON CONFLICT looks every row up twice.
+--
+-- Its statements are static, so that their plans are kept, and all alike, so they are not written by hand:
+-- make_apply_state makes it anew from the catalog, for every table whose comment begins with "state table". A migration
+-- that adds or changes a state table calls it at its end.
 -- +goose StatementBegin
-CREATE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, written boolean[])
-RETURNS int LANGUAGE plpgsql AS $$
+CREATE FUNCTION make_apply_state() RETURNS void LANGUAGE plpgsql AS $make$
+DECLARE
+    t     record;
+    cases text := '';
 BEGIN
-    CASE state_table
-        WHEN 'user_keys' THEN
+    FOR t IN
+        SELECT c.relname AS name,
+               string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) AS columns,
+               string_agg(format('r.%I', a.attname), ', ' ORDER BY a.attnum) AS fields,
+               string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum) AS types,
+               string_agg(format('%1$I = excluded.%1$I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE NOT k.is_key) AS replaced,
+               string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS key,
+               string_agg(format('r.%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS key_fields,
+               string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+                   FILTER (WHERE k.is_key) AS key_types,
+               string_agg(format('t.%1$I = r.%1$I', a.attname), ' AND ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS same
+          FROM pg_class c
+          JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         CROSS JOIN LATERAL (SELECT a.attnum = ANY (i.indkey::int2[]) AS is_key) k
+         WHERE c.relnamespace = current_schema()::regnamespace AND obj_description(c.oid, 'pg_class') LIKE 'state table%'
+         GROUP BY c.relname
+         ORDER BY c.relname
+    LOOP
+        cases := cases || format($case$
+        WHEN %1$L THEN
             IF fresh IS NOT NULL THEN
-                INSERT INTO user_keys (user_id, wrapped)
-                SELECT r.user_id, r.wrapped
-                  FROM jsonb_to_recordset(fresh) r(append int, user_id uuid, wrapped bytea)
+                INSERT INTO %1$I (%2$s)
+                SELECT %3$s FROM jsonb_to_recordset(fresh) r(append int, %4$s)
                  WHERE written[r.append];
             END IF;
             IF put IS NOT NULL THEN
-                INSERT INTO user_keys (user_id, wrapped)
-                SELECT r.user_id, r.wrapped
-                  FROM jsonb_to_recordset(put) r(append int, user_id uuid, wrapped bytea)
-                 WHERE written[r.append] ORDER BY r.user_id
-                    ON CONFLICT (user_id) DO UPDATE SET wrapped = excluded.wrapped;
+                INSERT INTO %1$I (%2$s)
+                SELECT %3$s FROM jsonb_to_recordset(put) r(append int, %4$s)
+                 WHERE written[r.append] ORDER BY %5$s
+                    ON CONFLICT (%6$s) DO %7$s;
             END IF;
             IF removed IS NOT NULL THEN
-                DELETE FROM user_keys t USING jsonb_to_recordset(removed) r(append int, user_id uuid)
-                 WHERE written[r.append] AND t.user_id = r.user_id;
-            END IF;
-        WHEN 'credentials' THEN
-            IF fresh IS NOT NULL THEN
-                INSERT INTO credentials (user_id, hash, changed_at)
-                SELECT r.user_id, r.hash, r.changed_at
-                  FROM jsonb_to_recordset(fresh) r(append int, user_id uuid, hash text, changed_at timestamptz)
-                 WHERE written[r.append];
-            END IF;
-            IF put IS NOT NULL THEN
-                INSERT INTO credentials (user_id, hash, changed_at)
-                SELECT r.user_id, r.hash, r.changed_at
-                  FROM jsonb_to_recordset(put) r(append int, user_id uuid, hash text, changed_at timestamptz)
-                 WHERE written[r.append] ORDER BY r.user_id
-                    ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, changed_at = excluded.changed_at;
-            END IF;
-            IF removed IS NOT NULL THEN
-                DELETE FROM credentials t USING jsonb_to_recordset(removed) r(append int, user_id uuid)
-                 WHERE written[r.append] AND t.user_id = r.user_id;
-            END IF;
-        WHEN 'sessions' THEN
-            IF fresh IS NOT NULL THEN
-                INSERT INTO sessions (session_id, user_id, counter, started_at, rotated_at, expires_at)
-                SELECT r.session_id, r.user_id, r.counter, r.started_at, r.rotated_at, r.expires_at
-                  FROM jsonb_to_recordset(fresh) r(append int, session_id uuid, user_id uuid, counter int, started_at timestamptz, rotated_at timestamptz, expires_at timestamptz)
-                 WHERE written[r.append];
-            END IF;
-            IF put IS NOT NULL THEN
-                INSERT INTO sessions (session_id, user_id, counter, started_at, rotated_at, expires_at)
-                SELECT r.session_id, r.user_id, r.counter, r.started_at, r.rotated_at, r.expires_at
-                  FROM jsonb_to_recordset(put) r(append int, session_id uuid, user_id uuid, counter int, started_at timestamptz, rotated_at timestamptz, expires_at timestamptz)
-                 WHERE written[r.append] ORDER BY r.session_id
-                    ON CONFLICT (session_id) DO UPDATE SET counter = excluded.counter, rotated_at = excluded.rotated_at, expires_at = excluded.expires_at;
-            END IF;
-            IF removed IS NOT NULL THEN
-                DELETE FROM sessions t USING jsonb_to_recordset(removed) r(append int, session_id uuid)
-                 WHERE written[r.append] AND t.session_id = r.session_id;
-            END IF;
-        WHEN 'signing_keys' THEN
-            IF fresh IS NOT NULL THEN
-                INSERT INTO signing_keys (kid, algorithm, private, created_at)
-                SELECT r.kid, r.algorithm, r.private, r.created_at
-                  FROM jsonb_to_recordset(fresh) r(append int, kid text, algorithm text, private bytea, created_at timestamptz)
-                 WHERE written[r.append];
-            END IF;
-            IF put IS NOT NULL THEN
-                INSERT INTO signing_keys (kid, algorithm, private, created_at)
-                SELECT r.kid, r.algorithm, r.private, r.created_at
-                  FROM jsonb_to_recordset(put) r(append int, kid text, algorithm text, private bytea, created_at timestamptz)
-                 WHERE written[r.append] ORDER BY r.kid
-                    ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, private = excluded.private, created_at = excluded.created_at;
-            END IF;
-            IF removed IS NOT NULL THEN
-                DELETE FROM signing_keys t USING jsonb_to_recordset(removed) r(append int, kid text)
-                 WHERE written[r.append] AND t.kid = r.kid;
-            END IF;
+                DELETE FROM %1$I t USING jsonb_to_recordset(removed) r(append int, %8$s)
+                 WHERE written[r.append] AND %9$s;
+            END IF;$case$,
+            t.name, t.columns, t.fields, t.types, t.key_fields, t.key, coalesce('UPDATE SET ' || t.replaced, 'NOTHING'),
+            t.key_types, t.same);
+    END LOOP;
+    EXECUTE format($function$
+CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, written boolean[])
+RETURNS int LANGUAGE plpgsql AS $body$
+BEGIN
+    CASE state_table%s
     END CASE; -- an unknown table is an error
     RETURN 0;
-END $$;
+END $body$;
+$function$, cases);
+END $make$;
 -- +goose StatementEnd
+SELECT make_apply_state();
 
 -- +goose Down
-DROP FUNCTION apply_state;
+DROP FUNCTION apply_state, make_apply_state;
 DROP TABLE parked_events, projections, relay, leases, signing_keys, sessions, credentials, deployment;

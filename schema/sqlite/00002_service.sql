@@ -9,6 +9,7 @@ CREATE TABLE deployment (
 CREATE TABLE credentials (
     user_id    TEXT PRIMARY KEY,
     hash       TEXT NOT NULL,
+    history    TEXT,
     changed_at TIMESTAMP NOT NULL
 ) WITHOUT ROWID;
 
@@ -16,6 +17,7 @@ CREATE TABLE sessions (
     session_id TEXT PRIMARY KEY,
     user_id    TEXT NOT NULL,
     counter    INTEGER NOT NULL,
+    client     BLOB,
     started_at TIMESTAMP NOT NULL,
     rotated_at TIMESTAMP NOT NULL,
     expires_at TIMESTAMP NOT NULL

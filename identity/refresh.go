@@ -1,0 +1,192 @@
+package identity
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// RefreshToken is the opaque text that a client exchanges for the next access token. It can't be printed by accident.
+//
+// Its content is, in base64url: its form (1 byte, 1), the session's id (16 bytes), a counter (8 bytes, big-endian), and an
+// HMAC-SHA-256 over all that. The key of the HMAC comes from the master key and is in no database, so that whoever steals
+// one can't make a token, and a token that nobody was given is refused without a query.
+type RefreshToken string
+
+func (RefreshToken) String() string       { return "[hidden]" }
+func (RefreshToken) GoString() string     { return "[hidden]" }
+func (RefreshToken) LogValue() slog.Value { return slog.StringValue("[hidden]") }
+
+const (
+	refreshForm    = 1
+	refreshContent = 1 + 16 + 8
+	refreshLength  = refreshContent + sha256.Size
+)
+
+var refreshText = base64.RawURLEncoding.Strict()
+
+// refreshToken makes the token of a session with a counter. It is the same each time.
+func (s *Service) refreshToken(session uuid.UUID, counter int64) RefreshToken {
+	raw := make([]byte, 1, refreshLength)
+	raw[0] = refreshForm
+	raw = append(raw, session[:]...)
+	raw = binary.BigEndian.AppendUint64(raw, uint64(counter))
+	return RefreshToken(refreshText.EncodeToString(append(raw, s.refreshMAC(raw)...)))
+}
+
+// parseRefreshToken fails with ErrInvalidRefreshToken for everything that refreshToken did not make.
+func (s *Service) parseRefreshToken(t RefreshToken) (session uuid.UUID, counter int64, err error) {
+	if len(t) != refreshText.EncodedLen(refreshLength) {
+		return uuid.Nil, 0, ErrInvalidRefreshToken
+	}
+	raw, err := refreshText.DecodeString(string(t))
+	// The decoder passes over line breaks, which would give one token many texts.
+	if err != nil || len(raw) != refreshLength || raw[0] != refreshForm || !hmac.Equal(raw[refreshContent:], s.refreshMAC(raw[:refreshContent])) {
+		return uuid.Nil, 0, ErrInvalidRefreshToken
+	}
+	return uuid.UUID(raw[1:17]), int64(binary.BigEndian.Uint64(raw[17:refreshContent])), nil
+}
+
+func (s *Service) refreshMAC(content []byte) []byte {
+	mac := hmac.New(sha256.New, s.refreshKey)
+	mac.Write(content)
+	return mac.Sum(nil)
+}
+
+// Refresh exchanges a refresh token for the next one.
+//
+// A session has one counter, and the newest token is the one that has it. The newest rotates. The one before it gets the
+// same successor again for a while (Config.ReuseGrace), so that a reply that was lost, or two requests at once, log nobody
+// out. Anything older means that somebody has a copy: the session ends, and session.reuse_detected says so.
+//
+// It fails with ErrInvalidRefreshToken for a token that is not one, or whose session has ended, with ErrUserLocked or
+// ErrUserDisabled, and as the database does.
+func (s *Service) Refresh(ctx context.Context, t RefreshToken, m eventstore.Metadata) (LoginResult, error) {
+	id, counter, err := s.parseRefreshToken(t)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	row, err := s.rotate(ctx, id, counter, m)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	u, err := s.User(ctx, row.user)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return LoginResult{}, ErrInvalidRefreshToken
+	case err != nil:
+		return LoginResult{}, fmt.Errorf("read the user: %w", err)
+	}
+	if err := mayLogIn(*u); err != nil {
+		return LoginResult{}, err
+	}
+	if !u.hasSession(row.id, row.started) {
+		return LoginResult{}, ErrInvalidRefreshToken
+	}
+	return s.loginResult(u, row, 0), nil
+}
+
+// Waits of a refresh for another one of the same session that is under way. Nothing waits on the row itself.
+const (
+	rotatePause = 2 * time.Millisecond
+	rotateTries = 500
+)
+
+// rotate moves a session's counter on, or finds that it has been. Where the row says less than the token (it was restored
+// from a backup), it is brought up to it: the token can only come from here.
+func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eventstore.Metadata) (sessionRow, error) {
+	for range rotateTries {
+		row, err := s.tryRotate(ctx, id, counter)
+		if err == nil || !errors.Is(err, eventstore.ErrNoRows) {
+			return row, err
+		}
+		if row, err = s.session(ctx, id); err != nil {
+			if errors.Is(err, ErrSessionEnded) {
+				err = ErrInvalidRefreshToken
+			}
+			return row, err
+		}
+		now := s.now()
+		switch {
+		case !s.goesOn(row):
+			return row, s.refused(ctx, row, m, SessionEnded{Reason: EndedExpired})
+		case row.counter == counter+1 && now.Sub(row.rotated) <= s.reuseGrace:
+			return row, nil
+		case row.counter > counter:
+			return row, s.refused(ctx, row, m, SessionReuseDetected{}, SessionEnded{Reason: EndedReuse})
+		}
+		timer := time.NewTimer(rotatePause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return row, context.Cause(ctx)
+		}
+	}
+	return sessionRow{}, fmt.Errorf("refresh session %s: %w: its row stays locked", id, eventstore.ErrUnavailable)
+}
+
+// refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
+func (s *Service) refused(ctx context.Context, row sessionRow, m eventstore.Metadata, payloads ...Payload) error {
+	if _, err := s.endSession(ctx, row.id, row.user, m, payloads...); err != nil {
+		return err
+	}
+	return ErrInvalidRefreshToken
+}
+
+// tryRotate is the one statement of a refresh: it moves the counter on, if it is the token's and nobody else is about to.
+// It fails with eventstore.ErrNoRows otherwise.
+func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64) (sessionRow, error) {
+	free := ""
+	if s.db.Dialect() == eventstore.Postgres {
+		free = "FOR UPDATE SKIP LOCKED"
+	}
+	row := sessionRow{id: id, counter: counter + 1, rotated: s.now().UTC()}
+	err := s.db.QueryRow(ctx, `
+		UPDATE sessions SET counter = $3, rotated_at = $4
+		 WHERE session_id = (SELECT session_id FROM sessions
+		                      WHERE session_id = $1 AND counter <= $2 AND expires_at > $4 AND rotated_at > $5 `+free+`)
+		RETURNING user_id, started_at, expires_at`,
+		id, counter, row.counter, row.rotated, s.idleSince()).Scan(&row.user, &row.started, &row.expiresAt)
+	return row, err
+}
+
+// loginResult is what a session gives its client.
+func (s *Service) loginResult(u *User, row sessionRow, position int64) LoginResult {
+	idle := row.rotated.Add(s.sessionIdle)
+	if idle.After(row.expiresAt) {
+		idle = row.expiresAt
+	}
+	return LoginResult{
+		User: u, Session: row.id, StartedAt: row.started.UTC(), ExpiresAt: row.expiresAt.UTC(), Position: position,
+		Refresh: s.refreshToken(row.id, row.counter), RefreshExpiresAt: idle.UTC(),
+	}
+}
+
+// Logout ends the session of a refresh token, of whatever age. It fails with ErrInvalidRefreshToken for a token that is
+// not one. A session that has ended already is no error.
+func (s *Service) Logout(ctx context.Context, t RefreshToken, m eventstore.Metadata) error {
+	id, _, err := s.parseRefreshToken(t)
+	if err != nil {
+		return err
+	}
+	row, err := s.session(ctx, id)
+	if errors.Is(err, ErrSessionEnded) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: EndedLogout})
+	return err
+}

@@ -1,0 +1,384 @@
+package identity
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"usher/eventstore"
+)
+
+// Session is one login on one device that goes on.
+type Session struct {
+	ID         uuid.UUID `json:"id"`
+	CreatedAt  time.Time `json:"created_at"`
+	LastUsedAt time.Time `json:"last_used_at"` // when its refresh token was last rotated
+	UserAgent  string    `json:"user_agent"`   // of the login
+	Address    string    `json:"address"`      // of the login
+	Current    bool      `json:"current"`      // the session that asks
+}
+
+// sessionRow is the refresh state of a session.
+type sessionRow struct {
+	id, user                    uuid.UUID
+	counter                     int64
+	started, rotated, expiresAt time.Time
+}
+
+// newSessionID is a UUIDv7 whose time is that of the session's start, in milliseconds: access tokens carry it, and so
+// tell when their session began.
+func newSessionID(started time.Time) (uuid.UUID, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return uuid.Nil, err
+	}
+	ms := started.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	return id, nil
+}
+
+// sessionStart is the time that newSessionID put into the id.
+func sessionStart(id uuid.UUID) time.Time {
+	var ms int64
+	for _, b := range id[:6] {
+		ms = ms<<8 | int64(b)
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// beginning is when a session of a user begins that is started now: to the millisecond, and never among those that the
+// user's own stream has ended, even where the clock of this machine lags behind that of the database.
+func (s *Service) beginning(u *User) time.Time {
+	now := s.now().UTC().Truncate(time.Millisecond)
+	if now.Before(u.sessionsFrom) {
+		now = u.sessionsFrom.Truncate(time.Millisecond).Add(time.Millisecond)
+	}
+	return now
+}
+
+func (s *Service) startSession(ctx context.Context, u *User, methods []string, m eventstore.Metadata, more ...eventstore.StateChange) (LoginResult, error) {
+	started := s.beginning(u)
+	session, err := newSessionID(started)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	expires := started.Add(s.sessionMax)
+	payloads, err := startSession(*u, methods, expires)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	client, err := s.sealClient(ctx, u.ID, session, m)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	row := stateRow("sessions", map[string]any{
+		"session_id": session, "user_id": u.ID, "counter": 0, "client": client,
+		"started_at": started, "rotated_at": started, "expires_at": expires,
+	})
+	row.New = true
+	result, err := s.log.Append(ctx, eventstore.Append{
+		Stream:   eventstore.SessionStream(session, u.ID),
+		Expected: eventstore.NoStream,
+		Events:   newEvents(payloads),
+		Metadata: m,
+		State:    append([]eventstore.StateChange{row}, more...),
+	})
+	if err != nil {
+		return LoginResult{}, err
+	}
+	return s.loginResult(u, sessionRow{id: session, user: u.ID, started: started, rotated: started, expiresAt: expires}, result.Position), nil
+}
+
+// client is what a session shows of the device that it began on.
+type client struct {
+	Address   string `json:"address,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+}
+
+// sealClient is the stored form of the client that the metadata names, sealed with the user's own key; nil for none.
+func (s *Service) sealClient(ctx context.Context, user, session uuid.UUID, m eventstore.Metadata) (any, error) {
+	if m.Address == "" && m.UserAgent == "" {
+		return nil, nil
+	}
+	sealed, err := s.log.Sealer().SealFor(ctx, user, sessionPlace(session), marshal(client{m.Address, m.UserAgent}))
+	if err != nil {
+		return nil, fmt.Errorf("seal the session's client: %w", err)
+	}
+	return `\x` + hex.EncodeToString(sealed), nil
+}
+
+func sessionPlace(session uuid.UUID) string { return "sessions/" + session.String() }
+
+// SessionUser answers with the state of a user whose session goes on. It fails with ErrSessionEnded where the session has
+// ended, or the user is not active, or there is no such user.
+//
+// From memory it knows what the user's own stream says of all the user's sessions; that a single one has ended it knows
+// only while it has to read the log each time. Whoever verifies access tokens is told of those by Config.SessionEnded.
+func (s *Service) SessionUser(ctx context.Context, user, session uuid.UUID) (*User, error) {
+	trusted := s.trust.holds(s.now())
+	u, err := s.User(ctx, user)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, ErrSessionEnded
+	case err != nil:
+		return nil, err
+	case !u.hasSession(session, sessionStart(session)):
+		return nil, ErrSessionEnded
+	case trusted:
+		return u, nil
+	}
+	row, err := s.session(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	if row.user != user {
+		return nil, ErrSessionEnded
+	}
+	return u, nil
+}
+
+const sessionColumns = `SELECT session_id, user_id, counter, started_at, rotated_at, expires_at FROM sessions `
+
+// session reads the row of a session. It fails with ErrSessionEnded where there is none.
+func (s *Service) session(ctx context.Context, id uuid.UUID) (r sessionRow, err error) {
+	err = s.db.QueryRow(ctx, sessionColumns+`WHERE session_id = $1`, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return r, ErrSessionEnded
+	}
+	if err != nil {
+		return r, fmt.Errorf("read session %s: %w", id, err)
+	}
+	return r, nil
+}
+
+// Sessions lists a user's sessions that go on, the last used first. current is marked.
+func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Session, error) {
+	u, err := s.User(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.db.Query(ctx, `
+		SELECT session_id, started_at, rotated_at, client FROM sessions
+		 WHERE user_id = $1 AND expires_at > $2 AND rotated_at > $3
+		 ORDER BY rotated_at DESC, session_id DESC`, user, s.now().UTC(), s.idleSince())
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	defer rows.Close()
+	list := []Session{}
+	var sealed [][]byte
+	for rows.Next() {
+		var v Session
+		var client []byte
+		if err := rows.Scan(&v.ID, &v.CreatedAt, &v.LastUsedAt, &client); err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		if u.hasSession(v.ID, v.CreatedAt) {
+			v.CreatedAt, v.LastUsedAt, v.Current = v.CreatedAt.UTC(), v.LastUsedAt.UTC(), v.ID == current
+			list, sealed = append(list, v), append(sealed, client)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	for i := range list {
+		if sealed[i] == nil {
+			continue
+		}
+		raw, err := s.log.Sealer().OpenFor(ctx, user, sessionPlace(list[i].ID), sealed[i])
+		if errors.Is(err, eventstore.ErrNoKey) { // erased since
+			return nil, refuse(CodeNotFound, "there is no such user")
+		}
+		var c client
+		if err == nil {
+			err = json.Unmarshal(raw, &c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open session %s: %w", list[i].ID, err)
+		}
+		list[i].Address, list[i].UserAgent = c.Address, c.UserAgent
+	}
+	return list, nil
+}
+
+// EndSession ends one session of a user. It fails with ErrNotFound where the user has no such session.
+func (s *Service) EndSession(ctx context.Context, user, session uuid.UUID, reason string, m eventstore.Metadata) (eventstore.Result, error) {
+	row, err := s.session(ctx, session)
+	switch {
+	case errors.Is(err, ErrSessionEnded), err == nil && row.user != user:
+		return eventstore.Result{}, refuse(CodeNotFound, "there is no such session")
+	case err != nil:
+		return eventstore.Result{}, err
+	}
+	return s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: reason})
+}
+
+// EndSessions ends every session of a user but one; the nil UUID spares none. It answers with the last position that it
+// wrote, 0 if none. Sessions that begin meanwhile go on.
+func (s *Service) EndSessions(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata) (int64, error) {
+	ids, err := s.sessionIDs(ctx, user)
+	if err != nil {
+		return 0, err
+	}
+	positions := make([]int64, len(ids))
+	var g errgroup.Group // they share commits
+	g.SetLimit(maxEnding)
+	for i, id := range ids {
+		if id == except {
+			continue
+		}
+		g.Go(func() error {
+			r, err := s.endSession(ctx, id, user, m, SessionEnded{Reason: reason})
+			positions[i] = r.Position
+			return err
+		})
+	}
+	err = g.Wait()
+	last := int64(0)
+	for _, p := range positions {
+		last = max(last, p)
+	}
+	return last, err
+}
+
+const maxEnding = 64 // appends at a time
+
+func (s *Service) sessionIDs(ctx context.Context, user uuid.UUID) (ids []uuid.UUID, err error) {
+	rows, err := s.db.Query(ctx, `SELECT session_id FROM sessions WHERE user_id = $1`, user)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	return ids, nil
+}
+
+// endSession appends what ends a session and removes its row. A session that somebody else has ended meanwhile has ended:
+// that is no error.
+func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eventstore.Metadata, payloads ...Payload) (eventstore.Result, error) {
+	row := stateRow("sessions", map[string]any{"session_id": session})
+	row.Delete = true
+	result, err := s.log.Append(ctx, eventstore.Append{
+		Stream:   eventstore.SessionStream(session, user),
+		Expected: sessionOpen,
+		Events:   newEvents(payloads),
+		Metadata: m,
+		State:    []eventstore.StateChange{row},
+	})
+	if errors.Is(err, eventstore.ErrWrongExpectedVersion) {
+		err = nil
+	}
+	if err != nil {
+		return eventstore.Result{}, fmt.Errorf("end session %s: %w", session, err)
+	}
+	s.sessionEnded(session)
+	return result, nil
+}
+
+// sessionOpen is the version of a session's stream while the session goes on: it has begun, and nothing came after.
+const sessionOpen eventstore.Expected = 1
+
+// endEverySession ends the sessions that an event of the user's own stream has ended already, so that each is told of by
+// an event and has no row. Should it not come that far, they have ended all the same, and ExpireSessions finds the rows.
+func (s *Service) endEverySession(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata) int64 {
+	last, err := s.EndSessions(context.WithoutCancel(ctx), user, except, reason, m)
+	if err != nil {
+		s.logger.WarnContext(ctx, "sessions that have ended are still listed", slog.String("user", user.String()), slog.Any("error", err))
+	}
+	return last
+}
+
+// ExpireSessions ends the sessions that are past their limits, and those that the user's own stream has ended, and
+// answers with how many. It reads every session's row, a page at a time.
+func (s *Service) ExpireSessions(ctx context.Context) (ended int, err error) {
+	var after uuid.UUID
+	for {
+		page, err := s.sessionPage(ctx, after)
+		if err != nil {
+			return ended, err
+		}
+		for _, row := range page {
+			after = row.id
+			over, err := s.sessionOver(ctx, row)
+			if err != nil {
+				return ended, err
+			}
+			if over == "" {
+				continue
+			}
+			m := eventstore.Metadata{Correlation: row.id, Actor: ActorSystem}
+			if _, err := s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: over}); err != nil {
+				return ended, err
+			}
+			ended++
+		}
+		if len(page) < expiryPage {
+			return ended, nil
+		}
+	}
+}
+
+const expiryPage = 1000
+
+func (s *Service) sessionPage(ctx context.Context, after uuid.UUID) (page []sessionRow, err error) {
+	rows, err := s.db.Query(ctx, sessionColumns+`WHERE session_id > $1 ORDER BY session_id LIMIT $2`, after, expiryPage)
+	if err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r sessionRow
+		if err := rows.Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt); err != nil {
+			return nil, fmt.Errorf("read sessions: %w", err)
+		}
+		page = append(page, r)
+	}
+	return page, rows.Err()
+}
+
+// sessionOver says why a session is over, "" where it goes on.
+func (s *Service) sessionOver(ctx context.Context, row sessionRow) (reason string, err error) {
+	if !s.goesOn(row) {
+		return EndedExpired, nil
+	}
+	u, err := s.User(ctx, row.user)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return EndedErased, nil
+	case err != nil:
+		return "", err
+	case u.hasSession(row.id, row.started):
+		return "", nil
+	case u.Status == StatusLocked:
+		return EndedLocked, nil
+	case u.Status == StatusDisabled:
+		return EndedDisabled, nil
+	}
+	return EndedRevoked, nil
+}
+
+// goesOn says whether a session is within its limits.
+func (s *Service) goesOn(row sessionRow) bool {
+	return s.now().Before(row.expiresAt) && row.rotated.After(s.idleSince())
+}
+
+// idleSince is when a session that is idle for too long was last used.
+func (s *Service) idleSince() time.Time { return s.now().UTC().Add(-s.sessionIdle) }

@@ -1,0 +1,39 @@
+package identity
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"usher/eventstore"
+)
+
+// sweepInterval is how often what is past its time is looked for. Nothing depends on it: what has expired is refused
+// from that moment on, and this only makes it known.
+const sweepInterval = 10 * time.Minute
+
+// Sweep ends what is past its time, once in an interval however many processes run it, until ctx ends; then it returns
+// its cause. holder names this process among them. What fails is logged and tried again at the next turn.
+func (s *Service) Sweep(ctx context.Context, holder string) error {
+	// The lease is not renewed: it lasts for the interval, and so whoever gets it is the one for this turn.
+	turn := &eventstore.Lease{DB: s.db, Name: "sweep", Holder: holder, TTL: sweepInterval - time.Second}
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		mine, err := turn.Acquire(ctx)
+		if err == nil && mine {
+			var ended int
+			if ended, err = s.ExpireSessions(ctx); ended > 0 {
+				s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.WarnContext(ctx, "what is past its time was not all ended; trying again", slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package token
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// sessionAt is the id of a session that began at a time.
+func sessionAt(began time.Time) uuid.UUID {
+	id := uuid.Must(uuid.NewV7())
+	ms := began.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	return id
+}
+
+func TestRevocations(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	clock := func() time.Time { return now }
+	r := NewRevocations(RevocationsConfig{Lifetime: time.Hour, Now: clock})
+	user, other := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	old, kept, later := sessionAt(now.Add(-time.Hour)), sessionAt(now.Add(-time.Minute)), sessionAt(now.Add(time.Minute))
+	claims := func(user, session uuid.UUID) Claims {
+		return Claims{Subject: user.String(), Session: session.String(), IssuedAt: now}
+	}
+	want := func(when string, want bool, c Claims) {
+		t.Helper()
+		if got := r.Revoked(c); got != want {
+			t.Errorf("%s: Revoked() = %v, want %v", when, got, want)
+		}
+	}
+	want("nothing ended", false, claims(user, old))
+
+	r.EndSession(old)
+	want("the session ended", true, claims(user, old))
+	want("another session", false, claims(user, kept))
+
+	r.EndUser(user, now, kept)
+	want("the kept session", false, claims(user, kept))
+	want("one that began before", true, claims(user, sessionAt(now.Add(-time.Second))))
+	want("one that began after", false, claims(user, later))
+	want("another user's", false, claims(other, sessionAt(now.Add(-time.Second))))
+
+	r.EndUser(user, now.Add(time.Second), uuid.Nil)
+	want("the kept session, once all ended", true, claims(user, kept))
+	r.EndUser(user, now, kept)
+	want("once all ended, told late of an earlier ending", true, claims(user, kept))
+	want("no session", false, Claims{Subject: user.String()})
+	want("no user", false, Claims{Session: old.String()})
+
+	// It is held for a lifetime at least, and for two at most.
+	now = now.Add(59 * time.Minute)
+	r.EndSession(uuid.Must(uuid.NewV7()))
+	want("within the lifetime", true, claims(user, old))
+	now = now.Add(2 * time.Minute)
+	r.EndSession(uuid.Must(uuid.NewV7()))
+	want("in the second generation", true, claims(user, old))
+	now = now.Add(61 * time.Minute)
+	r.EndSession(uuid.Must(uuid.NewV7()))
+	want("after both", false, claims(user, old))
+}
+
+// A set that is full refuses what was issued until then, and no more.
+func TestRevocationsAreBounded(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := NewRevocations(RevocationsConfig{Lifetime: time.Hour, Limit: 100, Now: func() time.Time { return now }})
+	for range 1000 {
+		r.EndSession(uuid.Must(uuid.NewV7()))
+		if n := r.recent.size() + r.older.size(); n > 100 {
+			t.Fatalf("holds %d, want at most 100", n)
+		}
+	}
+	c := Claims{Subject: uuid.NewString(), Session: uuid.NewString(), IssuedAt: now}
+	if !r.Revoked(c) {
+		t.Error("a token issued before the set was full is let pass")
+	}
+	c.IssuedAt = now.Add(time.Second)
+	if r.Revoked(c) {
+		t.Error("a token issued after it is refused")
+	}
+}
+
+func TestRevocationsConcurrently(t *testing.T) {
+	t.Parallel()
+	r := NewRevocations(RevocationsConfig{Lifetime: time.Nanosecond, Limit: 10})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				id := uuid.Must(uuid.NewV7())
+				r.EndSession(id)
+				r.EndUser(id, time.Now(), uuid.Nil)
+				r.Revoked(Claims{Subject: id.String(), Session: id.String(), IssuedAt: time.Now()})
+			}
+		})
+	}
+	wg.Wait()
+}
