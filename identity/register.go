@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -79,7 +78,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 
 // newUser is the append that makes a user. It lacks command id and metadata.
 func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, roles ...string) (eventstore.Append, error) {
-	if err := s.policy.Check(secret); err != nil {
+	if err := s.policy.Check(secret, password.Subject{Email: email.typed, Name: name}); err != nil {
 		return eventstore.Append{}, passwordRefused(err)
 	}
 	hash, err := s.pool.Hash(ctx, secret)
@@ -110,8 +109,7 @@ func (s *Service) newUser(ctx context.Context, email Email, name string, secret 
 func passwordRefused(err error) error {
 	var refused *password.RefusedError
 	if errors.As(err, &refused) {
-		reasons := strings.TrimPrefix(refused.Error(), password.ErrRefused.Error()+": ")
-		return &Error{Code: CodePasswordRefused, Detail: "the password is " + reasons}
+		return &Error{Code: CodePasswordRefused, Detail: "the password can't be used: " + refused.Advice()}
 	}
 	return err
 }

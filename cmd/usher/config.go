@@ -55,11 +55,15 @@ type config struct {
 	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
 	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most, however often it is refreshed."`
 
-	BcryptRounds      int  `envconfig:"BCRYPT_ROUNDS" default:"12" expect:"a whole number from 4 to 15" about:"The cost of new password hashes; each step doubles it."`
-	RehashCheck       bool `envconfig:"PASSWORD_REHASH_CHECK" default:"true" expect:"true or false" about:"Whether a login replaces a hash of another cost or scheme."`
-	PasswordMinLength int  `envconfig:"PASSWORD_MIN_LENGTH" default:"8" expect:"a whole number from 1 to 128" about:"The shortest password, in characters."`
-	HashWorkers       int  `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
-	EnumerationSafe   bool `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
+	BcryptRounds       int      `envconfig:"BCRYPT_ROUNDS" default:"12" expect:"a whole number from 4 to 15" about:"The cost of new password hashes; each step doubles it."`
+	RehashCheck        bool     `envconfig:"PASSWORD_REHASH_CHECK" default:"true" expect:"true or false" about:"Whether a login replaces a hash of another cost or scheme."`
+	PasswordPolicy     string   `envconfig:"PASSWORD_POLICY_TYPE" default:"default" expect:"lenient, default or strict" about:"Which new passwords are accepted. lenient looks at the length only; default follows NIST SP 800-63B, and refuses common passwords, patterns, and such as are made of the user's address or name; strict also asks for 12 characters of three kinds, and for another than the last five."`
+	PasswordMinLength  int      `envconfig:"PASSWORD_MIN_LENGTH" default:"8" expect:"a whole number from 1 to 128" about:"The shortest password, in characters. At least 12 with the strict policy."`
+	PasswordWords      []string `envconfig:"PASSWORD_FORBIDDEN_WORDS" expect:"words of at least 4 characters, separated by commas" about:"Words that no password may be made of, such as the organisation's name. The word usher always is one. Not for the lenient policy."`
+	PasswordHistory    int      `envconfig:"PASSWORD_HISTORY" default:"0" expect:"a whole number from 0 to 24" about:"How many passwords of a user, the present one first, a new one must differ from; each costs a new password one more hash. At least 5 with the strict policy."`
+	PasswordMaxAgeDays int      `envconfig:"PASSWORD_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long a password may be used before its user has to change it."`
+	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
+	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
 	AdminPassword secret `envconfig:"ADMIN_PASSWORD" expect:"a password that the policy accepts" about:"The first administrator's password."`
@@ -170,7 +174,11 @@ func (c *config) check() error {
 		"JWT_AUDIENCE":                       len(c.JWTAudience) > 0 && !slices.Contains(c.JWTAudience, ""),
 		"SESSION_MAX_DAYS":                   within(c.SessionMaxDays, 1, 3650),
 		"BCRYPT_ROUNDS":                      within(c.BcryptRounds, password.MinCost, password.MaxCost),
+		"PASSWORD_POLICY_TYPE":               validPolicy(password.PolicyConfig{Type: c.PasswordPolicy}),
 		"PASSWORD_MIN_LENGTH":                within(c.PasswordMinLength, 1, 128),
+		"PASSWORD_FORBIDDEN_WORDS":           validPolicy(password.PolicyConfig{Words: c.PasswordWords}),
+		"PASSWORD_HISTORY":                   validPolicy(password.PolicyConfig{History: c.PasswordHistory}),
+		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
@@ -246,6 +254,11 @@ func validEmail(text string) bool {
 	return err == nil
 }
 
+func validPolicy(c password.PolicyConfig) bool {
+	_, err := password.NewPolicy(c)
+	return err == nil
+}
+
 func validMasterKey(text string) bool {
 	_, err := eventstore.ParseMasterKey(text)
 	return err == nil
@@ -285,3 +298,9 @@ func (c *config) accessLifetime() time.Duration {
 }
 
 func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }
+
+func (c *config) passwordPolicy() (password.Policy, error) {
+	return password.NewPolicy(password.PolicyConfig{
+		Type: c.PasswordPolicy, MinLength: c.PasswordMinLength, History: c.PasswordHistory, Words: c.PasswordWords,
+	})
+}

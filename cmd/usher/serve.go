@@ -211,9 +211,13 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		return nil, err
 	}
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: c.accessLifetime()})
+	policy, err := c.passwordPolicy()
+	if err != nil {
+		return nil, err
+	}
 	users := identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
-		Policy:          password.Policy{MinLength: c.PasswordMinLength},
+		Policy:          policy,
 		Rehash:          c.RehashCheck,
 		EnumerationSafe: c.EnumerationSafe,
 		RefreshKey:      d.refreshKey,

@@ -168,10 +168,20 @@ func TestRolesNeedNATS(t *testing.T) {
 
 func TestAdminThatIsRefused(t *testing.T) {
 	t.Parallel()
-	o := usher(t, t.TempDir(), append(settingsFor(migratedPostgres(t)), "ADMIN_EMAIL=ada@example.org", "ADMIN_PASSWORD=short"), "serve")
-	o.wantRefused(t, "ADMIN_EMAIL and ADMIN_PASSWORD", "password")
-	if strings.Contains(o.stderr, "short\n") {
-		t.Errorf("the password is shown:\n%s", o.stderr)
+	settings := append(settingsFor(migratedPostgres(t)), "ADMIN_EMAIL=ada@example.org")
+	for name, test := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"short":  {[]string{"ADMIN_PASSWORD=kX7" + marker, "PASSWORD_MIN_LENGTH=15"}, "shorter than 15 characters"},
+		"strict": {[]string{"ADMIN_PASSWORD=kX7" + marker, "PASSWORD_POLICY_TYPE=strict"}, "shorter than 12 characters"},
+		"word":   {[]string{"ADMIN_PASSWORD=" + marker + "-25", "PASSWORD_FORBIDDEN_WORDS=acme," + marker}, "leave that out"},
+	} {
+		o := usher(t, t.TempDir(), append(test.env, settings...), "serve")
+		o.wantRefused(t, "ADMIN_EMAIL and ADMIN_PASSWORD", test.want)
+		if strings.Contains(o.stderr, marker) {
+			t.Errorf("%s: the password is shown:\n%s", name, o.stderr)
+		}
 	}
 }
 

@@ -160,6 +160,23 @@ func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match,
 	return match, match && s.outdated(p.cost), nil
 }
 
+// Reused reports whether a new password is one of those whose hashes are given,
+// latest first. It computes one after the other until one matches, each like a
+// Verify, and looks at MaxHistory of them at most. A hash that can't be read
+// matches nothing: it keeps nobody from a new password. Its errors are those of
+// [Pool.Hash].
+func (p *Pool) Reused(ctx context.Context, hashes []Hash, password Password) (bool, error) {
+	for _, hash := range hashes[:min(len(hashes), MaxHistory)] {
+		match, _, err := p.Verify(ctx, hash, password)
+		switch {
+		case errors.Is(err, ErrUnknownScheme), errors.Is(err, ErrCost):
+		case match || err != nil:
+			return match, err
+		}
+	}
+	return false, nil
+}
+
 // VerifyUnknown does the work of a Verify at the pool's cost for an account
 // that doesn't exist, so that the time of the answer doesn't tell. Its errors
 // are those of [Pool.Hash].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +106,51 @@ func TestPoolHashesAndVerifies(t *testing.T) {
 		if !errors.Is(err, ErrRefused) {
 			t.Errorf("error for a NUL = %v, want %v", err, ErrRefused)
 		}
+	}
+}
+
+func TestReused(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	p, stop := start(t, PoolConfig{Cost: MinCost, Workers: 1})
+	of := func(passwords ...Password) (hashes []Hash) {
+		for _, password := range passwords {
+			hashes = append(hashes, hash(t, password))
+		}
+		return hashes
+	}
+	var many []Hash
+	for range MaxHistory {
+		many = append(many, hash(t, "battery staple"))
+	}
+	for _, test := range []struct {
+		name   string
+		hashes []Hash
+		want   bool
+		rounds int
+	}{
+		{"none", nil, false, 0},
+		{"others", of("a", "b", "c"), false, 3 << MinCost},
+		{"the present one", of("correct horse", "b", "c"), true, 1 << MinCost},
+		{"the last one", of("a", "b", "correct horse"), true, 3 << MinCost},
+		{"after one that can't be read", append([]Hash{"nonsense", "$2b$31$" + Hash(strings.Repeat(".", 53))}, of("correct horse")...), true, 1 << MinCost},
+		{"past the bound", append(many, of("correct horse")...), false, MaxHistory << MinCost},
+	} {
+		var got bool
+		did := rounds(t, p, func() (err error) {
+			got, err = p.Reused(ctx, test.hashes, "correct horse")
+			return err
+		})
+		if got != test.want || did != test.rounds {
+			t.Errorf("%s: Reused = %v in %d rounds, want %v in %d", test.name, got, did, test.want, test.rounds)
+		}
+	}
+	if _, err := p.Reused(ctx, many, "a\x00b"); !errors.Is(err, ErrRefused) {
+		t.Errorf("Reused for a NUL = %v, want %v", err, ErrRefused)
+	}
+	stop()
+	if _, err := p.Reused(ctx, many, "correct horse"); !errors.Is(err, ErrStopped) {
+		t.Errorf("Reused on a stopped pool = %v, want %v", err, ErrStopped)
 	}
 }
 
