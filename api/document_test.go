@@ -134,7 +134,7 @@ func TestDocumentHasEveryCode(t *testing.T) {
 		t.Errorf("problems and document differ (-problems +document):\n%s", diff)
 	}
 	for _, e := range []*identity.Error{
-		identity.ErrEmailTaken, identity.ErrKeyReused, identity.ErrInvalidEmail, identity.ErrInvalidName, identity.ErrPasswordRefused,
+		identity.ErrEmailTaken, identity.ErrKeyReused, identity.ErrInvalidEmail, identity.ErrInvalidName, identity.ErrInvalidAttributes, identity.ErrPasswordRefused,
 		identity.ErrInvalidCredentials, identity.ErrUserLocked, identity.ErrUserDisabled, identity.ErrNotFound,
 	} {
 		if _, ok := problems[e.Code]; !ok {

@@ -50,6 +50,7 @@ var problems = map[identity.Code]struct {
 	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
 	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
+	identity.CodeInvalidAttributes:  {http.StatusUnprocessableEntity, "The attributes are not valid", false},
 	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
 	identity.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request", false},
 	identity.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here", false},

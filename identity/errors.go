@@ -17,6 +17,7 @@ const (
 	CodeInvalidRequest     Code = "invalid_request"
 	CodeInvalidEmail       Code = "invalid_email"
 	CodeInvalidName        Code = "invalid_name"
+	CodeInvalidAttributes  Code = "invalid_attributes"
 	CodePasswordRefused    Code = "password_refused"
 	CodeEmailTaken         Code = "email_taken"
 	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
@@ -67,6 +68,7 @@ var (
 	ErrKeyReused           = &Error{Code: CodeKeyReused}
 	ErrInvalidEmail        = &Error{Code: CodeInvalidEmail}
 	ErrInvalidName         = &Error{Code: CodeInvalidName}
+	ErrInvalidAttributes   = &Error{Code: CodeInvalidAttributes}
 	ErrPasswordRefused     = &Error{Code: CodePasswordRefused}
 	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}

@@ -46,6 +46,7 @@ type Service struct {
 	sessionMax     time.Duration
 	sessionIdle    time.Duration
 	reuseGrace     time.Duration
+	userAttributes []string
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	now            func() time.Time
@@ -78,6 +79,8 @@ type Config struct {
 	SessionEnded func(session uuid.UUID)
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
+	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
+	UserAttributes []string
 	// CachedUsers bounds the users kept in memory. 65,536 when 0.
 	CachedUsers int
 
@@ -89,7 +92,7 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
-		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace,
+		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, now: c.Now, logger: c.Logger,
 	}

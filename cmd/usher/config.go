@@ -65,6 +65,8 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
+	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
+
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
 	AdminPassword secret `envconfig:"ADMIN_PASSWORD" expect:"a password that the policy accepts" about:"The first administrator's password."`
 
@@ -180,6 +182,7 @@ func (c *config) check() error {
 		"PASSWORD_HISTORY":                   validPolicy(password.PolicyConfig{History: c.PasswordHistory}),
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
+		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
 	} {

@@ -223,6 +223,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		RefreshKey:      d.refreshKey,
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
+		UserAttributes:  c.UserAttributes,
 		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:    revocations.EndSession,
 		AccessLifetime:  c.accessLifetime(),
