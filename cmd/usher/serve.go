@@ -254,7 +254,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys,
 		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
 		Outbox:   d.outbox,
-		Checks:   []api.Check{{Name: "database", Run: d.checkDatabase}},
+		Checks:   d.readiness(),
 		Registry: registry, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
@@ -332,9 +332,4 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
 	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
 	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
-}
-
-func (d *deployment) checkDatabase(ctx context.Context) error {
-	_, err := d.log.Head(ctx)
-	return err
 }

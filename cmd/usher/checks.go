@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/api"
+	"usher/eventstore"
+	"usher/projections"
+	"usher/publisher"
+	"usher/token"
+)
+
+// What is too much.
+const (
+	slowDatabase  = 250 * time.Millisecond // for the simplest query
+	skewedClock   = 2 * time.Second        // between this machine and the database
+	checkedTail   = 1000                   // events at the end of the log that are looked at one by one
+	partitionRoom = 1_000_000              // positions that should have a partition ahead of need
+	oldEvent      = time.Minute            // unpublished, or not in a read model
+)
+
+// readiness is what /readyz stands on: those checks that are cheap, and without which the API can't answer.
+func (d *deployment) readiness() []api.Check {
+	ready := func(component string, run func(context.Context, *deployment, *report)) api.Check {
+		return api.Check{Name: component, Run: func(ctx context.Context) error {
+			r := &report{component: component}
+			run(ctx, d, r)
+			for _, f := range r.findings {
+				if f.Status == failed {
+					return fmt.Errorf("%s: %s", f.Check, f.Detail)
+				}
+			}
+			return nil
+		}}
+	}
+	return []api.Check{ready("database", checkDatabase), ready("auth", checkAuth)}
+}
+
+// checkDatabase answers the query that everything stands on. That the schema is the right one is known: the deployment
+// could not have been opened otherwise.
+func checkDatabase(ctx context.Context, d *deployment, r *report) {
+	r.ok("schema", nil)
+	began := time.Now()
+	if _, err := d.log.Head(ctx); err != nil {
+		r.fail("connection", "the database does not answer; check DATABASE_URL and the server: "+err.Error(), nil)
+		return
+	}
+	latency := time.Since(began)
+	figures := map[string]any{"latency": latency.Round(10 * time.Microsecond).String()}
+	if latency > slowDatabase {
+		r.warn("connection", "the database answers slowly", figures)
+	} else {
+		r.ok("connection", figures)
+	}
+	if d.store.Dialect() != eventstore.Postgres { // the clock is this machine's
+		return
+	}
+	var now time.Time
+	began = time.Now()
+	if err := d.store.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		r.fail("clock", err.Error(), nil)
+		return
+	}
+	skew := now.Sub(began.Add(time.Since(began) / 2))
+	figures = map[string]any{"skew": skew.Round(time.Millisecond).String()}
+	if skew.Abs() > skewedClock {
+		r.warn("clock", "the clocks of the database and of this machine differ; synchronise them, or tokens and sessions end at the wrong time", figures)
+		return
+	}
+	r.ok("clock", figures)
+}
+
+// checkLog looks for gaps at the end of the log, and for partitions ahead of it.
+func checkLog(ctx context.Context, d *deployment, r *report) {
+	head, err := d.log.Head(ctx)
+	if err != nil {
+		r.fail("log", err.Error(), nil)
+		return
+	}
+	from := max(0, head-checkedTail)
+	events, err := d.log.ReadAll(ctx, from, checkedTail)
+	figures := map[string]any{"head": head, "looked_at": len(events)}
+	switch {
+	case err != nil:
+		r.fail("log", "the end of the log can't be read: "+err.Error(), figures)
+	case int64(len(events)) < head-from:
+		r.fail("log", fmt.Sprintf("%d of the last %d events are missing; restore the database from a backup", head-from-int64(len(events)), head-from), figures)
+	default:
+		r.ok("log", figures)
+	}
+	if d.store.Dialect() != eventstore.Postgres {
+		return
+	}
+	var end int64
+	err = d.store.QueryRow(ctx, `
+		SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 0)
+		  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		 WHERE i.inhparent = 'events'::regclass`).Scan(&end)
+	figures = map[string]any{"room": end - head - 1}
+	switch {
+	case err != nil:
+		r.fail("partitions", err.Error(), nil)
+	case end-head < partitionRoom:
+		r.warn("partitions", "the log comes near the end of its last partition; a process that appends makes the next one, if its user may create tables", figures)
+	default:
+		r.ok("partitions", figures)
+	}
+}
+
+// checkPrivileges warns of a database user who could change what must never change.
+func checkPrivileges(ctx context.Context, d *deployment, r *report) {
+	if d.store.Dialect() != eventstore.Postgres {
+		return
+	}
+	var user string
+	var super, change, alter bool
+	err := d.store.QueryRow(ctx, `
+		SELECT current_user, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+		       has_table_privilege('events', 'UPDATE') OR has_table_privilege('events', 'DELETE') OR has_table_privilege('events', 'TRUNCATE'),
+		       pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'events'::regclass), 'USAGE')`).Scan(&user, &super, &change, &alter)
+	figures := map[string]any{"user": user, "superuser": super, "may_change_events": change, "may_alter_tables": alter}
+	switch {
+	case err != nil:
+		r.fail("privileges", err.Error(), nil)
+	case super || alter:
+		r.warn("privileges", "the database user could alter the tables; run the service as a user with fewer rights, see deploy/postgres", figures)
+	case change:
+		r.warn("privileges", "the database user could change or delete events; run the service as a user with fewer rights, see deploy/postgres", figures)
+	default:
+		r.ok("privileges", figures)
+	}
+}
+
+// checkAuth looks at what access tokens are signed with.
+func checkAuth(ctx context.Context, d *deployment, r *report) {
+	if d.config.JWTAlgorithm == string(token.HS256) {
+		figures := map[string]any{"algorithm": d.config.JWTAlgorithm}
+		if d.config.JWTSecretKey == "" {
+			r.fail("signing key", "JWT_SECRET_KEY is not set; expected "+expectOf("JWT_SECRET_KEY"), figures)
+			return
+		}
+		r.ok("signing key", figures)
+		return
+	}
+	var kid string
+	var created time.Time
+	err := d.store.QueryRow(ctx, `SELECT kid, created_at FROM signing_keys WHERE algorithm = $1 ORDER BY created_at DESC LIMIT 1`,
+		d.config.JWTAlgorithm).Scan(&kid, &created)
+	figures := map[string]any{"algorithm": d.config.JWTAlgorithm, "kid": kid, "created_at": created.UTC().Format(time.RFC3339)}
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows):
+		r.warn("signing key", "there is none yet; the API makes it when it starts", map[string]any{"algorithm": d.config.JWTAlgorithm})
+	case err != nil:
+		r.fail("signing key", err.Error(), nil)
+	default:
+		r.ok("signing key", figures)
+	}
+}
+
+// checkOutbox looks at the relay and at what it has left to publish.
+func checkOutbox(ctx context.Context, d *deployment, r *report) {
+	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
+	if err != nil {
+		r.fail("relay", err.Error(), nil)
+		return
+	}
+	figures := map[string]any{"head": s.Head, "published": s.Published, "lag": s.Lag, "state": s.State}
+	switch s.State {
+	case publisher.StateHalted:
+		r.fail("relay", "the relay has halted: "+s.Error+"; see `usher outbox reset --help`", figures)
+	case publisher.StateBlocked:
+		r.fail("relay", "an event can't be published: "+s.Error, figures)
+	case publisher.StateStopped:
+		r.fail("relay", "no relay runs; start `usher publish --continuous` or `usher serve --with publisher`", figures)
+	case publisher.StateRetrying:
+		r.fail("relay", "the relay tries again: "+s.Error, figures)
+	case publisher.StateRebuilding:
+		r.warn("relay", "the relay fills the JetStream stream again from the log", figures)
+	default:
+		r.ok("relay", figures)
+	}
+	age, err := d.ageAfter(ctx, s.Published)
+	figures = map[string]any{"events": s.Lag, "oldest": age.Round(time.Millisecond).String()}
+	switch {
+	case err != nil:
+		r.fail("lag", err.Error(), nil)
+	case age > oldEvent:
+		r.warn("lag", "events wait to be published", figures)
+	default:
+		r.ok("lag", figures)
+	}
+}
+
+// ageAfter is how old the first event after a position is; 0 where there is none.
+func (d *deployment) ageAfter(ctx context.Context, position int64) (time.Duration, error) {
+	events, err := d.store.ReadAll(ctx, position, 1)
+	if err != nil || len(events) == 0 {
+		return 0, err
+	}
+	return time.Since(events[0].RecordedAt), nil
+}
+
+// checkBroker looks at the JetStream stream and at the durable consumers that read it.
+func checkBroker(ctx context.Context, d *deployment, r *report) {
+	if d.natsURL == "" {
+		r.warn("connection", "NATS_URL is not set, so nothing is published", nil)
+		return
+	}
+	conn, err := d.connectNow()
+	if err != nil {
+		r.fail("connection", err.Error(), nil)
+		return
+	}
+	defer conn.Close()
+	rtt, err := conn.RTT()
+	if err != nil {
+		r.fail("connection", "NATS does not answer: "+err.Error(), nil)
+		return
+	}
+	r.ok("connection", map[string]any{"server": conn.ConnectedServerVersion(), "rtt": rtt.Round(10 * time.Microsecond).String()})
+	relay, err := d.relay(conn)
+	if err != nil {
+		r.fail("stream", err.Error(), nil)
+		return
+	}
+	s, err := relay.Inspect(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		r.fail("stream", "there is no JetStream stream "+publisher.DefaultStream+"; the relay makes it", nil)
+		return
+	case err != nil:
+		r.fail("stream", err.Error(), nil)
+		return
+	}
+	r.stream(d, s)
+	for _, c := range s.Consumers {
+		r.ok("consumer "+c.Name, map[string]any{"pending": c.Pending, "unacked": c.Unacked, "acked": c.Acked})
+	}
+}
+
+func (r *report) stream(d *deployment, s publisher.StreamReport) {
+	figures := map[string]any{"first": s.First, "last": s.Last, "messages": s.Messages, "bytes": s.Bytes, "replicas": s.Replicas}
+	switch {
+	case len(s.Drift) > 0:
+		r.warn("stream", fmt.Sprintf("its configuration is not the wanted one: %v; a relay that starts mends it where it may", s.Drift), figures)
+	case s.Replicas < d.config.NATSReplicas:
+		r.warn("stream", fmt.Sprintf("%d of %d replicas are current", s.Replicas, d.config.NATSReplicas), figures)
+	default:
+		r.ok("stream", figures)
+	}
+}
+
+// checkProjections looks at every read model.
+func checkProjections(ctx context.Context, d *deployment, r *report) {
+	list, err := projections.NewCheckpoints(d.store).List(ctx)
+	if err != nil {
+		r.fail("read models", err.Error(), nil)
+		return
+	}
+	known := map[string]bool{}
+	for _, s := range list {
+		known[s.Name] = true
+		age, err := d.ageAfter(ctx, s.Position)
+		figures := map[string]any{"position": s.Position, "lag": s.Lag, "age": age.Round(time.Millisecond).String(), "state": s.State, "generation": s.Generation, "parked": s.ParkedCount}
+		switch {
+		case err != nil:
+			r.fail(s.Name, err.Error(), nil)
+		case s.State == projections.StateFailing:
+			r.fail(s.Name, "it can't go on: "+s.Error, figures)
+		case s.State == projections.StateStopped:
+			r.fail(s.Name, "no process runs it; start `usher project` or `usher serve --with projections`", figures)
+		case s.ParkedCount > 0:
+			r.warn(s.Name, fmt.Sprintf("%d events of %d users are parked; see `usher projections list`", s.ParkedCount, s.ParkedUsers), figures)
+		case s.State == projections.StatePaused:
+			r.warn(s.Name, "it is paused; `usher projections resume "+s.Name+"` lets it go on", figures)
+		case age > oldEvent:
+			r.warn(s.Name, "it is behind", figures)
+		default:
+			r.ok(s.Name, figures)
+		}
+	}
+	for _, name := range projectionNames() {
+		if !known[name] {
+			r.fail(name, "it was never made; start `usher project` or `usher serve --with projections`", nil)
+		}
+	}
+}
