@@ -14,6 +14,7 @@ import (
 const (
 	registerPath = "/v1/auth/register"
 	loginPath    = "/v1/auth/login"
+	refreshPath  = "/v1/auth/refresh"
 	mePath       = "/v1/me"
 )
 
@@ -28,8 +29,13 @@ type loginBody struct {
 	Password string `json:"password"`
 }
 
+type refreshBody struct {
+	RefreshToken string `json:"refresh_token"`
+}
+
 type loginAnswer struct {
-	AccessToken string `json:"access_token"`
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
 }
 
 // client is one connection to a server. net/http's client uses more CPU than the servers under measurement do; this one

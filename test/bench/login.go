@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
 	"usher/eventstore"
+	"usher/identity"
 	"usher/identity/password"
 )
 
@@ -24,28 +26,33 @@ const (
 )
 
 func loginBenches() []bench {
-	return []bench{logins(4), logins(64)}
-}
-
-func logins(callers int) bench {
-	return bench{
-		about: fmt.Sprintf("log in over HTTP, %d clients, bcrypt cost %d", callers, loginCost),
-		lines: []line{{
-			name: fmt.Sprintf("login-%d", callers), subject: usher, yardstick: bare,
-			against: "nothing but bcrypt of the same cost, on all CPUs", show: rate,
-			targets: []target{cpuAtMost(1.1), rateAtLeast(0.95)},
-		}},
-		seconds: 4,
-		setup:   func(s *stage) ([]side, error) { return loginSides(s, callers) },
+	return []bench{
+		logins("login-4", 4, loginCost, cpuAtMost(1.1), rateAtLeast(0.95)),
+		logins("login-64", 64, loginCost, cpuAtMost(1.1), rateAtLeast(0.95)),
+		logins("login-16", 16, 10, cpuAtMost(1.1)),
+		grownLogins(),
 	}
 }
 
-func loginSides(s *stage, callers int) ([]side, error) {
+func logins(name string, callers, cost int, targets ...target) bench {
+	return bench{
+		about: fmt.Sprintf("log in over HTTP, %d clients, bcrypt cost %d", callers, cost),
+		lines: []line{{
+			name: name, subject: usher, yardstick: bare,
+			against: "nothing but bcrypt of the same cost, on all CPUs", show: rate,
+			targets: targets,
+		}},
+		seconds: 4,
+		setup:   func(s *stage) ([]side, error) { return loginSides(s, callers, cost) },
+	}
+}
+
+func loginSides(s *stage, callers, cost int) ([]side, error) {
 	l, err := s.openLog(eventstore.Options{})
 	if err != nil {
 		return nil, err
 	}
-	server, err := s.serve(l, serverConfig{Kind: usherServer, Cost: loginCost})
+	server, err := s.serve(l, serverConfig{Kind: usherServer, Cost: cost})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +64,7 @@ func loginSides(s *stage, callers int) ([]side, error) {
 	if err != nil {
 		return nil, err
 	}
-	hash, err := bcrypt.GenerateFromPassword([]byte(aPassword), loginCost)
+	hash, err := bcrypt.GenerateFromPassword([]byte(aPassword), cost)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +83,79 @@ func loginSides(s *stage, callers int) ([]side, error) {
 	}, nil
 }
 
+// grownLogins compares logins of a user with a long history with those of a new one.
+func grownLogins() bench {
+	const grown, fresh, events = "grown user", "new user", 10_000
+	return bench{
+		about: fmt.Sprintf("log in a user whose stream has %d events, bcrypt cost %d", events, cheapCost),
+		lines: []line{{
+			name: "login-grown", subject: grown, yardstick: fresh, against: "log in a new user", show: rate,
+			targets: []target{cpuAtMost(1.2)},
+		}},
+		setup: func(s *stage) ([]side, error) {
+			l, err := s.openLog(eventstore.Options{})
+			if err != nil {
+				return nil, err
+			}
+			server, err := s.serve(l, serverConfig{Kind: usherServer, Cost: cheapCost})
+			if err != nil {
+				return nil, err
+			}
+			users, err := s.register(server, 2)
+			if err != nil {
+				return nil, err
+			}
+			if err := l.grow(s.ctx, events); err != nil {
+				return nil, err
+			}
+			var sides []side
+			for i, name := range []string{grown, fresh} {
+				clients, err := s.dial(server, 1)
+				if err != nil {
+					return nil, err
+				}
+				sides = append(sides, side{name: name, counts: []*process{server.process, s.postgres}, run: func(ctx context.Context, length time.Duration) (tally, error) {
+					return hammer(ctx, 1, length, func(context.Context, int) error {
+						_, err := clients[0].do(users[i].login)
+						return err
+					})
+				}})
+			}
+			return sides, nil
+		},
+	}
+}
+
+// grow appends events to the stream of the log's first user.
+func (l *logOn) grow(ctx context.Context, events int) error {
+	first, err := l.log.ReadAll(ctx, 0, 10)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(first, func(e eventstore.Event) bool { return e.Type == identity.TypeUserRegistered })
+	if at < 0 {
+		return errors.New("nobody has registered")
+	}
+	name := "Some Body Else"
+	var p identity.ProfileUpdated
+	p.Personal.Name = &name
+	for n := 0; n < events; n += eventstore.MaxEvents {
+		_, err := l.log.Append(ctx, eventstore.Append{
+			Stream: first[at].Stream, Expected: eventstore.AnyVersion,
+			Events: slices.Repeat([]eventstore.NewEvent{identity.NewEvent(p)}, min(eventstore.MaxEvents, events-n)),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // visitor is a user of a server.
 type visitor struct {
-	login []byte // the request
-	me    []byte // the request; nil before a login
+	login   []byte // the request
+	me      []byte // the request; nil before a login
+	refresh string // the token; empty before a login
 }
 
 // register makes users.
@@ -121,6 +197,7 @@ func (v *visitor) enter(server *httpServer) error {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
+	v.refresh = answer.RefreshToken
 	v.me, err = request(server.address, mePath, answer.AccessToken, nil)
 	return err
 }

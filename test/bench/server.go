@@ -42,6 +42,8 @@ const (
 	unboundedServer serverKind = "unbounded"        // the API with a login that hashes wherever the request is
 	bareServer      serverKind = "bare"             // GET /v1/me that verifies the token and returns a constant
 	bareRemembering serverKind = "bare-remembering" // the same with the memory of verified tokens
+	bareRefresh     serverKind = "bare-refresh"     // sessions in a table, see bareAccounts
+	bareRow         serverKind = "bare-row"         // users in a table, see bareAccounts
 )
 
 type serverConfig struct {
@@ -55,6 +57,8 @@ type serverConfig struct {
 const (
 	tokenIssuer   = "https://users.example.org"
 	tokenAudience = "bench"
+
+	accessLifetime = time.Hour
 )
 
 // httpServer is a server that runs.
@@ -168,7 +172,11 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	if err != nil {
 		return nil, err
 	}
-	users := identity.New(identity.Config{Log: log, Store: store, DB: store, Passwords: pool, Logger: quiet})
+	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: accessLifetime})
+	users := identity.New(identity.Config{
+		Log: log, Store: store, DB: store, Passwords: pool, Logger: quiet, RefreshKey: make([]byte, 32), ReuseGrace: 10 * time.Second,
+		AccessLifetime: accessLifetime, SessionEnded: revocations.EndSession,
+	})
 	keys, err := keyRing(ctx, users)
 	if err != nil {
 		return nil, err
@@ -177,16 +185,21 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	if c.Kind == bareServer {
 		remember = -1
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: tokenIssuer, Audience: tokenAudience, Remember: remember})
+	verifier, err := token.NewVerifier(token.VerifierConfig{
+		Keys: keys, Issuer: tokenIssuer, Audience: tokenAudience, Remember: remember, Revoked: revocations.Revoked,
+	})
 	if err != nil {
 		return nil, err
 	}
 	if c.Kind == bareServer || c.Kind == bareRemembering {
 		return bareMe(verifier, c.Me), nil
 	}
-	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: tokenIssuer, Audience: []string{tokenAudience}, Lifetime: time.Hour})
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: tokenIssuer, Audience: []string{tokenAudience}, Lifetime: accessLifetime})
 	if err != nil {
 		return nil, err
+	}
+	if c.Kind == bareRefresh || c.Kind == bareRow {
+		return newBareAccounts(ctx, c.DSN, issuer, verifier)
 	}
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error {
@@ -259,7 +272,7 @@ func unboundedLogins(server http.Handler, u *unbounded) http.Handler {
 			return
 		}
 		w.Header().Set(echo.HeaderContentType, echo.MIMEApplicationJSON)
-		_ = json.NewEncoder(w).Encode(loginAnswer{access}) // the client notices
+		_ = json.NewEncoder(w).Encode(loginAnswer{AccessToken: access}) // the client notices
 	})
 }
 
