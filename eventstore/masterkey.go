@@ -56,14 +56,17 @@ func (MasterKey) GoString() string     { return hidden }
 func (MasterKey) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 // CheckMasterKey says whether a database was made with the key: nil, or ErrWrongMasterKey. A new database is made with
-// it: a key derived from it is kept (HKDF gives nothing of the master key away), so that a start with another one is noticed before anything is sealed.
+// it: a key derived from it is kept (HKDF gives nothing of the master key away), so that a start with another one is
+// noticed before anything is sealed. A database that has its key is only read.
 func CheckMasterKey(ctx context.Context, db DB, m MasterKey) error {
 	check := m.Derive("check")
-	_, err := db.Exec(ctx, `INSERT INTO deployment (id, key_check, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING`,
-		check, time.Now().UTC())
-	var kept []byte
-	if err == nil {
-		err = db.QueryRow(ctx, `SELECT key_check FROM deployment WHERE id = 1`).Scan(&kept)
+	kept, err := keptCheck(ctx, db)
+	if errors.Is(err, ErrNoRows) {
+		_, err = db.Exec(ctx, `INSERT INTO deployment (id, key_check, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING`,
+			check, time.Now().UTC())
+		if err == nil {
+			kept, err = keptCheck(ctx, db)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("check the master key: %w", err)
@@ -72,4 +75,9 @@ func CheckMasterKey(ctx context.Context, db DB, m MasterKey) error {
 		return ErrWrongMasterKey
 	}
 	return nil
+}
+
+func keptCheck(ctx context.Context, db DB) (kept []byte, err error) {
+	err = db.QueryRow(ctx, `SELECT key_check FROM deployment WHERE id = 1`).Scan(&kept)
+	return kept, err
 }

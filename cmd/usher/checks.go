@@ -97,11 +97,8 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	var end int64
-	err = d.store.QueryRow(ctx, `
-		SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 0)
-		  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		 WHERE i.inhparent = 'events'::regclass`).Scan(&end)
-	figures = map[string]any{"room": end - head - 1}
+	err = d.store.QueryRow(ctx, "SELECT last_partitioned()").Scan(&end)
+	figures = map[string]any{"room": end - head}
 	switch {
 	case err != nil:
 		r.fail("partitions", err.Error(), nil)

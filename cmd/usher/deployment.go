@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -221,6 +223,9 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 			d.logger.Error("NATS", slog.Any("error", err))
 		}),
 	}, options...)
+	if user := natsUser(d.natsURL); user != "" {
+		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
+	}
 	if d.config.NATSCreds != "" {
 		options = append(options, nats.UserCredentials(d.config.NATSCreds))
 	}
@@ -232,6 +237,17 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 		d.logger.Warn("NATS can't be reached; trying on")
 	}
 	return conn, nil
+}
+
+// natsUser is the user that the first of the servers is given, if its name can be part of a subject: replies then come to
+// inboxes that nobody else may listen to, see deploy/nats.
+func natsUser(servers string) string {
+	first, _, _ := strings.Cut(servers, ",")
+	u, err := url.Parse(strings.TrimSpace(first))
+	if err != nil || strings.ContainsAny(u.User.Username(), ".*> \t\r\n") {
+		return ""
+	}
+	return u.User.Username()
 }
 
 // connectNow connects to NATS for a command that has nothing to do without it.

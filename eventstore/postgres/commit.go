@@ -20,7 +20,11 @@ func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eve
 	args := arguments(batch)
 	outcomes, err := s.call(ctx, batch, args)
 	if err != nil && noPartition(err) {
-		if err = s.ensurePartitions(ctx, s.ensured.Load()+s.partition); err == nil {
+		events := 0
+		for _, p := range batch {
+			events += len(p.Events)
+		}
+		if err = s.ensurePartitions(ctx, s.ensured.Load()+int64(events)+s.partition); err == nil {
 			outcomes, err = s.call(ctx, batch, args)
 		}
 	}

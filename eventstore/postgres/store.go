@@ -86,14 +86,13 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 	}
 	s.commits.config.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	s.db = db{s.pool}
-	head, err := s.Head(ctx)
-	if err == nil {
-		err = s.ensurePartitions(ctx, head+s.partition)
-	}
-	if err != nil {
+	// Whoever only reads may not make partitions, and need not: appends do, see keepAhead.
+	var last int64
+	if err := s.pool.QueryRow(ctx, "SELECT last_partitioned()").Scan(&last); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open the database: %w", classify(err))
 	}
+	s.ensured.Store(last)
 	return s, nil
 }
 

@@ -51,6 +51,15 @@ CREATE TABLE user_keys (
 );
 COMMENT ON TABLE user_keys IS 'state table: removed by an append that erases its user';
 
+-- The last position that has a partition; 0 where there are none.
+-- +goose StatementBegin
+CREATE FUNCTION last_partitioned() RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 1) - 1
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'events'::regclass
+$$;
+-- +goose StatementEnd
+
 -- Makes partitions until there is one for every position up to wanted. A table is made alone and then attached, which
 -- does not stop readers or writers; the lock makes two callers take turns.
 -- (stream, version) is unique in each partition; across them the row in streams guards it.
@@ -63,10 +72,7 @@ DECLARE
     name  text;
 BEGIN
     PERFORM pg_advisory_xact_lock(7236002);
-    SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 1)
-      INTO start
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'events'::regclass;
+    start := last_partitioned() + 1;
     WHILE start <= wanted LOOP
         name := 'events_' || lpad(start::text, 12, '0');
         EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS)', name);
@@ -228,5 +234,5 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose Down
-DROP FUNCTION append_events, ensure_partitions;
+DROP FUNCTION append_events, ensure_partitions, last_partitioned;
 DROP TABLE user_keys, commands, reservations, streams, events;

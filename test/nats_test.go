@@ -1,0 +1,143 @@
+package test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/internal/devstack"
+)
+
+// guardedNATS is a server with the users and permissions of deploy/nats/nats.conf. url is its address for one of them.
+func guardedNATS(t *testing.T) (url func(user string) string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "deploy", "nats", "nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Every password is the user's name, as in a file that somebody filled in.
+	conf := string(raw)
+	for _, user := range []string{"relay", "api", "worker", "usher", "operator", "subscriber"} {
+		conf = strings.ReplaceAll(conf, "$NATS_"+strings.ToUpper(user)+"_PASSWORD", user)
+	}
+	path := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := server.ProcessConfigFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !opts.JetStream || !opts.SyncAlways {
+		t.Errorf("the file sets JetStream %v, syncing always %v", opts.JetStream, opts.SyncAlways)
+	}
+	s := devstack.NATS(t, func(o *devstack.NATSOptions) {
+		o.Configure = func(s *server.Options) { s.Users, s.SyncAlways = opts.Users, opts.SyncAlways }
+	})
+	return func(user string) string { return strings.Replace(s.URL(), "nats://", "nats://"+user+":"+user+"@", 1) }
+}
+
+// connectAs connects as one of the users. Refused permissions are told through the channel.
+func connectAs(t *testing.T, url func(string) string, user string) (*nats.Conn, jetstream.JetStream, <-chan error) {
+	t.Helper()
+	refused := make(chan error, 16)
+	conn, err := nats.Connect(url(user), nats.CustomInboxPrefix("_INBOX."+user), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		refused <- err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, js, refused
+}
+
+// With the users of deploy/nats/nats.conf every process can do its work, and none can do another's.
+func TestLeastPrivilegeOnNATS(t *testing.T) {
+	t.Parallel()
+	url := guardedNATS(t)
+	d := newServeDeployment(t, database(t), url("api"))
+	_, c := d.startServe()
+	d.env = append(d.env, "NATS_URL="+url("relay"))
+	d.start("publish", "--continuous")
+	d.env = append(d.env, "NATS_URL="+url("worker"))
+	d.start("project")
+	d.env = append(d.env, "NATS_URL="+url("operator"))
+	ada := c.mustRegister(t, "ada@example.org")
+	eventually(t, "the event is published and in the read model", func() error { return d.caughtUp(ada.position) })
+	if out := d.command("check", "--component", "broker", "--verbose"); strings.Contains(out, "failed") {
+		t.Errorf("usher check as the operator:\n%s", out)
+	}
+
+	// An operator makes a durable consumer for a service, which then reads with no other rights.
+	_, operator, _ := connectAs(t, url, "operator")
+	if _, err := operator.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	conn, subscriber, refused := connectAs(t, url, "subscriber")
+	// Without the right to ask for the stream, a consumer is bound to by its name.
+	consumer, err := subscriber.Consumer(t.Context(), "USHER", "billing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for m := range batch.Messages() {
+		got++
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if got != 1 || batch.Error() != nil {
+		t.Errorf("the subscriber fetched %d messages, %v, want 1", got, batch.Error())
+	}
+
+	for user, subjects := range map[string][]string{
+		"subscriber": {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER"},
+		"api":        {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing"},
+		"worker":     {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.PURGE.USHER"},
+		"operator":   {"usher.v1.forged.user.registered"},
+	} {
+		conn, _, refused := connectAs(t, url, user)
+		for _, subject := range subjects {
+			if err := conn.Publish(subject, nil); err != nil {
+				t.Fatal(err)
+			}
+			wantViolation(t, refused, user+" publishes "+subject)
+		}
+	}
+	for _, subject := range []string{"usher.v1.>", "_INBOX.>", "_INBOX.relay.>", ">", "usher.appended"} {
+		if _, err := conn.Subscribe(subject, func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		wantViolation(t, refused, "subscriber subscribes to "+subject)
+	}
+	if _, err := nats.Connect(strings.Replace(url("relay"), ":relay@", ":guess@", 1)); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("a wrong password: %v, want %v", err, nats.ErrAuthorization)
+	}
+}
+
+func wantViolation(t *testing.T, refused <-chan error, what string) {
+	t.Helper()
+	select {
+	case err := <-refused:
+		if !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("%s: %v, want %v", what, err, nats.ErrPermissionViolation)
+		}
+	case <-time.After(patience):
+		t.Errorf("%s and is not refused", what)
+	}
+}
