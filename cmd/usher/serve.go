@@ -168,6 +168,8 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(d.metrics.collectors()...)
+	registry.MustRegister(poolCollectors(d.store)...)
+	registry.MustRegister(&standing{d: d})
 	checkpoints := projections.NewCheckpoints(d.store)
 	if p.conn != nil {
 		group.Go(func() error { return publisher.Announce(ctx, d.log, p.conn) })

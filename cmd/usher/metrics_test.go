@@ -1,0 +1,61 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// scrape reads /metrics, and fails the test where what is there is not in Prometheus's form.
+func scrape(t *testing.T, address string) string {
+	t.Helper()
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(response.Status, err)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	if _, err := parser.TextToMetricFamilies(strings.NewReader(string(raw))); err != nil {
+		t.Fatalf("/metrics: %v\n%s", err, raw)
+	}
+	return string(raw)
+}
+
+func TestMetricsTellHowFarTheDeploymentIs(t *testing.T) {
+	t.Parallel()
+	dir := runningDev(t)
+	wanted := []string{
+		"usher_log_head_position 3", "usher_relay_position 3", "usher_relay_lag_events 0", "usher_relay_lag_seconds 0", "usher_relay_running 1",
+		"usher_relay_halted 0", `usher_projection_position{projection="users"} 3`, `usher_projection_running{projection="users"} 1`,
+		`usher_projection_lag_seconds{projection="users"} 0`, `usher_projection_parked_events{projection="users"} 0`,
+		"usher_events_appended_total 3", "usher_commit_duration_seconds_count", "usher_hashing_queue 0", "go_goroutines",
+	}
+	var missing []string
+	for deadline := time.Now().Add(time.Minute); ; {
+		missing = nil
+		if at, err := readAddresses(filepath.Clean(dir)); err == nil {
+			text := scrape(t, at.Metrics)
+			for _, line := range wanted {
+				if !strings.Contains(text, "\n"+line) {
+					missing = append(missing, line)
+				}
+			}
+			if missing == nil {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/metrics lacks %q", missing)
+		}
+	}
+}
