@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"usher/eventstore"
 	"usher/identity/password"
@@ -24,10 +25,12 @@ const (
 	CodeInvalidCredentials Code = "invalid_credentials"
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
+	CodeInvalidCode        Code = "invalid_code"          // of a mail
 	CodeInvalidRefresh     Code = "invalid_refresh_token" // not one, replaced, or its session has ended
 	CodeUnauthenticated    Code = "unauthenticated"       // no access token, or not a good one
 	CodeForbidden          Code = "forbidden"
 	CodeNotFound           Code = "not_found"
+	CodeThrottled          Code = "throttled" // too often of late
 	CodeBehind             Code = "behind" // a read model has not reached the position asked for
 	CodeOverloaded         Code = "overloaded"
 	CodeUnavailable        Code = "unavailable"     // nothing was changed
@@ -40,6 +43,8 @@ type Error struct {
 	Code   Code
 	Detail string
 	Err    error // the cause, for the log; nil where the code says it all
+
+	RetryAfter time.Duration // when trying again may help; 0 where nothing is known of it
 }
 
 func (e *Error) Error() string {
@@ -71,10 +76,12 @@ var (
 	ErrInvalidAttributes   = &Error{Code: CodeInvalidAttributes}
 	ErrPasswordRefused     = &Error{Code: CodePasswordRefused}
 	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
+	ErrInvalidCode         = &Error{Code: CodeInvalidCode, Detail: "the code is wrong, was used, has expired, or has another after it"}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
 	ErrUserLocked          = &Error{Code: CodeUserLocked}
 	ErrUserDisabled        = &Error{Code: CodeUserDisabled}
+	ErrThrottled           = &Error{Code: CodeThrottled}
 	ErrNotFound            = &Error{Code: CodeNotFound}
 )
 

@@ -103,19 +103,20 @@ func (s *Service) replaceHash(ctx context.Context, u *User, verified password.Ha
 	}
 	// The password may have been changed after its hash was verified and before u was read. If it has not been by now,
 	// the version of u is one at which the verified hash was in force, and the append is refused at any other.
-	var current string
-	if err := s.db.QueryRow(ctx, `SELECT hash FROM credentials WHERE user_id = $1`, u.ID).Scan(&current); err != nil {
-		return fmt.Errorf("read the credential: %w", err)
+	present, err := s.readCredential(ctx, u.ID)
+	if err != nil {
+		return err
 	}
-	if password.Hash(current) != verified {
+	if present.hash != verified {
 		return nil
 	}
+	present.hash = hash
 	_, err = s.append(ctx, eventstore.Append{
 		Stream:   eventstore.UserStream(u.ID),
 		Expected: eventstore.Expected(u.Version),
 		Events:   newEvents(payloads),
 		Metadata: c.Metadata,
-		State:    []eventstore.StateChange{s.credential(u.ID, hash)},
+		State:    []eventstore.StateChange{storeCredential(u.ID, present)},
 	})
 	return err
 }

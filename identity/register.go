@@ -63,7 +63,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	}
 	switch {
 	case errors.Is(err, eventstore.ErrReserved):
-		return RegisterResult{}, refuse(CodeEmailTaken, "the address is taken")
+		return RegisterResult{}, emailTaken()
 	case err != nil:
 		return RegisterResult{}, err
 	case result.Repeated:
@@ -78,12 +78,9 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 
 // newUser is the append that makes a user. It lacks command id and metadata.
 func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, roles ...string) (eventstore.Append, error) {
-	if err := s.policy.Check(secret, password.Subject{Email: email.typed, Name: name}); err != nil {
-		return eventstore.Append{}, passwordRefused(err)
-	}
-	hash, err := s.pool.Hash(ctx, secret)
+	hash, err := s.hash(ctx, secret, password.Subject{Email: email.String(), Name: name})
 	if err != nil {
-		return eventstore.Append{}, passwordRefused(err)
+		return eventstore.Append{}, err
 	}
 	payloads, err := register(User{}, email, name, roles...)
 	if err != nil {
@@ -93,16 +90,28 @@ func (s *Service) newUser(ctx context.Context, email Email, name string, secret 
 	if err != nil {
 		return eventstore.Append{}, err
 	}
-	credential := s.credential(id, hash)
-	credential.New = true
+	stored := storeCredential(id, credential{hash: hash, changed: s.now().UTC()})
+	stored.New = true
 	return eventstore.Append{
 		Stream:    eventstore.UserStream(id),
 		Expected:  eventstore.NoStream,
 		Events:    newEvents(payloads),
 		Reserve:   []eventstore.Reservation{reserveEmail(email)},
-		State:     []eventstore.StateChange{credential},
+		State:     []eventstore.StateChange{stored},
 		CreateKey: true,
 	}, nil
+}
+
+// hash hashes a password that the policy accepts.
+func (s *Service) hash(ctx context.Context, secret password.Password, about password.Subject) (password.Hash, error) {
+	if err := s.policy.Check(secret, about); err != nil {
+		return "", passwordRefused(err)
+	}
+	hash, err := s.pool.Hash(ctx, secret)
+	if err != nil {
+		return "", passwordRefused(err)
+	}
+	return hash, nil
 }
 
 // passwordRefused gives a refused password its code; other errors stay as they are.

@@ -43,6 +43,7 @@ type Service struct {
 	rehash         bool
 	safe           bool
 	refreshKey     []byte
+	codeKey        []byte
 	sessionMax     time.Duration
 	sessionIdle    time.Duration
 	reuseGrace     time.Duration
@@ -70,6 +71,8 @@ type Config struct {
 	EnumerationSafe bool
 	// RefreshKey authenticates refresh tokens. It is the same in all processes, and in no database.
 	RefreshKey []byte
+	// CodeKey makes what is stored of codes. It is the same in all processes, and in no database.
+	CodeKey []byte
 	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
 	SessionMax, SessionIdle time.Duration
 	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
@@ -93,6 +96,7 @@ func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
 		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
+		codeKey: c.CodeKey,
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, now: c.Now, logger: c.Logger,
 	}
@@ -236,11 +240,4 @@ func (s *Service) holder(ctx context.Context, r eventstore.Reservation) (uuid.UU
 		return uuid.Nil, "", fmt.Errorf("look up the %s: %w", r.Scope, err)
 	}
 	return id, password.Hash(hash), nil
-}
-
-// credential is the state change that stores a user's hash.
-func (s *Service) credential(user uuid.UUID, hash password.Hash) eventstore.StateChange {
-	return stateRow("credentials", map[string]any{
-		"user_id": user, "hash": string(hash), "changed_at": s.now().UTC(),
-	})
 }

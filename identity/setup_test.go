@@ -97,7 +97,7 @@ func (d *database) service(t *testing.T, change func(*Config)) *Service {
 			t.Error(err)
 		}
 	})
-	c := Config{Log: log, Store: d.counted, DB: d.db, Rehash: true, RefreshKey: d.master.Derive("refresh-tokens"), ReuseGrace: 10 * time.Second}
+	c := Config{Log: log, Store: d.counted, DB: d.db, Rehash: true, RefreshKey: d.master.Derive("refresh-tokens"), CodeKey: d.master.Derive("codes"), ReuseGrace: 10 * time.Second}
 	if change != nil {
 		change(&c)
 	}

@@ -42,6 +42,7 @@ type User struct {
 	locked, disabled bool
 	erased           bool      // nothing of the user is left but that there was one
 	wantedEmail      string    // that the user has asked for and not confirmed yet
+	asks             []ask     // the mails that were asked for of late
 	sessionsFrom     time.Time // sessions that began before are over,
 	keptSession      uuid.UUID // but for this one
 	document         []byte
@@ -104,7 +105,12 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		u.Roles = slices.Compact(u.Roles)
 	case EmailVerified:
 		u.EmailVerified = u.EmailVerified || p.Personal.Email == u.Email
+	case EmailVerificationRequested:
+		u.asked(PurposeVerify, e.RecordedAt)
+	case PasswordResetRequested:
+		u.asked(PurposeReset, e.RecordedAt)
 	case EmailChangeRequested:
+		u.asked(PurposeEmail, e.RecordedAt)
 		u.wantedEmail = p.Personal.Email
 	case EmailChanged:
 		u.Email, u.EmailVerified, u.wantedEmail = p.Personal.Email, true, ""
@@ -117,7 +123,7 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		}
 	case PasswordChanged:
 		if p.Reason != ReasonRehash {
-			u.endSessions(e.RecordedAt, p.Session)
+			u.distrust(e.RecordedAt, p.Session)
 		}
 	case RoleGranted:
 		if at, has := slices.BinarySearch(u.Roles, p.Role); !has {
@@ -129,12 +135,12 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		}
 	case Locked:
 		u.locked = true
-		u.endSessions(e.RecordedAt, uuid.Nil)
+		u.distrust(e.RecordedAt, uuid.Nil)
 	case Unlocked:
 		u.locked = false
 	case Disabled:
 		u.disabled = true
-		u.endSessions(e.RecordedAt, uuid.Nil)
+		u.distrust(e.RecordedAt, uuid.Nil)
 	case Enabled:
 		u.disabled = false
 	case TOTPEnabled:
@@ -159,9 +165,10 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	return u, nil
 }
 
-// endSessions makes every session end that began before a moment, but for one.
-func (u *User) endSessions(before time.Time, except uuid.UUID) {
-	u.sessionsFrom, u.keptSession = before, except
+// distrust puts an end to what somebody else may have begun who knew the password: every session that began before a
+// moment, but for one, and a change of the address.
+func (u *User) distrust(before time.Time, except uuid.UUID) {
+	u.sessionsFrom, u.keptSession, u.wantedEmail = before, except, ""
 }
 
 // hasSession says whether a session that began at a time can still go on, as far as the user's own stream tells.

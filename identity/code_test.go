@@ -1,0 +1,337 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+func mustCode(t *testing.T, s *Service, user uuid.UUID, p Purpose) MailCode {
+	t.Helper()
+	code, _, err := s.NewCode(t.Context(), user, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+func (s *Service) verified(t *testing.T, c MailCode) error {
+	t.Helper()
+	_, err := s.Verify(t.Context(), c, eventstore.Metadata{})
+	return err
+}
+
+func (s *Service) reset(t *testing.T, c MailCode, secret password.Password) error {
+	t.Helper()
+	_, err := s.ResetPassword(t.Context(), c, secret, eventstore.Metadata{})
+	return err
+}
+
+func (s *Service) logsIn(t *testing.T, email string, secret password.Password) error {
+	t.Helper()
+	_, err := s.Login(t.Context(), Credentials{Email: email, Password: secret})
+	return err
+}
+
+const other password.Password = "a wholly different secret"
+
+func emailWanted(email string) EmailChangeRequested {
+	var p EmailChangeRequested
+	p.Personal.Email = email
+	return p
+}
+
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "Ada@example.org")
+		code, address, err := s.NewCode(t.Context(), u.ID, PurposeVerify)
+		if err != nil || address != "Ada@example.org" || len(code) < 26 {
+			t.Fatalf("NewCode() = %d characters for %q, %v", len(code), address, err)
+		}
+		result, err := s.Verify(t.Context(), code, eventstore.Metadata{Actor: ActorAnonymous})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := d.events(t, s)
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserEmailVerified}, types(events)); diff != "" {
+			t.Fatalf("events (-want +got):\n%s", diff)
+		}
+		if e := events[1]; result.Position != e.Position || e.Metadata.Actor != ActorUser(u.ID) {
+			t.Errorf("at %d by %s, want %d by the user", result.Position, e.Metadata.Actor, e.Position)
+		}
+		if u, err := s.User(t.Context(), u.ID); err != nil || !u.EmailVerified {
+			t.Errorf("User() = %+v, %v, want a verified address", u, err)
+		}
+		if _, _, err := s.NewCode(t.Context(), u.ID, PurposeVerify); !errors.Is(err, ErrCodeNotNeeded) {
+			t.Errorf("NewCode() for a verified address = %v, want %v", err, ErrCodeNotNeeded)
+		}
+		if _, _, err := s.NewCode(t.Context(), uuid.Must(uuid.NewV7()), PurposeVerify); !errors.Is(err, ErrNotFound) {
+			t.Errorf("NewCode() of nobody = %v, want %v", err, ErrNotFound)
+		}
+	})
+}
+
+// ASVS 5.0, 6.4.1 and 6.4.3: a code is random, of one use and short-lived, and bound to what it was made for.
+func TestCodesThatAreNotGood(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		at := &clock{now: time.Now()}
+		s := d.service(t, func(c *Config) { c.Now = at.Now })
+		u := mustRegister(t, s, "ada@example.org")
+		refused := func(when string, c MailCode) {
+			t.Helper()
+			if err := s.verified(t, c); !errors.Is(err, ErrInvalidCode) {
+				t.Errorf("%s: Verify() = %v, want %v", when, err, ErrInvalidCode)
+			}
+			if err := s.reset(t, c, other); !errors.Is(err, ErrInvalidCode) {
+				t.Errorf("%s: ResetPassword() = %v, want %v", when, err, ErrInvalidCode)
+			}
+		}
+		refused("nothing", "")
+		refused("one that nobody was sent", "AAAAAAAAAAAAAAAAAAAAAAAAAA")
+		replaced := mustCode(t, s, u.ID, PurposeReset)
+		mustCode(t, s, u.ID, PurposeReset)
+		refused("one with another after it", replaced)
+
+		if err := s.verified(t, mustCode(t, s, u.ID, PurposeReset)); !errors.Is(err, ErrInvalidCode) {
+			t.Errorf("Verify() with a code to reset = %v, want %v", err, ErrInvalidCode)
+		}
+		if err := s.reset(t, mustCode(t, s, u.ID, PurposeVerify), other); !errors.Is(err, ErrInvalidCode) {
+			t.Errorf("ResetPassword() with a code to verify = %v, want %v", err, ErrInvalidCode)
+		}
+
+		verify, reset := mustCode(t, s, u.ID, PurposeVerify), mustCode(t, s, u.ID, PurposeReset)
+		at.add(time.Hour)
+		refused("a code to reset after an hour", reset)
+		at.add(23 * time.Hour)
+		refused("a code to verify after a day", verify)
+		if err := s.dropExpiredCodes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var left int
+		if err := d.db.QueryRow(t.Context(), `SELECT count(*) FROM codes`).Scan(&left); err != nil || left != 0 {
+			t.Errorf("%d codes are left, %v, want none", left, err)
+		}
+
+		verify, reset = mustCode(t, s, u.ID, PurposeVerify), mustCode(t, s, u.ID, PurposeReset)
+		d.appendTo(t, s, u.ID, emailChanged("ada@example.net"))
+		refused("one that was sent to an address before", verify)
+		refused("one that was sent to an address before", reset)
+
+		reset = mustCode(t, s, u.ID, PurposeReset)
+		d.appendTo(t, s, u.ID, Locked{})
+		if err := s.reset(t, reset, other); !errors.Is(err, ErrUserLocked) {
+			t.Errorf("ResetPassword() of a locked user = %v, want %v", err, ErrUserLocked)
+		}
+		if _, _, err := s.NewCode(t.Context(), u.ID, PurposeReset); !errors.Is(err, ErrCodeNotNeeded) {
+			t.Errorf("NewCode() of a locked user = %v, want %v", err, ErrCodeNotNeeded)
+		}
+		d.appendTo(t, s, u.ID, Erased{})
+		refused("one of a user who was erased", reset)
+	})
+}
+
+// ASVS 5.0, 2.3.4: a hundred that use one code at once, in two processes: it is used once.
+func TestCodeIsGoodOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		services := []*Service{d.service(t, nil), d.service(t, nil)}
+		s := services[0]
+		for name, c := range map[string]struct {
+			purpose Purpose
+			use     func(ctx context.Context, s *Service, c MailCode, i int) error
+		}{
+			"verify": {PurposeVerify, func(ctx context.Context, s *Service, c MailCode, _ int) error {
+				_, err := s.Verify(ctx, c, eventstore.Metadata{})
+				return err
+			}},
+			"reset": {PurposeReset, func(ctx context.Context, s *Service, c MailCode, i int) error {
+				_, err := s.ResetPassword(ctx, c, password.Password(fmt.Sprintf("%s %d", string(other), i)), eventstore.Metadata{})
+				return err
+			}},
+		} {
+			u := mustRegister(t, s, name+"@example.org")
+			code := mustCode(t, s, u.ID, c.purpose)
+			errs := make([]error, 100)
+			var wg sync.WaitGroup
+			for i := range errs {
+				wg.Go(func() { errs[i] = c.use(context.WithoutCancel(t.Context()), services[i%2], code, i) })
+			}
+			wg.Wait()
+			won := 0
+			for _, err := range errs {
+				switch {
+				case err == nil:
+					won++
+				case !errors.Is(err, ErrInvalidCode):
+					t.Errorf("%s: %v, want %v", name, err, ErrInvalidCode)
+				}
+			}
+			if won != 1 {
+				t.Errorf("%s: the code was good %d times, want once", name, won)
+			}
+		}
+	})
+}
+
+// A stolen database gives no code away, and none can be made for it.
+func TestCodesAreNotStored(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		code := mustCode(t, s, u.ID, PurposeVerify)
+		var hash, address []byte
+		if err := d.db.QueryRow(t.Context(), `SELECT hash, address FROM codes`).Scan(&hash, &address); err != nil {
+			t.Fatal(err)
+		}
+		if row := string(hash) + string(address); len(row) != 64 || strings.Contains(row, string(code)) || strings.Contains(row, "ada") {
+			t.Errorf("stored: %q", row)
+		}
+		stranger := d.service(t, func(c *Config) { c.CodeKey = []byte("another key") })
+		if err := stranger.verified(t, code); !errors.Is(err, ErrInvalidCode) {
+			t.Errorf("Verify() under another key = %v, want %v", err, ErrInvalidCode)
+		}
+		if text := fmt.Sprintf("%v %+v %#v %s %q", code, code, code, code, code); strings.Contains(text, string(code)) {
+			t.Errorf("a code prints itself: %s", text)
+		}
+	})
+}
+
+// ASVS 5.0, 6.4.1 and 7.4.3: a reset sets the password, ends every session, and leaves no other way in behind.
+func TestResetPassword(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, _, session := loggedIn(t, d, nil)
+		u := session.User
+		verify := mustCode(t, s, u.ID, PurposeVerify)
+		code := mustCode(t, s, u.ID, PurposeReset)
+		if err := s.reset(t, code, "short"); !errors.Is(err, ErrPasswordRefused) {
+			t.Errorf("ResetPassword() to a short one = %v, want %v", err, ErrPasswordRefused)
+		}
+		if err := s.reset(t, code, "ada@example.org"); !errors.Is(err, ErrPasswordRefused) {
+			t.Errorf("ResetPassword() to the address = %v, want %v", err, ErrPasswordRefused)
+		}
+		position, err := s.ResetPassword(t.Context(), code, other, eventstore.Metadata{})
+		if err != nil {
+			t.Fatal("the code is not good any more after passwords that were refused:", err)
+		}
+		events := d.events(t, s)
+		want := []string{TypeUserRegistered, TypeSessionStarted, TypeUserEmailVerified, TypeUserPasswordChanged, TypeSessionEnded}
+		if diff := cmp.Diff(want, types(events)); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if last := events[len(events)-1].Position; position != last {
+			t.Errorf("position %d, want %d", position, last)
+		}
+		if p, err := Decode[PasswordChanged](events[3]); err != nil || p.Reason != ReasonReset || p.Session != uuid.Nil {
+			t.Errorf("password changed: %+v, %v", p, err)
+		}
+		wantRefused(t, s, "a session from before the reset", session.Refresh)
+		if err := s.logsIn(t, "ada@example.org", secret); !errors.Is(err, ErrInvalidCredentials) {
+			t.Errorf("Login() with the password before = %v, want %v", err, ErrInvalidCredentials)
+		}
+		if err := s.logsIn(t, "ada@example.org", other); err != nil {
+			t.Errorf("Login() with the new password = %v", err)
+		}
+		if err := s.verified(t, verify); !errors.Is(err, ErrInvalidCode) {
+			t.Errorf("Verify() after the reset = %v, want %v: the address is verified", err, ErrInvalidCode)
+		}
+		if err := s.reset(t, code, other); !errors.Is(err, ErrInvalidCode) {
+			t.Errorf("ResetPassword() again = %v, want %v", err, ErrInvalidCode)
+		}
+	})
+}
+
+// A user who has no password, because there was none to import, gets one by a reset.
+func TestResetOfNoPassword(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		if _, err := d.db.Exec(t.Context(), `DELETE FROM credentials`); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RequestPasswordReset(t.Context(), "ada@example.org", eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserPasswordResetRequested}, types(d.events(t, s))); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if err := s.reset(t, mustCode(t, s, u.ID, PurposeReset), other); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.logsIn(t, "ada@example.org", other); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPasswordHistory(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		policy, err := password.NewPolicy(password.PolicyConfig{History: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := d.service(t, func(c *Config) { c.Policy = policy })
+		u := mustRegister(t, s, "ada@example.org")
+		reset := func(p password.Password) error {
+			t.Helper()
+			return s.reset(t, mustCode(t, s, u.ID, PurposeReset), p)
+		}
+		wantReused := func(p password.Password) {
+			t.Helper()
+			if err := reset(p); !errors.Is(err, ErrPasswordRefused) || !strings.Contains(err.Error(), "used before") {
+				t.Errorf("ResetPassword() to an earlier one = %v, want %v", err, ErrPasswordRefused)
+			}
+		}
+		passwords := []password.Password{secret, "the second of four", "the third in a row", "number four at last"}
+		for i, p := range passwords {
+			if i > 0 {
+				if err := reset(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, earlier := range passwords[max(0, i-2) : i+1] {
+				wantReused(earlier)
+			}
+		}
+		if c, err := s.readCredential(t.Context(), u.ID); err != nil || len(c.history) != 2 {
+			t.Errorf("%d earlier hashes are kept, %v, want 2", len(c.history), err)
+		}
+		if err := reset(passwords[0]); err != nil {
+			t.Errorf("ResetPassword() to one of long ago = %v", err)
+		}
+		// The same password under another hash is no other password.
+		before, err := s.readCredential(t.Context(), u.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rehashing := d.service(t, func(c *Config) { c.Policy, c.Passwords = policy, pool(t, 5) })
+		if err := rehashing.logsIn(t, "ada@example.org", passwords[0]); err != nil {
+			t.Fatal(err)
+		}
+		after, err := s.readCredential(t.Context(), u.ID)
+		if err != nil || after.hash == before.hash || !after.changed.Equal(before.changed) {
+			t.Errorf("after a rehash: changed at %v, %v, want another hash and %v", after.changed, err, before.changed)
+		}
+		if diff := cmp.Diff(before.history, after.history); diff != "" {
+			t.Errorf("a rehash changed the history")
+		}
+		wantReused(passwords[0])
+		wantReused(passwords[3])
+	})
+}

@@ -1,0 +1,126 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// credential is what proves who a user is, as it is stored.
+type credential struct {
+	hash    password.Hash   // "" for a user without a password
+	history []password.Hash // those before it, the newest first
+	changed time.Time       // when the password changed, not when it was hashed anew
+}
+
+// readCredential reads a user's credential, the zero one where the user has none.
+func (s *Service) readCredential(ctx context.Context, user uuid.UUID) (c credential, err error) {
+	var hash string
+	var history json.RawMessage
+	err = s.db.QueryRow(ctx, `SELECT hash, history, changed_at FROM credentials WHERE user_id = $1`, user).Scan(&hash, &history, &c.changed)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return credential{}, nil
+	}
+	if err != nil {
+		return credential{}, fmt.Errorf("read the credential: %w", err)
+	}
+	var earlier []string
+	if len(history) > 0 {
+		if err := json.Unmarshal(history, &earlier); err != nil {
+			return credential{}, fmt.Errorf("read the history of the credential: %w", err)
+		}
+	}
+	for _, h := range earlier {
+		c.history = append(c.history, password.Hash(h))
+	}
+	c.hash = password.Hash(hash)
+	return c, nil
+}
+
+// storeCredential is the state change that stores a user's credential.
+func storeCredential(user uuid.UUID, c credential) eventstore.StateChange {
+	row := map[string]any{"user_id": user, "hash": string(c.hash), "changed_at": c.changed}
+	if len(c.history) > 0 {
+		earlier := make([]string, len(c.history))
+		for i, h := range c.history {
+			earlier[i] = string(h)
+		}
+		row["history"] = earlier
+	}
+	return stateRow("credentials", row)
+}
+
+// nextCredential is what takes the place of a user's present one. It fails with ErrPasswordRefused for a password
+// that the policy counts among the user's earlier ones.
+func (s *Service) nextCredential(ctx context.Context, present credential, secret password.Password, hash password.Hash) (credential, error) {
+	c := credential{hash: hash, changed: s.now().UTC()}
+	remembered := s.policy.History() // the present one is the first
+	if remembered == 0 {
+		return c, nil
+	}
+	if present.hash != "" {
+		c.history = append([]password.Hash{present.hash}, present.history...)
+	}
+	c.history = c.history[:min(len(c.history), remembered)]
+	reused, err := s.pool.Reused(ctx, c.history, secret)
+	switch {
+	case err != nil:
+		return credential{}, err
+	case reused:
+		return credential{}, passwordRefused(&password.RefusedError{Reasons: []password.Reason{password.Reused}})
+	}
+	c.history = c.history[:min(len(c.history), remembered-1)]
+	return c, nil
+}
+
+// ResetPassword sets another password with a code from a mail, ends every session of the user, and answers with the
+// position of all that. Whoever has the code reads mail at the user's address, so the address is verified by it.
+//
+// It fails with ErrInvalidCode, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
+// with ErrUserLocked or ErrUserDisabled, password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
+func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, m eventstore.Metadata) (int64, error) {
+	row, err := s.findCode(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	u, err := s.ReadUser(ctx, row.user)
+	if errors.Is(err, ErrNotFound) {
+		return 0, ErrInvalidCode
+	}
+	if err == nil {
+		err = s.checkCode(*u, row, PurposeReset)
+	}
+	if err != nil {
+		return 0, err
+	}
+	hash, err := s.hash(ctx, secret, password.Subject{Email: u.Email, Name: u.Name})
+	if err != nil {
+		return 0, err
+	}
+	result, err := s.useCode(ctx, c, m, func(u User, _ Purpose) (change, error) {
+		present, err := s.readCredential(ctx, u.ID)
+		if err != nil {
+			return change{}, err
+		}
+		c, err := s.nextCredential(ctx, present, secret, hash)
+		if err != nil {
+			return change{}, err
+		}
+		return change{
+			events: append(verifyEmail(u), PasswordChanged{Reason: ReasonReset}),
+			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify)},
+		}, nil
+	}, PurposeReset)
+	if err != nil {
+		return 0, err
+	}
+	m.Actor = ActorUser(u.ID)
+	return max(result.Position, s.endEverySession(ctx, u.ID, uuid.Nil, EndedPasswordChanged, m)), nil
+}

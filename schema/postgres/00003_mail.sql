@@ -1,0 +1,49 @@
+-- Mail: the codes that it carries, what is waiting to be sent, and the devices that users have been seen with.
+-- +goose Up
+
+-- A code is random and of one use. At most one of a user's is good for a purpose: a later one takes its place. The row
+-- is written as the mail is sent, and removed by the append that the code allows.
+CREATE TABLE codes (
+    user_id    uuid  NOT NULL,
+    purpose    text  NOT NULL,         -- verify, reset, email
+    hash       bytea NOT NULL UNIQUE,  -- HMAC of the code, under a key that is not here
+    address    bytea NOT NULL,         -- HMAC of the address that it was sent to: it is good for that one only
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (user_id, purpose)
+);
+COMMENT ON TABLE codes IS 'state table: codes that were mailed and not used yet';
+
+-- How far a reader of the JetStream stream that acts on events, and is no projection, has come.
+CREATE TABLE subscriptions (
+    name       text PRIMARY KEY,
+    checkpoint bigint NOT NULL,
+    updated_at timestamptz NOT NULL
+);
+
+-- Mails to be sent, one an event at most. What a mail says, and to whom it goes, is read from the log as it is sent.
+CREATE TABLE mails (
+    position bigint PRIMARY KEY,       -- of the event that it is about
+    user_id  uuid   NOT NULL,
+    kind     text   NOT NULL,
+    due_at   timestamptz NOT NULL,
+    attempts int    NOT NULL,          -- that its mailbox put off
+    claimed  boolean NOT NULL          -- it is being sent
+);
+CREATE INDEX mails_due ON mails (due_at) WHERE NOT claimed;
+CREATE INDEX mails_user ON mails (user_id);
+
+-- What each user has logged in with: an HMAC over user, address and user agent, under a key that is not here.
+CREATE TABLE devices (
+    user_id  uuid  NOT NULL,
+    device   bytea NOT NULL,
+    first_at timestamptz NOT NULL,
+    last_at  timestamptz NOT NULL,
+    PRIMARY KEY (user_id, device)
+);
+
+SELECT make_apply_state();
+
+-- +goose Down
+DROP TABLE devices, mails, subscriptions, codes;
+SELECT make_apply_state();
