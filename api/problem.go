@@ -51,8 +51,10 @@ var problems = map[identity.Code]struct {
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
 	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
 	identity.CodeInvalidAttributes:  {http.StatusUnprocessableEntity, "The attributes are not valid", false},
+	identity.CodeInvalidCode:        {http.StatusUnprocessableEntity, "The code is not good", false},
 	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
 	identity.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request", false},
+	identity.CodeThrottled:          {http.StatusTooManyRequests, "Too often", true},
 	identity.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here", false},
 	identity.CodeBehind:             {http.StatusServiceUnavailable, "The read model is behind", true},
 	identity.CodeOverloaded:         {http.StatusServiceUnavailable, "Too much to do at the moment", true},
@@ -155,11 +157,16 @@ func (s *Server) fail(c *echo.Context, err error) {
 
 // retryAfter is when to come back, in seconds.
 func retryAfter(err error) int {
+	wait := defaultRetry
 	var busy *password.OverloadedError
-	if errors.As(err, &busy) {
-		return max(1, int(math.Ceil(busy.RetryAfter.Seconds())))
+	var refusal *identity.Error
+	switch {
+	case errors.As(err, &busy):
+		wait = busy.RetryAfter
+	case errors.As(err, &refusal):
+		wait = refusal.RetryAfter
 	}
-	return int(defaultRetry / time.Second)
+	return max(1, int(math.Ceil(wait.Seconds())))
 }
 
 const defaultRetry = time.Second

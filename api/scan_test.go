@@ -22,6 +22,9 @@ func scanForSecrets(t *testing.T, s *stack, c map[string]string) {
 		if signature := value[strings.LastIndexByte(value, '.')+1:]; strings.HasSuffix(name, "'s token") && len(signature) > 40 {
 			secrets = append(secrets, value, signature)
 		}
+		if strings.HasSuffix(name, " code") {
+			secrets = append(secrets, value)
+		}
 	}
 	private, err := s.key.MarshalPrivate()
 	if err != nil {
@@ -45,6 +48,7 @@ func scanForSecrets(t *testing.T, s *stack, c map[string]string) {
 		"log output": s.output.String(),
 		"metrics":    metrics.Body.String(),
 		"read model": strings.Join(dump(t, s.db, "SELECT * FROM users_live"), "\n"),
+		"codes":      strings.Join(dump(t, s.db, "SELECT * FROM codes"), "\n"),
 		"event log":  strings.Join(dump(t, s.db, "SELECT * FROM events"), "\n"),
 	}
 	events, err := s.log.ReadAll(t.Context(), 0, 1000)

@@ -148,7 +148,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	}
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: time.Hour})
 	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger,
-		RefreshKey: master.Derive("refresh-tokens"), ReuseGrace: 10 * time.Second, AccessLifetime: time.Hour, SessionEnded: revocations.EndSession}
+		RefreshKey: master.Derive("refresh-tokens"), CodeKey: master.Derive("codes"), ReuseGrace: 10 * time.Second, AccessLifetime: time.Hour, SessionEnded: revocations.EndSession}
 	if o.identity != nil {
 		o.identity(&config)
 	}

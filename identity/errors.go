@@ -31,7 +31,7 @@ const (
 	CodeForbidden          Code = "forbidden"
 	CodeNotFound           Code = "not_found"
 	CodeThrottled          Code = "throttled" // too often of late
-	CodeBehind             Code = "behind" // a read model has not reached the position asked for
+	CodeBehind             Code = "behind"    // a read model has not reached the position asked for
 	CodeOverloaded         Code = "overloaded"
 	CodeUnavailable        Code = "unavailable"     // nothing was changed
 	CodeOutcomeUnknown     Code = "outcome_unknown" // it may have been done

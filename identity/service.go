@@ -96,7 +96,7 @@ func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
 		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
-		codeKey: c.CodeKey,
+		codeKey:    c.CodeKey,
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, now: c.Now, logger: c.Logger,
 	}

@@ -61,6 +61,7 @@ type deployment struct {
 	natsURL    string // "" where there is none
 	cursorKey  []byte
 	refreshKey []byte
+	codeKey    []byte
 	holder     string // of leases; "" for a random one
 }
 
@@ -159,7 +160,7 @@ func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) err
 		}
 		return err
 	}
-	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
+	d.cursorKey, d.refreshKey, d.codeKey = master.Derive("cursors"), master.Derive("refresh-tokens"), master.Derive("codes")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})
 	return nil

@@ -223,6 +223,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Rehash:          c.RehashCheck,
 		EnumerationSafe: c.EnumerationSafe,
 		RefreshKey:      d.refreshKey,
+		CodeKey:         d.codeKey,
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
 		UserAttributes:  c.UserAttributes,

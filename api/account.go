@@ -1,0 +1,162 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/identity/password"
+)
+
+// verifyEmail answers POST /v1/auth/verify-email, with a code from a mail.
+func (s *Server) verifyEmail(c *echo.Context) error {
+	var body struct {
+		Code string `json:"code"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if err := required("code", body.Code); err != nil {
+		return err
+	}
+	m, err := metadata(c, identity.ActorAnonymous)
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.Verify(c.Request().Context(), identity.MailCode(body.Code), m)
+	if err != nil {
+		return err
+	}
+	return done(c, result.Position)
+}
+
+// resendVerification answers POST /v1/auth/verify-email/resend: for whoever has an address, or else for the caller.
+func (s *Server) resendVerification(c *echo.Context) error {
+	begin := time.Now()
+	var body struct {
+		Email string `json:"email"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if body.Email != "" {
+		return s.askByAddress(c, begin, body.Email, s.Identity.RequestVerificationOf)
+	}
+	if len(c.Request().Header[echo.HeaderAuthorization]) == 0 {
+		return refuse(identity.CodeInvalidRequest, `the field "email" is needed, or an access token`)
+	}
+	who, err := s.caller(c)
+	if err != nil {
+		return err
+	}
+	m, err := metadata(c, identity.ActorUser(who.ID))
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.RequestVerification(c.Request().Context(), who.ID, m)
+	if err != nil {
+		return err
+	}
+	return accepted(c, result.Position)
+}
+
+// forgotPassword answers POST /v1/auth/password/forgot.
+func (s *Server) forgotPassword(c *echo.Context) error {
+	begin := time.Now()
+	var body struct {
+		Email string `json:"email"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if err := required("email", body.Email); err != nil {
+		return err
+	}
+	return s.askByAddress(c, begin, body.Email, s.Identity.RequestPasswordReset)
+}
+
+// evenTime is what answers take that must not tell, by their time either, whether anybody has an address; those that take
+// longer take a multiple of it.
+const evenTime = 200 * time.Millisecond
+
+// askByAddress asks for something in the name of whoever has an address, and answers in the same way, after the same time,
+// whether or not anybody has.
+func (s *Server) askByAddress(c *echo.Context, begin time.Time, address string, ask func(context.Context, string, eventstore.Metadata) error) error {
+	m, err := metadata(c, identity.ActorAnonymous)
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	err = ask(ctx, address, m)
+	timer := time.NewTimer(evenTime - time.Since(begin)%evenTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if err != nil {
+		return err
+	}
+	return accepted(c, 0)
+}
+
+// accepted answers a request of which something is still to come, such as a mail.
+func accepted(c *echo.Context, position int64) error {
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	if position > 0 {
+		setPosition(c, position)
+	}
+	return c.NoContent(http.StatusAccepted)
+}
+
+// resetPassword answers POST /v1/auth/password/reset, with a code from a mail.
+func (s *Server) resetPassword(c *echo.Context) error {
+	var body struct {
+		Code        string `json:"code"`
+		NewPassword string `json:"new_password"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if err := required("code", body.Code, "new_password", body.NewPassword); err != nil {
+		return err
+	}
+	m, err := metadata(c, identity.ActorAnonymous)
+	if err != nil {
+		return err
+	}
+	position, err := s.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), m)
+	if err != nil {
+		return err
+	}
+	return done(c, position)
+}
+
+// updateMe answers PATCH /v1/me.
+func (s *Server) updateMe(c *echo.Context) error {
+	var body struct {
+		Name       *string         `json:"name"`
+		Attributes json.RawMessage `json:"attributes"`
+	}
+	who, err := s.command(c, &body)
+	if err != nil {
+		return err
+	}
+	change := identity.ProfileChange{Name: body.Name, Attributes: body.Attributes}
+	result, err := s.Identity.UpdateOwnProfile(c.Request().Context(), who.ID, change, who.metadata)
+	if err != nil {
+		return err
+	}
+	u, err := s.Identity.User(c.Request().Context(), who.ID)
+	if err != nil {
+		return err
+	}
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	setPosition(c, result.Position)
+	return c.JSONBlob(http.StatusOK, u.JSON())
+}
