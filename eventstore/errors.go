@@ -12,7 +12,7 @@ var (
 	ErrWrongExpectedVersion = errors.New("wrong expected version")
 	// ErrReserved: another stream holds a value that the append wanted to reserve.
 	ErrReserved = errors.New("already reserved")
-	// ErrStreamClosed: the stream is archived or erased.
+	// ErrStreamClosed: the stream is archived, or its user is erased.
 	ErrStreamClosed = errors.New("stream is closed")
 	// ErrEventTooLarge: an event is larger than MaxEventBytes.
 	ErrEventTooLarge = errors.New("event is too large")

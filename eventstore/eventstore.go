@@ -11,6 +11,8 @@
 //     not at all.
 //   - The versions of a stream count from 1 without gaps.
 //   - An append repeated with its command id answers as the first one did and changes nothing.
+//   - After a user's [TypeErased] nothing can be appended about the user, and nothing that was sealed for the user can be
+//     opened any more.
 //
 // It does not publish anything (package publisher does) and does not know what an event means (package identity does).
 package eventstore
@@ -63,6 +65,12 @@ var systemNamespace = uuid.MustParse("6f1a0c1e-6a53-5d0c-9d2b-3a1f0f2b7c55")
 
 // String is the stream as logs and errors show it.
 func (s Stream) String() string { return string(s.Kind) + "/" + s.ID.String() }
+
+// TypeErased is the type of a user's last event, and the one type that the log itself knows. The append that ends with it
+// forgets the user, in its one transaction: the data key is destroyed, and with it every personal field in the log; the
+// user's rows go from all state tables that have a column user_id; what the user's stream held is let go of, but for what
+// the same append reserves; and every stream of the user is closed. The event itself has nothing personal.
+const TypeErased = "user.erased"
 
 // Event is an immutable fact, as it was read from the log.
 type Event struct {

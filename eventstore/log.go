@@ -90,8 +90,11 @@ func (l *Log) Append(ctx context.Context, a Append) (Result, error) {
 		}
 		r, err := l.committer.commit(ctx, p)
 		if err == nil {
-			if key != nil && !r.Repeated {
-				l.sealer.keys.Add(a.Stream.Subject, key) // the relay opens the event in a moment
+			switch {
+			case p.Erase:
+				l.sealer.Forget(a.Stream.Subject)
+			case key != nil && !r.Repeated:
+				l.sealer.remember(a.Stream.Subject, key) // the relay opens the event in a moment
 			}
 			return r, nil
 		}
@@ -115,6 +118,9 @@ func checkAppend(a *Append) error {
 	case a.CreateKey && (a.Stream.Subject == uuid.Nil || a.Expected != NoStream):
 		return fmt.Errorf("%w: a data key is made with a subject's first event", ErrInvalid)
 	}
+	if err := checkErasure(a); err != nil {
+		return err
+	}
 	for i, r := range a.Reserve {
 		if slices.Contains(a.Reserve[:i], r) {
 			return fmt.Errorf("%w: a value of %s is reserved twice", ErrInvalid, r.Scope)
@@ -124,6 +130,22 @@ func checkAppend(a *Append) error {
 		if hasNUL(e.Data) || hasNUL(e.Personal) {
 			return fmt.Errorf("%w: %s has a NUL character, which Postgres does not store", ErrInvalid, e.Type)
 		}
+	}
+	return nil
+}
+
+// checkErasure checks an append that has a TypeErased among its events.
+func checkErasure(a *Append) error {
+	at := slices.IndexFunc(a.Events, func(e NewEvent) bool { return e.Type == TypeErased })
+	switch {
+	case at < 0:
+		return nil
+	case a.Stream.Kind != KindUser || a.Stream.Subject != a.Stream.ID || a.CreateKey:
+		return fmt.Errorf("%w: %s belongs at the end of a user's own stream", ErrInvalid, TypeErased)
+	case at < len(a.Events)-1:
+		return fmt.Errorf("%w: %s is the last event of a stream", ErrInvalid, TypeErased)
+	case len(a.Events[at].Personal) > 0 || a.Metadata.Address != "" || a.Metadata.UserAgent != "":
+		return fmt.Errorf("%w: %s has nothing personal", ErrInvalid, TypeErased)
 	}
 	return nil
 }
@@ -149,7 +171,7 @@ func hasNUL(text []byte) bool {
 // prepare makes an append ready to be written, with the data key that it creates, if it creates one. The version of an event is part of what its personal fields are bound
 // to, so an append at AnyVersion that has some is resolved to the version that the stream has now.
 func (l *Log) prepare(ctx context.Context, a Append) (p *Prepared, key cipher.AEAD, resolved bool, err error) {
-	p = &Prepared{Append: a}
+	p = &Prepared{Append: a, Erase: a.Events[len(a.Events)-1].Type == TypeErased}
 	if p.Meta, err = json.Marshal(a.Metadata); err != nil {
 		return nil, nil, false, fmt.Errorf("encode metadata: %w", err)
 	}
@@ -288,7 +310,14 @@ func (l *Log) ReadSubject(ctx context.Context, user uuid.UUID, after int64, limi
 	return l.opened(ctx, events)
 }
 
+// opened forgets the keys of those who are erased by what was read before it opens anything: whoever read that much of
+// the log is not shown what came before either.
 func (l *Log) opened(ctx context.Context, events []Event) ([]Event, error) {
+	for i := range events {
+		if events[i].Type == TypeErased {
+			l.sealer.Forget(events[i].Stream.Subject)
+		}
+	}
 	if err := l.sealer.Open(ctx, events); err != nil {
 		return nil, err
 	}

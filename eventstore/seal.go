@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -22,13 +23,13 @@ import (
 // to its stream, version and event type, so that a sealed value moved to another event does not open. A wrapped data
 // key has the same form under a key derived from the master key, bound to its user.
 //
-// Destroying a user's wrapped key makes everything sealed for that user unreadable for ever; a Sealer elsewhere that
-// still caches the key has to be told (Forget).
+// Destroying a user's wrapped key makes everything sealed for that user unreadable for ever. A Sealer keeps the keys that
+// it was asked for in memory for a few seconds (keyFor), and no longer than until it is told (Forget).
 type Sealer struct {
 	wrap  cipher.AEAD
 	state cipher.AEAD
 	index []byte
-	keys  *lru.Cache[uuid.UUID, cipher.AEAD]
+	keys  *lru.Cache[uuid.UUID, dataKey]
 	fetch func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)
 }
 
@@ -36,11 +37,20 @@ const (
 	sealFormat = 1
 	nonceSize  = 12
 	keyCache   = 1 << 16 // data keys kept open in memory, about 700 bytes each
+	// keyFor is how long a key in memory is used before it is read again, in case it was destroyed by a process that could
+	// not tell.
+	keyFor = 5 * time.Second
 )
+
+// dataKey is a user's key in memory.
+type dataKey struct {
+	cipher.AEAD
+	until time.Time
+}
 
 // NewSealer makes a sealer whose data keys are read by fetch, as a Store's DataKeys does.
 func NewSealer(master MasterKey, fetch func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)) *Sealer {
-	keys, err := lru.New[uuid.UUID, cipher.AEAD](keyCache)
+	keys, err := lru.New[uuid.UUID, dataKey](keyCache)
 	if err != nil { // only for a size of 0
 		panic(err)
 	}
@@ -152,19 +162,25 @@ func (s *Sealer) newDataKey(user uuid.UUID) (key cipher.AEAD, wrapped []byte) {
 // Forget drops a user's key from memory, after it was destroyed in the database.
 func (s *Sealer) Forget(user uuid.UUID) { s.keys.Remove(user) }
 
+func (s *Sealer) remember(user uuid.UUID, key cipher.AEAD) {
+	s.keys.Add(user, dataKey{key, time.Now().Add(keyFor)})
+}
+
 // load brings the data keys of users into the answer: from memory, the others in one query.
 func (s *Sealer) load(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]cipher.AEAD, error) {
 	found := make(map[uuid.UUID]cipher.AEAD, len(users))
 	var missing []uuid.UUID
+	now := time.Now()
 	for _, user := range users {
 		if _, done := found[user]; done {
 			continue
 		}
-		key, ok := s.keys.Get(user)
-		if !ok {
-			missing = append(missing, user)
+		if key, ok := s.keys.Get(user); ok && now.Before(key.until) {
+			found[user] = key.AEAD
+			continue
 		}
-		found[user] = key // nil marks a user as asked for
+		missing = append(missing, user)
+		found[user] = nil // marks a user as asked for
 	}
 	if len(missing) == 0 {
 		return found, nil
@@ -179,7 +195,7 @@ func (s *Sealer) load(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]cip
 			return nil, fmt.Errorf("open the data key of %s: %w", user, err)
 		}
 		key := newAEAD(raw)
-		s.keys.Add(user, key)
+		s.remember(user, key)
 		found[user] = key
 	}
 	return found, nil

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -106,6 +108,65 @@ func TestSealState(t *testing.T) {
 		t.Error("opened with another key")
 	}
 }
+
+// A key that was destroyed by another process is good for a few seconds more, and no longer, even if nobody tells.
+func TestKeysAreReadAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		master, _ := eventstore.NewMasterKey()
+		user := newID()
+		wrapped := map[uuid.UUID][]byte{user: wrappedKey(t, master, user)}
+		asked := 0
+		s := eventstore.NewSealer(master, func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error) {
+			asked++
+			return wrapped, nil
+		})
+		sealed, err := s.SealFor(t.Context(), user, "place", []byte("secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(wrapped)
+		open := func() error {
+			_, err := s.OpenFor(t.Context(), user, "place", sealed)
+			return err
+		}
+		if err := open(); err != nil || asked != 1 {
+			t.Errorf("OpenFor = %v after %d reads, want the key in memory", err, asked)
+		}
+		time.Sleep(5 * time.Second)
+		if err := open(); !errors.Is(err, eventstore.ErrNoKey) {
+			t.Errorf("OpenFor = %v five seconds later, want ErrNoKey", err)
+		}
+	})
+}
+
+// wrappedKey is a user's data key as the database has it.
+func wrappedKey(t *testing.T, master eventstore.MasterKey, user uuid.UUID) []byte {
+	t.Helper()
+	var stored []byte
+	log := eventstore.New(keyStore{store: func(p *eventstore.Prepared) { stored = p.Key }}, master, eventstore.Options{})
+	if _, err := log.Append(t.Context(), eventstore.Append{
+		Stream: eventstore.UserStream(user), Events: []eventstore.NewEvent{{Type: "user.registered"}}, CreateKey: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return stored
+}
+
+// keyStore hands over what is committed.
+type keyStore struct {
+	eventstore.Store
+	store func(*eventstore.Prepared)
+}
+
+func (s keyStore) Commit(_ context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
+	for _, p := range batch {
+		s.store(p)
+	}
+	return make([]eventstore.Outcome, len(batch)), nil
+}
+
+func (keyStore) DataKeys(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error) { return nil, nil }
 
 func TestReservationKey(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,8 @@ import (
 type Store interface {
 	// Commit decides on the appends of a batch, in their order, and writes those that may be written in one
 	// transaction, in one round trip. A batch has at most one append to a stream, one for a reservation and one for
-	// a command id. There is one outcome for each append, in the same order.
+	// a command id. There is one outcome for each append, in the same order. An append about a user whose stream is
+	// erased is refused, whatever stream it is to.
 	//
 	// Cancelling ctx gives up waiting: nothing was written if the batch was not sent yet, and the outcome is unknown if
 	// it was. An error means that nothing was written, except one that wraps ErrOutcomeUnknown. It wraps ErrUnavailable where
@@ -90,6 +91,7 @@ type Prepared struct {
 	Append
 	Meta        []byte   // Metadata without its personal fields, a JSON object
 	Key         []byte   // the subject's new data key, wrapped; nil unless CreateKey asks for one
+	Erase       bool     // the last event is a TypeErased: forget the subject
 	Sealed      [][]byte // one for each event; nil for an event without personal fields
 	ReserveKeys [][]byte // one for each of Reserve
 	ReleaseKeys [][]byte // one for each of Release

@@ -33,7 +33,7 @@ const (
 	TypeUserTOTPDisabled               = "user.totp_disabled"
 	TypeUserRecoveryCodesGenerated     = "user.recovery_codes_generated"
 	TypeUserLoginFailed                = "user.login_failed"
-	TypeUserErased                     = "user.erased"
+	TypeUserErased                     = eventstore.TypeErased
 	TypeSessionStarted                 = "session.started"
 	TypeSessionReuseDetected           = "session.reuse_detected"
 	TypeSessionEnded                   = "session.ended"

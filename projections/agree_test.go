@@ -25,10 +25,10 @@ func (s *stack) history(t *testing.T) uuid.UUID {
 	for range s.random.IntN(12) {
 		events = append(events, s.change())
 	}
-	if s.random.IntN(8) == 0 {
-		events = append(events, identity.NewEvent(identity.Erased{}))
-	}
 	s.append(t, id, events...)
+	if s.random.IntN(8) == 0 {
+		s.append(t, id, identity.NewEvent(identity.Erased{}))
+	}
 	return id
 }
 
@@ -44,8 +44,8 @@ func TestUsersAgreeWithIdentity(t *testing.T) {
 			if i%3 > 0 {
 				continue
 			}
-			if n, err := s.db.Exec(t.Context(), "DELETE FROM user_keys WHERE user_id = $1", id); n != 1 || err != nil {
-				t.Fatal(n, err)
+			if _, err := s.db.Exec(t.Context(), "DELETE FROM user_keys WHERE user_id = $1", id); err != nil {
+				t.Fatal(err)
 			}
 		}
 		log := eventstore.New(s.db, s.master, eventstore.Options{}) // which has no keys in memory

@@ -72,7 +72,7 @@ func noPartition(err error) bool {
 }
 
 const appendEvents = `SELECT append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-	$18, $19, $20, $21, $22, $23, $24)`
+	$18, $19, $20, $21, $22, $23, $24, $25)`
 
 // The verdicts of append_events.
 const (
@@ -120,6 +120,7 @@ func arguments(batch []*eventstore.Prepared) []any {
 		expected, last    = make([]int32, n), make([]int32, n)
 		keys              [][]byte
 		commands          []pgtype.UUID
+		erase             []bool
 
 		eAppend   = make([]int32, 0, n)
 		eID       = make([]pgtype.UUID, 0, n)
@@ -148,6 +149,12 @@ func arguments(batch []*eventstore.Prepared) []any {
 			}
 			commands[i] = nullable(p.CommandID)
 		}
+		if p.Erase {
+			if erase == nil {
+				erase = make([]bool, n)
+			}
+			erase[i] = true
+		}
 		for k, e := range p.Events {
 			eAppend = append(eAppend, number)
 			eID = append(eID, nullable(e.ID))
@@ -164,7 +171,7 @@ func arguments(batch []*eventstore.Prepared) []any {
 		}
 	}
 	return []any{
-		streams, subjects, kinds, expected, last, metadata, keys, commands,
+		streams, subjects, kinds, expected, last, metadata, keys, commands, erase,
 		eAppend, eID, eType, eSchema, eData, ePersonal,
 		hold.number, hold.scope, hold.key,
 		let.number, let.scope, let.key,

@@ -57,6 +57,11 @@ func TestAppendsScanNothing(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				erased := eventstore.Append{Stream: a.Stream, Expected: 3, Events: []eventstore.NewEvent{{Type: eventstore.TypeErased}}}
+				if _, err := log.Append(t.Context(), erased); err != nil {
+					t.Error(err)
+					return
+				}
 			}
 		})
 	}

@@ -91,8 +91,14 @@ func (w *writing) append(ctx context.Context, p *eventstore.Prepared) (eventstor
 	if err := w.row(ctx, stmt.stream, p.Stream.ID).Scan(&version, &state); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return eventstore.Outcome{}, fmt.Errorf("read the version: %w", err)
 	}
+	subject := "open"
+	if p.Stream.Subject != p.Stream.ID && p.Stream.Subject != uuid.Nil {
+		if err := w.row(ctx, stmt.stream, p.Stream.Subject).Scan(new(int), &subject); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return eventstore.Outcome{}, fmt.Errorf("read the subject's state: %w", err)
+		}
+	}
 	switch {
-	case state != "open":
+	case state != "open" || subject == "erased":
 		return eventstore.Outcome{Err: eventstore.ErrStreamClosed}, nil
 	case p.Expected != eventstore.AnyVersion && int(p.Expected) != version:
 		return eventstore.Outcome{Err: &eventstore.VersionError{Stream: p.Stream, Expected: p.Expected, Actual: version}}, nil
@@ -130,6 +136,11 @@ func (w *writing) write(ctx context.Context, p *eventstore.Prepared, version int
 			return eventstore.Outcome{}, fmt.Errorf("release: %w", err)
 		}
 	}
+	if p.Erase {
+		if err := w.exec(ctx, stmt.deleteReservations, p.Stream.ID); err != nil {
+			return eventstore.Outcome{}, fmt.Errorf("release: %w", err)
+		}
+	}
 	for i, h := range p.Reserve {
 		if err := w.exec(ctx, stmt.putReservation, h.Scope, p.ReserveKeys[i], p.Stream.ID); err != nil {
 			return eventstore.Outcome{}, fmt.Errorf("reserve: %w", err)
@@ -145,6 +156,11 @@ func (w *writing) write(ctx context.Context, p *eventstore.Prepared, version int
 			return eventstore.Outcome{}, fmt.Errorf("change %s: %w", c.Table, err)
 		}
 	}
+	if p.Erase {
+		if err := w.erase(ctx, p.Stream.ID); err != nil {
+			return eventstore.Outcome{}, fmt.Errorf("erase: %w", err)
+		}
+	}
 	if p.CommandID != uuid.Nil {
 		if err := w.exec(ctx, stmt.remember, p.CommandID, r.Position, r.Version, recorded); err != nil {
 			return eventstore.Outcome{}, fmt.Errorf("remember the command: %w", err)
@@ -152,4 +168,20 @@ func (w *writing) write(ctx context.Context, p *eventstore.Prepared, version int
 	}
 	w.head = r.Position
 	return eventstore.Outcome{Result: r}, nil
+}
+
+// erase closes a user's stream for good and deletes the rows that state tables have of the user.
+func (w *writing) erase(ctx context.Context, user uuid.UUID) error {
+	if err := w.exec(ctx, w.store.stmt.closeErased, user); err != nil {
+		return fmt.Errorf("close the stream: %w", err)
+	}
+	for name, t := range w.store.tables {
+		if t.erase == nil {
+			continue
+		}
+		if err := w.exec(ctx, t.erase, user); err != nil {
+			return fmt.Errorf("delete from %s: %w", name, err)
+		}
+	}
+	return nil
 }

@@ -39,6 +39,7 @@ type Store struct {
 		// prepared on the writer
 		last, command, stream, holder                                            *sql.Stmt
 		putStream, putEvent, putReservation, deleteReservation, putKey, remember *sql.Stmt
+		closeErased, deleteReservations                                          *sql.Stmt
 		// prepared on the readers
 		readAll, readStream, readSubject, version, head, dataKeys *sql.Stmt
 	}
@@ -109,6 +110,8 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		{s.writer, &s.stmt.putReservation, "INSERT INTO reservations (scope, key, stream) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"},
 		{s.writer, &s.stmt.deleteReservation, "DELETE FROM reservations WHERE scope = $1 AND key = $2 AND stream = $3"},
 		{s.writer, &s.stmt.putKey, "INSERT INTO user_keys (user_id, wrapped) VALUES ($1, $2)"},
+		{s.writer, &s.stmt.closeErased, "UPDATE streams SET state = 'erased' WHERE stream = $1"},
+		{s.writer, &s.stmt.deleteReservations, "DELETE FROM reservations WHERE stream = $1"},
 		{s.writer, &s.stmt.remember, "INSERT INTO commands (command_id, position, version, recorded_at) VALUES ($1, $2, $3, $4)"},
 
 		{s.readers, &s.stmt.readAll, eventColumns + "WHERE position > $1 ORDER BY position LIMIT $2"},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ type table struct {
 	insert  *sql.Stmt
 	put     *sql.Stmt
 	delete  *sql.Stmt
+	erase   *sql.Stmt // deletes all rows of a user; nil for a table without a column user_id
 }
 
 type column struct{ name, kind string }
@@ -51,11 +53,13 @@ func (w *writing) applyState(ctx context.Context, c eventstore.StateChange) erro
 	return w.exec(ctx, stmt, values...)
 }
 
-// readTables finds out about every table that has a primary key, apart from the log's own, which only appends write.
+// readTables finds out about every table that has a primary key, apart from the log's own, which only appends write, and
+// from those of read models, whose names end in the number of their generation.
 func (s *Store) readTables(ctx context.Context) error {
 	rows, err := s.readers.QueryContext(ctx, `
 		SELECT t.name, c.name, c.type, c.pk > 0 FROM sqlite_schema t, pragma_table_info(t.name) c
 		 WHERE t.type = 'table' AND t.name NOT IN ('events', 'streams', 'reservations', 'commands', 'migrations')
+		   AND t.name NOT GLOB '*_[0-9]*'
 		 ORDER BY t.name, c.cid`)
 	if err != nil {
 		return err
@@ -95,6 +99,11 @@ func (s *Store) readTables(ctx context.Context) error {
 		}
 		if t.delete, err = s.writer.PrepareContext(ctx, "DELETE FROM "+name+" WHERE "+join(t.key, " AND ", "%[1]s = $%[2]d")); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(t.columns, func(c column) bool { return c.name == "user_id" }) {
+			if t.erase, err = s.writer.PrepareContext(ctx, "DELETE FROM "+name+" WHERE user_id = $1"); err != nil {
+				return err
+			}
 		}
 		s.tables[name] = t
 	}

@@ -49,7 +49,7 @@ CREATE TABLE user_keys (
     user_id uuid PRIMARY KEY,
     wrapped bytea NOT NULL
 );
-COMMENT ON TABLE user_keys IS 'state table: removed by an append that erases its user';
+COMMENT ON TABLE user_keys IS 'state table: removed by the append that erases its user';
 
 -- The last position that has a partition; 0 where there are none.
 -- +goose StatementBegin
@@ -104,13 +104,18 @@ SELECT ensure_partitions(20000000);
 -- It answers with three numbers for each append: the verdict, its last position, its last version. Verdicts are 0 written,
 -- 1 repeated, 2 conflict (version: the actual one), 3 reserved (version: which value, from 1), 4 closed.
 --
+-- An append with a_erase forgets its subject: the stream is erased, what it held is let go of, and so are the rows that
+-- state tables have of the user (erase_state), whoever wrote them and when. They are found here, under the lock, because
+-- whoever wishes for the erasure can't know of those that are written meanwhile. An erased user's sessions have streams of
+-- their own, so what an append is about is looked at as well as where it goes.
+--
 -- The callers of a batch wait for every statement in here, and the next batch for all of them. A statement costs some
 -- 20 us before it touches a row, so there are few, and those with nothing to do are left out. Rows come from one
 -- generate_series and subscripts, which cost nothing on a function's arguments; unnest fills a tuplestore a column.
 -- +goose StatementBegin
 CREATE FUNCTION append_events(
     a_stream uuid[], a_subject uuid[], a_kind text[], a_expected int[], a_last int[], a_metadata jsonb[], a_key bytea[],
-    a_command uuid[],
+    a_command uuid[], a_erase boolean[],
     e_append int[], e_id uuid[], e_type text[], e_schema smallint[], e_data jsonb[], e_personal bytea[],
     h_append int[], h_scope text[], h_key bytea[],
     l_append int[], l_scope text[], l_key bytea[],
@@ -131,12 +136,15 @@ DECLARE
     answers   bigint[] := '{}';
     opening   boolean := false; -- there are new streams
     growing   boolean := false; -- there are known ones
+    gone      uuid[];
     first     record;
 BEGIN
-    -- The version of a stream that is not open is given as negative.
+    -- The version of a stream that is not open, or about an erased user, is given as negative.
     SELECT coalesce(h.position, 0), greatest(h.recorded_at, clock_timestamp()),
-           ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
-                                    FROM streams t WHERE t.stream = a_stream[i]), 0)
+           ARRAY(SELECT CASE WHEN a_subject[i] <> a_stream[i]
+                              AND (SELECT t.state FROM streams t WHERE t.stream = a_subject[i]) = 'erased' THEN -1
+                             ELSE coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
+                                              FROM streams t WHERE t.stream = a_stream[i]), 0) END
                    FROM generate_series(1, cardinality(a_stream)) i),
            ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
                    FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
@@ -224,6 +232,14 @@ BEGIN
     FOR k IN 1 .. coalesce(cardinality(s_table), 0) LOOP
         next := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], written);
     END LOOP;
+    IF a_erase IS NOT NULL THEN -- after what the same batch wrote of the same user
+        gone := ARRAY(SELECT a_stream[i] FROM generate_series(1, cardinality(a_erase)) i WHERE written[i] AND a_erase[i]);
+        UPDATE streams t SET state = 'erased' WHERE t.stream = ANY (gone);
+        DELETE FROM reservations t WHERE t.stream = ANY (gone)
+           AND NOT EXISTS (SELECT FROM generate_series(1, coalesce(cardinality(h_append), 0)) h
+                            WHERE a_stream[h_append[h]] = t.stream AND h_scope[h] = t.scope AND h_key[h] = t.key);
+        next := erase_state(gone);
+    END IF;
     IF a_command IS NOT NULL THEN
         INSERT INTO commands (command_id, position, version, recorded_at)
         SELECT a_command[i], positions[i], versions[i], moment FROM generate_series(1, cardinality(a_command)) i

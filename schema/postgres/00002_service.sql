@@ -88,12 +88,14 @@ CREATE INDEX parked_events_subject ON parked_events (projection, subject);
 --
 -- Its statements are static, so that their plans are kept, and all alike, so they are not written by hand:
 -- make_apply_state makes it anew from the catalog, for every table whose comment begins with "state table". A migration
--- that adds or changes a state table calls it at its end.
+-- that adds or changes a state table calls it at its end. It makes erase_state as well, which removes all that state tables
+-- have of users: from every one that has a column user_id, which therefore has to be the first of an index.
 -- +goose StatementBegin
 CREATE FUNCTION make_apply_state() RETURNS void LANGUAGE plpgsql AS $make$
 DECLARE
     t     record;
     cases text := '';
+    erase text := '';
 BEGIN
     FOR t IN
         SELECT c.relname AS name,
@@ -105,7 +107,8 @@ BEGIN
                string_agg(format('r.%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS key_fields,
                string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
                    FILTER (WHERE k.is_key) AS key_types,
-               string_agg(format('t.%1$I = r.%1$I', a.attname), ' AND ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS same
+               string_agg(format('t.%1$I = r.%1$I', a.attname), ' AND ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS same,
+               bool_or(a.attname = 'user_id') AS of_users
           FROM pg_class c
           JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -133,6 +136,10 @@ BEGIN
             END IF;$case$,
             t.name, t.columns, t.fields, t.types, t.key_fields, t.key, coalesce('UPDATE SET ' || t.replaced, 'NOTHING'),
             t.key_types, t.same);
+        IF t.of_users THEN
+            erase := erase || format($each$
+    DELETE FROM %I WHERE user_id = ANY (users);$each$, t.name);
+        END IF;
     END LOOP;
     EXECUTE format($function$
 CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, written boolean[])
@@ -143,10 +150,16 @@ BEGIN
     RETURN 0;
 END $body$;
 $function$, cases);
+    EXECUTE format($function$
+CREATE OR REPLACE FUNCTION erase_state(users uuid[]) RETURNS int LANGUAGE plpgsql AS $body$
+BEGIN%s
+    RETURN 0;
+END $body$;
+$function$, erase);
 END $make$;
 -- +goose StatementEnd
 SELECT make_apply_state();
 
 -- +goose Down
-DROP FUNCTION apply_state, make_apply_state;
+DROP FUNCTION apply_state, erase_state, make_apply_state;
 DROP TABLE parked_events, projections, relay, leases, signing_keys, sessions, credentials, deployment;
