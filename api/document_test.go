@@ -136,7 +136,7 @@ func TestDocumentHasEveryCode(t *testing.T) {
 	for _, e := range []*identity.Error{
 		identity.ErrEmailTaken, identity.ErrKeyReused, identity.ErrInvalidEmail, identity.ErrInvalidName, identity.ErrInvalidAttributes, identity.ErrPasswordRefused,
 		identity.ErrInvalidCredentials, identity.ErrUserLocked, identity.ErrUserDisabled, identity.ErrNotFound,
-		identity.ErrInvalidCode, identity.ErrThrottled,
+		identity.ErrInvalidCode, identity.ErrThrottled, identity.ErrTOTPRequired,
 	} {
 		if _, ok := problems[e.Code]; !ok {
 			t.Errorf("%s is not among the problems", e.Code)

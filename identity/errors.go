@@ -23,6 +23,7 @@ const (
 	CodeEmailTaken         Code = "email_taken"
 	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
 	CodeInvalidCredentials Code = "invalid_credentials"
+	CodeTOTPRequired       Code = "totp_required" // the password was right, and does not suffice
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
 	CodeInvalidCode        Code = "invalid_code"          // of a mail
@@ -76,6 +77,7 @@ var (
 	ErrInvalidAttributes   = &Error{Code: CodeInvalidAttributes}
 	ErrPasswordRefused     = &Error{Code: CodePasswordRefused}
 	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
+	ErrTOTPRequired        = &Error{Code: CodeTOTPRequired, Detail: "a one-time password or a recovery code is needed too"}
 	ErrInvalidCode         = &Error{Code: CodeInvalidCode, Detail: "the code is wrong, was used, has expired, or has another after it"}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}

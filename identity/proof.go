@@ -1,0 +1,61 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+// Proof is what somebody who is logged in shows to be allowed what a stolen session must not be enough for.
+type Proof struct {
+	Password password.Password // the current one
+	TOTP     FactorCode        // where the user has a second factor; else it is not looked at
+}
+
+// FactorCode is what shows a second factor: a one-time password or a recovery code. It can't be printed by accident.
+type FactorCode string
+
+func (FactorCode) String() string       { return "[hidden]" }
+func (FactorCode) GoString() string     { return "[hidden]" }
+func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
+
+// prove checks that whoever acts for a user is the user, and answers with the user's state, which is read before the
+// credential: an append that expects its version is refused if the password has changed since.
+//
+// It fails with ErrInvalidCredentials, also where there is no such user or the user has no password; with ErrTOTPRequired,
+// ErrUserLocked or ErrUserDisabled, only for a right password; with password.ErrOverloaded or password.ErrStopped, or as
+// the database does.
+func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (*User, error) {
+	u, err := s.ReadUser(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, wrongCredentials()
+	}
+	if err != nil {
+		return nil, err
+	}
+	present, err := s.readCredential(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if present.hash == "" {
+		return nil, wrongCredentials()
+	}
+	if _, err := s.checkPassword(ctx, id, present.hash, p.Password); err != nil {
+		return nil, err
+	}
+	if err := mayLogIn(*u); err != nil {
+		return nil, err
+	}
+	switch {
+	case u.TOTPEnabled && p.TOTP == "":
+		return nil, ErrTOTPRequired
+	case u.TOTPEnabled: // and there are no factors yet that a code could be of
+		return nil, wrongCredentials()
+	}
+	return u, nil
+}
