@@ -12,6 +12,8 @@ var (
 	ErrWrongExpectedVersion = errors.New("wrong expected version")
 	// ErrReserved: another stream holds a value that the append wanted to reserve.
 	ErrReserved = errors.New("already reserved")
+	// ErrStateRefused: a rule of a state table refuses a change of its rows, for example because no row would be left.
+	ErrStateRefused = errors.New("a state table refuses the change")
 	// ErrStreamClosed: the stream is archived, or its user is erased.
 	ErrStreamClosed = errors.New("stream is closed")
 	// ErrEventTooLarge: an event is larger than MaxEventBytes.

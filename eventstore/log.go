@@ -75,8 +75,8 @@ func (l *Log) Waiting() int { return l.committer.waiting() }
 
 // Append writes events and everything that belongs to them, in one transaction. It answers once they are durable.
 //
-// It fails with a *VersionError (ErrWrongExpectedVersion), a *ReservationError (ErrReserved), ErrStreamClosed,
-// ErrEventTooLarge, ErrInvalid, ErrNoKey, ErrOverloaded, ErrClosed or ErrUnavailable, and then nothing was written; or
+// It fails with a *VersionError (ErrWrongExpectedVersion), a *ReservationError (ErrReserved), ErrStateRefused,
+// ErrStreamClosed, ErrEventTooLarge, ErrInvalid, ErrNoKey, ErrOverloaded, ErrClosed or ErrUnavailable, and then nothing was written; or
 // with ErrOutcomeUnknown, and then it may have been. Cancelling ctx takes the append back while it waits; once it was
 // sent the answer is ErrOutcomeUnknown.
 func (l *Log) Append(ctx context.Context, a Append) (Result, error) {

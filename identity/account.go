@@ -131,15 +131,20 @@ func changeEmail(u User) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
+	return giveEmail(u, wanted)
+}
+
+// giveEmail decides on another address for a user, which counts as verified.
+func giveEmail(u User, email Email) (change, error) {
 	present, err := ParseEmail(u.Email)
 	if err != nil {
 		return change{}, err
 	}
 	var p EmailChanged
-	p.Personal.Email = wanted.String()
+	p.Personal.Email = email.String()
 	return change{
 		events:  []Payload{p},
-		reserve: []eventstore.Reservation{reserveEmail(wanted)},
+		reserve: []eventstore.Reservation{reserveEmail(email)},
 		release: []eventstore.Reservation{reserveEmail(present)},
 	}, nil
 }

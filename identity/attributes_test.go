@@ -98,13 +98,13 @@ func FuzzParseAttributes(f *testing.F) {
 	})
 }
 
-func TestUpdateProfile(t *testing.T) {
+func TestUpdateOwnProfile(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, func(c *Config) { c.UserAttributes = []string{"city"} })
 		u := mustRegister(t, s, "ada@example.org")
 		name := "  Ada Lovelace "
-		if _, err := s.UpdateProfile(t.Context(), u.ID, ProfileChange{Name: &name, Attributes: json.RawMessage(`{"plan":"paid","city":"Bath"}`)}, eventstore.Metadata{}); err != nil {
+		if _, err := s.ChangeUser(t.Context(), u.ID, UserChange{ProfileChange: ProfileChange{Name: &name, Attributes: json.RawMessage(`{"plan":"paid","city":"Bath"}`)}}, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		own := func(patch string) error {
@@ -120,7 +120,7 @@ func TestUpdateProfile(t *testing.T) {
 			}
 		}
 		before := len(d.events(t, s))
-		again, err := s.UpdateProfile(t.Context(), u.ID, ProfileChange{Name: &name, Attributes: json.RawMessage(`{"city":"London"}`)}, eventstore.Metadata{})
+		again, err := s.UpdateOwnProfile(t.Context(), u.ID, ProfileChange{Name: &name, Attributes: json.RawMessage(`{"city":"London"}`)}, eventstore.Metadata{})
 		if err != nil || again.Version != 3 {
 			t.Errorf("a change to what is there already = %+v, %v, want version 3", again, err)
 		}

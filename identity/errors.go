@@ -21,6 +21,7 @@ const (
 	CodeInvalidAttributes  Code = "invalid_attributes"
 	CodePasswordRefused    Code = "password_refused"
 	CodeEmailTaken         Code = "email_taken"
+	CodeLastAdmin          Code = "last_admin"             // who has to stay one
 	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
 	CodeInvalidCredentials Code = "invalid_credentials"
 	CodeTOTPRequired       Code = "totp_required" // the password was right, and does not suffice
@@ -71,6 +72,7 @@ func (e *Error) Is(target error) bool {
 // Errors to compare with, by errors.Is.
 var (
 	ErrEmailTaken          = &Error{Code: CodeEmailTaken}
+	ErrLastAdmin           = &Error{Code: CodeLastAdmin}
 	ErrKeyReused           = &Error{Code: CodeKeyReused}
 	ErrInvalidEmail        = &Error{Code: CodeInvalidEmail}
 	ErrInvalidName         = &Error{Code: CodeInvalidName}

@@ -25,7 +25,7 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	if id, _, err = s.holder(ctx, only); err != nil || id != uuid.Nil {
 		return id, false, err
 	}
-	a, err := s.newUser(ctx, email, "", secret, RoleAdmin)
+	a, _, err := s.newUser(ctx, email, "", secret, RoleAdmin)
 	if err != nil {
 		return uuid.Nil, false, err
 	}

@@ -71,11 +71,11 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 }
 
 // checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The nil UUID stands for
-// nobody.
+// nobody, and the empty hash is that of a user who has no password.
 func (s *Service) checkPassword(ctx context.Context, id uuid.UUID, hash password.Hash, secret password.Password) (outdated bool, err error) {
 	wrong := wrongCredentials()
 	match := false
-	if id == uuid.Nil {
+	if id == uuid.Nil || hash == "" {
 		err = s.pool.VerifyUnknown(ctx, secret)
 	} else {
 		match, outdated, err = s.pool.Verify(ctx, hash, secret)

@@ -16,17 +16,9 @@ type ProfileChange struct {
 	Attributes json.RawMessage // a JSON merge patch: see MergeAttributes
 }
 
-// UpdateProfile changes a user's profile, as an administrator may: every attribute can be set. What changes nothing is no
-// event. It fails with ErrNotFound, ErrInvalidName or ErrInvalidAttributes, or as eventstore.Log.Append does.
-func (s *Service) UpdateProfile(ctx context.Context, id uuid.UUID, p ProfileChange, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.change(ctx, id, m, func(u User) (change, error) {
-		events, err := updateProfile(u, p)
-		return change{events: events}, err
-	})
-}
-
-// UpdateOwnProfile changes the profile of the user who asks for it. It fails as UpdateProfile does, and with CodeForbidden
-// for an attribute that users may not set: see ParseAttributes.
+// UpdateOwnProfile changes the profile of the user who asks for it. What changes nothing is no event. It fails with
+// ErrNotFound, ErrInvalidName or ErrInvalidAttributes, with CodeForbidden for an attribute that users may not set (see
+// ParseAttributes), or as eventstore.Log.Append does. What administrators may change, ChangeUser does.
 func (s *Service) UpdateOwnProfile(ctx context.Context, id uuid.UUID, p ProfileChange, m eventstore.Metadata) (eventstore.Result, error) {
 	return s.change(ctx, id, m, func(u User) (change, error) {
 		events, err := updateProfile(u, p)

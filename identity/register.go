@@ -1,9 +1,11 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -48,7 +50,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	if err != nil {
 		return RegisterResult{}, err
 	}
-	a, err := s.newUser(ctx, email, name, r.Password)
+	a, payloads, err := s.newUser(ctx, email, name, r.Password)
 	if err != nil {
 		return RegisterResult{}, err
 	}
@@ -67,7 +69,8 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	case err != nil:
 		return RegisterResult{}, err
 	case result.Repeated:
-		return s.registeredBefore(ctx, result, r, email, name)
+		u, err := s.madeBefore(ctx, result, payloads, r.Password)
+		return RegisterResult{User: u, Email: email, Name: name, Position: result.Position}, err
 	}
 	u, err := s.User(ctx, a.Stream.ID)
 	if err != nil {
@@ -76,30 +79,18 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	return RegisterResult{User: u, Email: email, Name: name, Position: result.Position}, nil
 }
 
-// newUser is the append that makes a user. It lacks command id and metadata.
-func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, roles ...string) (eventstore.Append, error) {
+// newUser is the append that makes a user with a password. It lacks command id and metadata.
+func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, roles ...string) (eventstore.Append, []Payload, error) {
 	hash, err := s.hash(ctx, secret, password.Subject{Email: email.String(), Name: name})
 	if err != nil {
-		return eventstore.Append{}, err
+		return eventstore.Append{}, nil, err
 	}
 	payloads, err := register(User{}, email, name, roles...)
 	if err != nil {
-		return eventstore.Append{}, err
+		return eventstore.Append{}, nil, err
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return eventstore.Append{}, err
-	}
-	stored := storeCredential(id, credential{hash: hash, changed: s.now().UTC()})
-	stored.New = true
-	return eventstore.Append{
-		Stream:    eventstore.UserStream(id),
-		Expected:  eventstore.NoStream,
-		Events:    newEvents(payloads),
-		Reserve:   []eventstore.Reservation{reserveEmail(email)},
-		State:     []eventstore.StateChange{stored},
-		CreateKey: true,
-	}, nil
+	a, err := s.firstAppend(email, payloads, hash)
+	return a, payloads, err
 }
 
 // hash hashes a password that the policy accepts.
@@ -114,6 +105,29 @@ func (s *Service) hash(ctx context.Context, secret password.Password, about pass
 	return hash, nil
 }
 
+// firstAppend is the append that begins a user's stream. It lacks command id and metadata. An empty hash is that of a user
+// who has no password.
+func (s *Service) firstAppend(email Email, payloads []Payload, hash password.Hash) (eventstore.Append, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return eventstore.Append{}, err
+	}
+	state := s.adminChange(id, User{}, payloads)
+	if hash != "" {
+		stored := storeCredential(id, credential{hash: hash, changed: s.now().UTC()})
+		stored.New = true
+		state = append(state, stored)
+	}
+	return eventstore.Append{
+		Stream:    eventstore.UserStream(id),
+		Expected:  eventstore.NoStream,
+		Events:    newEvents(payloads),
+		Reserve:   []eventstore.Reservation{reserveEmail(email)},
+		State:     state,
+		CreateKey: true,
+	}, nil
+}
+
 // passwordRefused gives a refused password its code; other errors stay as they are.
 func passwordRefused(err error) error {
 	var refused *password.RefusedError
@@ -123,45 +137,44 @@ func passwordRefused(err error) error {
 	return err
 }
 
-// registeredBefore answers a registration whose command id is known as the first time, if it is the same registration.
-func (s *Service) registeredBefore(ctx context.Context, first eventstore.Result, r Registration, email Email, name string) (RegisterResult, error) {
+// madeBefore answers a command that made a user and whose command id is known with the user as the first time, if it is
+// the same command.
+func (s *Service) madeBefore(ctx context.Context, first eventstore.Result, payloads []Payload, secret password.Password) (*User, error) {
 	other := refuse(CodeKeyReused, "the idempotency key was used for another request")
-	events, err := s.log.ReadAll(ctx, first.Position-1, 1)
+	events, err := s.log.ReadAll(ctx, first.Position-int64(first.Version), first.Version)
 	if err != nil {
-		return RegisterResult{}, fmt.Errorf("read the first answer: %w", err)
+		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
-	if len(events) == 0 || events[0].Type != TypeUserRegistered || events[0].Forgotten {
-		return RegisterResult{}, other
-	}
-	p, err := Decode[Registered](events[0])
-	if err != nil {
-		return RegisterResult{}, err
-	}
-	if p.Personal.Email != email.String() || p.Personal.Name != name {
-		return RegisterResult{}, other
+	if !slices.EqualFunc(events, payloads, says) {
+		return nil, other
 	}
 	id := events[0].Stream.ID
 	// The password too has to be that of the first request, or whoever guesses the key would be told about the user.
-	var hash string
-	err = s.db.QueryRow(ctx, `SELECT hash FROM credentials WHERE user_id = $1`, id).Scan(&hash)
-	if errors.Is(err, eventstore.ErrNoRows) {
-		return RegisterResult{}, other
-	}
+	present, err := s.readCredential(ctx, id)
 	if err != nil {
-		return RegisterResult{}, fmt.Errorf("read the credential: %w", err)
+		return nil, err
 	}
-	same, _, err := s.pool.Verify(ctx, password.Hash(hash), r.Password)
-	if err != nil {
-		return RegisterResult{}, err
+	same := present.hash == "" && secret == ""
+	if present.hash != "" && secret != "" {
+		if same, _, err = s.pool.Verify(ctx, present.hash, secret); err != nil {
+			return nil, err
+		}
 	}
 	if !same {
-		return RegisterResult{}, other
+		return nil, other
 	}
-	u, err := s.User(ctx, id)
+	return s.UserAt(ctx, id, first.Position)
+}
+
+// says whether an event has a payload.
+func says(e eventstore.Event, p Payload) bool {
+	stored, err := DecodeAny(e)
 	if err != nil {
-		return RegisterResult{}, err
+		return false
 	}
-	return RegisterResult{User: u, Email: email, Name: name, Position: first.Position}, nil
+	data, personal := Encode(stored)
+	wantData, wantPersonal := Encode(p)
+	return e.Type == p.EventType() && bytes.Equal(data, wantData) && bytes.Equal(personal, wantPersonal)
 }
 
 // stateRow is a row of a state table, with a value for each of its columns.

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -153,22 +154,30 @@ func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
 // ReadUser reads a user's state from the log, in pages: it has every event that was committed before the call. It fails
 // with ErrNotFound or eventstore.ErrUnavailable.
 func (s *Service) ReadUser(ctx context.Context, id uuid.UUID) (*User, error) {
+	return s.UserAt(ctx, id, math.MaxInt64)
+}
+
+// UserAt is a user's state as of a position, without what has been forgotten since. It fails as ReadUser does; with
+// ErrNotFound too where there was no such user yet.
+func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*User, error) {
 	var u User
-	for {
+	for more := true; more; {
 		events, err := s.log.ReadStream(ctx, id, u.Version, streamPage)
 		if err != nil {
 			return nil, err
 		}
+		more = len(events) == streamPage
 		for _, e := range events {
 			if e.Stream.Kind != eventstore.KindUser {
 				return nil, refuse(CodeNotFound, "there is no such user")
 			}
+			if e.Position > position {
+				more = false
+				break
+			}
 			if u, err = evolve(u, e); err != nil {
 				return nil, err
 			}
-		}
-		if len(events) < streamPage {
-			break
 		}
 	}
 	if !u.exists() {
@@ -190,6 +199,7 @@ type change struct {
 	events           []Payload
 	state            []eventstore.StateChange
 	reserve, release []eventstore.Reservation
+	commandID        uuid.UUID // the nil UUID for none
 }
 
 // changeTries bounds how often a command is decided again after it lost a race.
@@ -197,7 +207,7 @@ const changeTries = 16
 
 // change decides on a user's present state and appends what was decided, again if the user changed meanwhile. A decision
 // without events is done already: the answer is then where the user stands. It fails with ErrNotFound, with decide's error,
-// or as eventstore.Log.Append does.
+// with ErrLastAdmin where it would take away the last who can act as an administrator, or as eventstore.Log.Append does.
 func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadata, decide func(User) (change, error)) (eventstore.Result, error) {
 	for try := 1; ; try++ {
 		u, err := s.ReadUser(ctx, id)
@@ -217,21 +227,26 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			Events:   newEvents(c.events),
 			Metadata: m,
 			Reserve:  c.reserve, Release: c.release,
-			State: c.state,
+			State:     append(c.state, s.adminChange(id, *u, c.events)...),
+			CommandID: c.commandID,
 		})
+		if errors.Is(err, eventstore.ErrStateRefused) {
+			return result, refuse(CodeLastAdmin, "there has to be an administrator, and this is the last one")
+		}
 		if !errors.Is(err, eventstore.ErrWrongExpectedVersion) || try == changeTries {
 			return result, err
 		}
 	}
 }
 
-// holder is the user who holds a reservation, and the user's stored hash; the nil UUID where nobody holds it.
+// holder is the user who holds a reservation, and the user's stored hash, which is empty for a user without a password; the
+// nil UUID where nobody holds it.
 func (s *Service) holder(ctx context.Context, r eventstore.Reservation) (uuid.UUID, password.Hash, error) {
 	var id uuid.UUID
 	var hash string
 	err := s.db.QueryRow(ctx, `
-		SELECT r.stream, c.hash
-		  FROM reservations r JOIN credentials c ON c.user_id = r.stream
+		SELECT r.stream, coalesce(c.hash, '')
+		  FROM reservations r LEFT JOIN credentials c ON c.user_id = r.stream
 		 WHERE r.scope = $1 AND r.key = $2`, r.Scope, s.log.Sealer().ReservationKey(r)).Scan(&id, &hash)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return uuid.Nil, "", nil

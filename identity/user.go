@@ -3,7 +3,6 @@ package identity
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
@@ -76,9 +75,8 @@ func (u *User) HasRole(role string) bool {
 // exists says whether there is such a user: there is none before the first event, nor once erased.
 func (u *User) exists() bool { return u.Version > 0 && !u.erased }
 
-// evolve is the state after an event of the user's stream. It changes nothing of u. Events of types that are not about
-// the state, such as PasswordChanged, move its version and time only. Personal fields that are forgotten are empty, and an
-// address that is not known is not verified.
+// evolve is the state after an event of the user's stream. It changes nothing of u. Personal fields that are forgotten are
+// empty, and an address that is not known is not verified.
 func evolve(u User, e eventstore.Event) (User, error) {
 	payload, err := DecodeAny(e)
 	if err != nil {
@@ -87,13 +85,21 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	if e.Version != u.Version+1 {
 		return User{}, fmt.Errorf("evolve %s: version %d after %d: %w", e.Stream, e.Version, u.Version, eventstore.ErrGap)
 	}
+	u.ID = e.Stream.Subject
+	u = u.after(payload, e.RecordedAt)
+	u.Version, u.Position, u.UpdatedAt = e.Version, e.Position, e.RecordedAt
+	return u, nil
+}
+
+// after is the state after what a payload says, which came about at a moment. Payloads that are not about the state, such
+// as a KeyRotated, change nothing.
+func (u User) after(payload Payload, at time.Time) User {
 	switch p := payload.(type) {
 	case Registered:
-		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, Name: p.Personal.Name, Roles: []string{}, Attributes: noAttributes,
-			CreatedAt: e.RecordedAt}
+		u = User{ID: u.ID, Email: p.Personal.Email, Name: p.Personal.Name, Roles: []string{}, Attributes: noAttributes, CreatedAt: at}
 	case Imported:
-		u = User{ID: e.Stream.Subject, Email: p.Personal.Email, EmailVerified: p.EmailVerified, Name: p.Personal.Name,
-			Attributes: noAttributes, CreatedAt: e.RecordedAt}
+		u = User{ID: u.ID, Email: p.Personal.Email, EmailVerified: p.EmailVerified, Name: p.Personal.Name,
+			Attributes: noAttributes, CreatedAt: at}
 		if p.Personal.Attributes != nil {
 			u.Attributes = p.Personal.Attributes
 		}
@@ -106,11 +112,11 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	case EmailVerified:
 		u.EmailVerified = u.EmailVerified || p.Personal.Email == u.Email
 	case EmailVerificationRequested:
-		u.asked(PurposeVerify, e.RecordedAt)
+		u.asked(PurposeVerify, at)
 	case PasswordResetRequested:
-		u.asked(PurposeReset, e.RecordedAt)
+		u.asked(PurposeReset, at)
 	case EmailChangeRequested:
-		u.asked(PurposeEmail, e.RecordedAt)
+		u.asked(PurposeEmail, at)
 		u.wantedEmail = p.Personal.Email
 	case EmailChanged:
 		u.Email, u.EmailVerified, u.wantedEmail = p.Personal.Email, true, ""
@@ -123,7 +129,7 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		}
 	case PasswordChanged:
 		if p.Reason != ReasonRehash {
-			u.distrust(e.RecordedAt, p.Session)
+			u.distrust(at, p.Session)
 		}
 	case RoleGranted:
 		if at, has := slices.BinarySearch(u.Roles, p.Role); !has {
@@ -135,12 +141,12 @@ func evolve(u User, e eventstore.Event) (User, error) {
 		}
 	case Locked:
 		u.locked = true
-		u.distrust(e.RecordedAt, uuid.Nil)
+		u.distrust(at, uuid.Nil)
 	case Unlocked:
 		u.locked = false
 	case Disabled:
 		u.disabled = true
-		u.distrust(e.RecordedAt, uuid.Nil)
+		u.distrust(at, uuid.Nil)
 	case Enabled:
 		u.disabled = false
 	case TOTPEnabled:
@@ -161,8 +167,8 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	default:
 		u.Status = StatusActive
 	}
-	u.Version, u.Position, u.UpdatedAt, u.document = e.Version, e.Position, e.RecordedAt, nil
-	return u, nil
+	u.document = nil
+	return u
 }
 
 // distrust puts an end to what somebody else may have begun who knew the password: every session that began before a
@@ -186,17 +192,15 @@ func register(u User, email Email, name string, roles ...string) ([]Payload, err
 	}
 	var p Registered
 	p.Personal.Email, p.Personal.Name = email.String(), name
+	if err := checkRoles(roles); err != nil {
+		return nil, err
+	}
 	events := []Payload{p}
 	for _, role := range roles {
-		if !roleForm.MatchString(role) {
-			return nil, refuse(CodeInvalidRequest, "a role is a lower-case word of at most 63 letters, digits, - and _")
-		}
 		events = append(events, RoleGranted{Role: role})
 	}
 	return events, nil
 }
-
-var roleForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
 // rehash decides on storing the same password under another hash.
 func rehash(u User) ([]Payload, error) {

@@ -22,6 +22,8 @@ func (s *Store) mapped(err error) error {
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return eventstore.ErrNoRows
+	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
 	case s.closed.Load() || errors.As(err, &e) && !blames(e):
 		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}

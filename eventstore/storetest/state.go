@@ -1,7 +1,11 @@
 package storetest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,4 +140,43 @@ func testStateOfFailedAppends(t *testing.T, b Backend) {
 	wantRows(t, log.db, 0, "SELECT count(*) FROM sessions")
 	wantRows(t, log.db, 0, "SELECT count(*) FROM commands")
 	mustAppend(t, log, registration(newID(), "second@example.org"))
+}
+
+// A rule of a state table refuses an append, and that one alone: the last of the admins stays, however the appends that
+// take them away fall into batches.
+func testStateRules(t *testing.T, b Backend) {
+	d := deploy(t, b)
+	processes := []process{d.process(t), d.process(t)}
+	admin := func(id uuid.UUID, removed bool) eventstore.Append {
+		a := facts(eventstore.UserStream(id))
+		row := stateRow("admins", map[string]any{"user_id": id})
+		row.Delete = removed
+		a.State = []eventstore.StateChange{row}
+		return a
+	}
+	var ids []uuid.UUID
+	for range 20 {
+		ids = append(ids, newID())
+		mustAppend(t, processes[0].Log, admin(ids[len(ids)-1], false))
+	}
+	head := int64(len(ids))
+	mustAppend(t, processes[0].Log, admin(newID(), true)) // who is none takes nobody away
+	var group sync.WaitGroup
+	var refused atomic.Int32
+	for i, id := range ids {
+		group.Go(func() {
+			_, err := processes[i%2].Append(context.WithoutCancel(t.Context()), admin(id, true))
+			if errors.Is(err, eventstore.ErrStateRefused) {
+				refused.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if refused.Load() != 1 {
+		t.Errorf("%d appends were refused, want 1", refused.Load())
+	}
+	wantRows(t, processes[0].db, 1, "SELECT count(*) FROM admins")
+	wantHead(t, processes[0].db, head+1+head-1)
 }

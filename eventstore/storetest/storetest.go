@@ -69,6 +69,7 @@ func Run(t *testing.T, b Backend) {
 		{"Reservations", testReservations},
 		{"State", testState},
 		{"StateOfFailedAppends", testStateOfFailedAppends},
+		{"StateRules", testStateRules},
 		{"Commands", testCommands},
 		{"CommandsAtOnce", testCommandsAtOnce},
 		{"SealedAtRest", testSealedAtRest},
