@@ -47,6 +47,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeNotFound:           {http.StatusNotFound, "Not found", false},
 	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
 	identity.CodeEmailTaken:         {http.StatusConflict, "The address is taken", false},
+	identity.CodeLastAdmin:          {http.StatusConflict, "The last administrator stays", false},
 	codeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
 	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
