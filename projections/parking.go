@@ -57,7 +57,7 @@ func (w *worker) park(ctx context.Context, e eventstore.Event, cause error) erro
 	}
 	err := w.persist(ctx, "park an event", func(ctx context.Context) error {
 		return w.DB.Transact(ctx, func(tx eventstore.DB) error {
-			if _, err := w.advance(ctx, tx, e.Position); err != nil {
+			if _, err := w.advance(ctx, tx, e); err != nil {
 				return err
 			}
 			return insertParked(ctx, tx, w.Projection.Name(), e, cause.Error())

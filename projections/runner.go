@@ -330,10 +330,11 @@ func (w *worker) follow(ctx context.Context) error {
 		Handle: func(ctx context.Context, events []eventstore.Event) error {
 			return subscription.Final(w.apply(ctx, events))
 		},
-		Source:   w.Log,
-		Personal: true,
-		MaxBatch: w.batchSize(),
-		Logger:   w.logger(),
+		BesideLog: true,
+		Source:    w.Log,
+		Personal:  true,
+		MaxBatch:  w.batchSize(),
+		Logger:    w.logger(),
 	}
 	err := s.Run(ctx)
 	if ctx.Err() != nil {

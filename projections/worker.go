@@ -76,28 +76,33 @@ func (w *worker) register(ctx context.Context, tx eventstore.DB) error {
 var (
 	// errPaused: the projection was paused.
 	errPaused = errors.New("the projection is paused")
+	// errForeign: the event is not the log's.
+	errForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
 	// errCommitted: what is to be committed has been. The answer to the commit was lost.
 	errCommitted = errors.New("committed already")
 )
 
-// advance moves the checkpoint to a position, in a transaction that goes on only if this worker may write: nobody has
-// moved it since, nobody has taken over, nobody has paused. It says whether any user is parked. The row stays locked,
+// advance moves the checkpoint to an event's position, in a transaction that goes on only if this worker may write: nobody
+// has moved it since, nobody has taken over, nobody has paused, and the event is the log's. (After the log was restored from
+// a backup, the stream has events that the log does not have; two logs that differ at one position differ at all later
+// ones, so the last event of a batch speaks for all of them.) It says whether any user is parked. The row stays locked,
 // so that nothing is parked or unparked beside the transaction.
 //
 // A read model is a copy: what a crash of the database takes of it, it takes together with the checkpoint. So its
 // commits on Postgres need not wait for the disk.
-func (w *worker) advance(ctx context.Context, tx eventstore.DB, to int64) (parked bool, err error) {
+func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Event) (parked bool, err error) {
 	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[tx.Dialect()]
 	err = tx.QueryRow(ctx, `
 		UPDATE projections SET checkpoint = $3, updated_at = $5
 		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND state <> 'paused'
+		   AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
 		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+relaxed,
-		w.Projection.Name(), w.checkpoint.Load(), to, w.epoch, time.Now().UTC()).Scan(&parked, new(string))
+		w.Projection.Name(), w.checkpoint.Load(), to.Position, w.epoch, time.Now().UTC(), to.ID).Scan(&parked, new(string))
 	if errors.Is(err, eventstore.ErrNoRows) {
-		return false, w.refused(ctx, tx, to)
+		return false, w.refused(ctx, tx, to.Position)
 	}
 	if err != nil {
-		return false, fmt.Errorf("advance to %d: %w", to, err)
+		return false, fmt.Errorf("advance to %d: %w", to.Position, err)
 	}
 	return parked, nil
 }
@@ -114,13 +119,15 @@ func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error 
 		return errCommitted
 	case err == nil && epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
 		return errPaused
+	case err == nil && epoch == w.epoch && at == w.checkpoint.Load():
+		return errForeign
 	}
 	return ErrFenced
 }
 
 // apply brings a batch into the read model: the events that follow the checkpoint, without a gap. It returns once they
 // are applied or parked; transient errors are tried again until ctx ends. It fails with ErrFenced, errPaused,
-// errBroken, eventstore.ErrGap or ctx's cause.
+// errForeign, errBroken, eventstore.ErrGap or ctx's cause.
 func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -134,7 +141,7 @@ func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, ErrFenced) || errors.Is(err, errPaused):
+	case errors.Is(err, ErrFenced) || errors.Is(err, errPaused) || errors.Is(err, errForeign):
 		return err
 	case len(events) == 1:
 		return w.park(ctx, events[0], err)
@@ -149,10 +156,10 @@ func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 
 // commit applies a batch in one transaction. The events of parked users are parked behind.
 func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
-	to := events[len(events)-1].Position
+	last := events[len(events)-1]
 	applied := 0
 	err := w.DB.Transact(ctx, func(tx eventstore.DB) error {
-		parked, err := w.advance(ctx, tx, to)
+		parked, err := w.advance(ctx, tx, last)
 		if err != nil {
 			return err
 		}
@@ -173,7 +180,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 	if applied > 0 {
 		w.poisoned = 0
 	}
-	w.moved(to)
+	w.moved(last.Position)
 	return nil
 }
 

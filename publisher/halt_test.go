@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher/eventstore/cloudevent"
 	"usher/internal/devstack"
 )
 
@@ -74,6 +75,16 @@ func TestStreamAhead(t *testing.T) {
 	eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning })
 	earlier.awaitPublished(t, r)
 	earlier.checkStream(t, nc)
+	// Who had read further is told so.
+	for name, want := range map[string]string{"ahead": "300", "behind": ""} {
+		c, err := r.js.Consumer(t.Context(), DefaultStream, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.CachedInfo().Config.Metadata[cloudevent.MetadataSetBack]; got != want {
+			t.Errorf("consumer %s was set back to %q, want %q", name, got, want)
+		}
+	}
 	behind.handle(t, nc, 450)
 	ahead.last = 300
 	ahead.handle(t, nc, 450)

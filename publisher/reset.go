@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
+	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/eventstore/cloudevent"
 )
 
 // ResetPlan says what a reset does.
@@ -96,9 +100,23 @@ func (r *Relay) reset(ctx context.Context, found row, info *jetstream.StreamInfo
 		}
 	}
 	for i := range plan.Durables {
-		plan.Durables[i].Floor = min(plan.Durables[i].Floor, common)
+		plan.Durables[i].setBack(common)
 	}
 	return r.startRebuild(ctx, plan, head)
+}
+
+// setBack makes a consumer that has read further than a position go on after it, and leaves it a mark: what it had read
+// after that is not in the log, and its owner has to know.
+func (d *durable) setBack(common int64) {
+	if d.Floor <= common {
+		return
+	}
+	d.Floor = common
+	d.Config.Metadata = maps.Clone(d.Config.Metadata)
+	if d.Config.Metadata == nil {
+		d.Config.Metadata = map[string]string{}
+	}
+	d.Config.Metadata[cloudevent.MetadataSetBack] = strconv.FormatInt(common, 10)
 }
 
 // common is the last position at which the stream has the same event as the log. Two logs that are copies of one another

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -230,6 +231,9 @@ func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	if info.Config.AckPolicy != jetstream.AckAllPolicy {
 		return nil, fmt.Errorf("durable consumer %s does not acknowledge all: it was not made for a subscription", l.Name)
 	}
+	if err := l.checkSetBack(info); err != nil {
+		return nil, err
+	}
 	refiltered := !slices.Equal(filterOf(info.Config), l.Subjects)
 	if refiltered { // what the old filter passed over comes only if the consumer is set back
 		info.Config.FilterSubject, info.Config.FilterSubjects = "", l.Subjects
@@ -248,6 +252,23 @@ func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	l.fresh = true
 	return c, nil
+}
+
+// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was
+// restored. Once the subscription has gone on from there, the mark that is left says nothing any more.
+func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
+	mark, marked := info.Config.Metadata[cloudevent.MetadataSetBack]
+	if !marked || l.BesideLog {
+		return nil
+	}
+	after, err := strconv.ParseInt(mark, 10, 64)
+	if err != nil {
+		return fmt.Errorf("durable consumer: metadata %s: %w", cloudevent.MetadataSetBack, err)
+	}
+	if l.position > after && int64(info.AckFloor.Stream) <= after {
+		return &RestoredError{After: after, Checkpoint: l.position}
+	}
+	return nil
 }
 
 func filterOf(c jetstream.ConsumerConfig) []string {

@@ -53,6 +53,24 @@ func (e *GapError) Error() string {
 // Is makes errors.Is(err, ErrGap) true.
 func (e *GapError) Is(target error) bool { return target == ErrGap }
 
+// ErrRestored: the log was restored from a backup, and the checkpoint is at an event that the log no longer has. Errors of
+// this kind are *RestoredError.
+var ErrRestored = errors.New("the log was restored to an earlier position")
+
+// RestoredError is the ErrRestored of a checkpoint. Whatever was made of the events after After has to be taken back: they
+// did not happen. Then the checkpoint is set to After, or the copy is made anew, and Run goes on.
+type RestoredError struct {
+	After      int64 // the last position that the log and the checkpoint have in common
+	Checkpoint int64
+}
+
+func (e *RestoredError) Error() string {
+	return fmt.Sprintf("the log was restored to position %d, and the checkpoint is at %d: what was handled in between did not happen", e.After, e.Checkpoint)
+}
+
+// Is makes errors.Is(err, ErrRestored) true.
+func (e *RestoredError) Is(target error) bool { return target == ErrRestored }
+
 // Source is where events are read that the stream lacks. *eventstore.Log implements it, and so does a client of the
 // HTTP feed.
 type Source interface {
@@ -74,6 +92,9 @@ type Subscription struct {
 	// handed over once more, after a wait; unless the error is Final, which ends Run.
 	Handle func(ctx context.Context, events []eventstore.Event) error
 
+	// BesideLog says that the checkpoint is kept in the database of the log, so that a backup has both. Handle then sees to
+	// it that the events are the log's, and Run does not fail with ErrRestored.
+	BesideLog bool
 	// Source is read where the stream lacks an event. It may be nil.
 	Source Source
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
@@ -123,8 +144,8 @@ const (
 )
 
 // Run hands events over until ctx ends, and then returns nil. It fails with the handler's error where that is Final,
-// and with a *GapError (ErrGap) where the stream lacks events and there is no Source. Everything else is logged and
-// tried again.
+// with a *GapError (ErrGap) where the stream lacks events and there is no Source, and with a *RestoredError (ErrRestored)
+// where the log was restored from a backup that is older than the checkpoint. Everything else is logged and tried again.
 //
 // A read-only credential is enough where the durable consumer exists already: Run needs to publish to
 // $JS.API.CONSUMER.INFO, $JS.API.CONSUMER.MSG.NEXT and $JS.ACK of the stream and the consumer. It also makes the
@@ -140,7 +161,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 			return nil
 		case errors.As(err, &final):
 			return final.error
-		case errors.Is(err, ErrGap):
+		case errors.Is(err, ErrGap), errors.Is(err, ErrRestored):
 			return fmt.Errorf("subscription %s: %w", s.Name, err)
 		}
 		if l.handled > handled || errors.Is(err, errReconnected) {

@@ -45,6 +45,9 @@ const (
 	SystemSubject = "system"
 	// PersonalOmitted is the value of HeaderPersonal where the log has personal fields that the message lacks.
 	PersonalOmitted = "omitted"
+	// MetadataSetBack is the key, in the metadata of a durable consumer, of the position that the consumer was set back to when
+	// the log was restored from a backup: what it had been given after that is not in the log.
+	MetadataSetBack = "usher-set-back"
 	// PersonalForgotten is the value of HeaderPersonal where the key to the personal fields has been destroyed.
 	PersonalForgotten = "forgotten"
 
