@@ -107,7 +107,6 @@ func (s *Server) askByAddress(c *echo.Context, begin time.Time, address string, 
 
 // accepted answers a request of which something is still to come, such as a mail.
 func accepted(c *echo.Context, position int64) error {
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	if position > 0 {
 		setPosition(c, position)
 	}
@@ -156,7 +155,6 @@ func (s *Server) updateMe(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	setPosition(c, result.Position)
 	return c.JSONBlob(http.StatusOK, u.JSON())
 }

@@ -19,8 +19,6 @@ func (s *Server) register(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	h := c.Response().Header()
-	h[echo.HeaderCacheControl] = noStore
 	if position > 0 {
 		setPosition(c, position)
 	}
@@ -84,8 +82,6 @@ func (s *Server) grant(c *echo.Context, r identity.LoginResult) error {
 	if err != nil {
 		return err
 	}
-	h := c.Response().Header()
-	h[echo.HeaderCacheControl] = noStore
 	if r.Position > 0 {
 		setPosition(c, r.Position)
 	}

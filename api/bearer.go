@@ -17,9 +17,15 @@ type caller struct {
 	session uuid.UUID
 }
 
+// callerKey is where admin keeps who it let pass.
+const callerKey = "caller"
+
 // caller reads and checks the request's access token. The user's own state decides with it: who was locked or disabled
 // since it was issued, or whose session has ended, is refused.
 func (s *Server) caller(c *echo.Context) (caller, error) {
+	if who, known := c.Get(callerKey).(caller); known {
+		return who, nil
+	}
 	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
 		return caller{}, err
@@ -67,14 +73,14 @@ func challenge(err error) string {
 // granted or revoked and not from the next token.
 func (s *Server) admin(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		u, err := s.caller(c)
+		who, err := s.caller(c)
 		if err != nil {
 			return err
 		}
-		if !u.HasRole(identity.RoleAdmin) {
+		if !who.HasRole(identity.RoleAdmin) {
 			return refuse(identity.CodeForbidden, "the role %s is needed", identity.RoleAdmin)
 		}
-		c.Response().Header()[echo.HeaderCacheControl] = noStore
+		c.Set(callerKey, who)
 		return next(c)
 	}
 }

@@ -15,7 +15,6 @@ import (
 
 // livez answers GET /livez: the process answers.
 func (s *Server) livez(c *echo.Context) error {
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
@@ -24,7 +23,6 @@ func (s *Server) readyz(c *echo.Context) error {
 	if failed := s.ready.check(c.Request().Context()); len(failed) > 0 {
 		return loggedError{refuse(identity.CodeUnavailable, "not ready: %s", strings.Join(failed, ", "))}
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ready"}`))
 }
 

@@ -12,6 +12,5 @@ func (s *Server) me(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	return c.JSONBlob(http.StatusOK, u.JSON())
 }

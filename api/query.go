@@ -67,23 +67,56 @@ func (s *Server) minPosition(c *echo.Context) (int64, error) {
 	if len(values) == 0 {
 		return 0, nil
 	}
-	position, err := strconv.ParseInt(values[0], 10, 64)
-	if err != nil || len(values) > 1 || position < 0 || strconv.FormatInt(position, 10) != values[0] {
+	position, ok := parsePosition(values[0])
+	if !ok || len(values) > 1 {
 		return 0, refuse(codeInvalidPosition, "%s is a number that %s was given as", headerMinPosition, headerPosition)
 	}
-	if position <= s.head.seen.Load() {
-		return position, nil
+	if head, err := s.reach(c.Request().Context(), position); err != nil {
+		return 0, err
+	} else if position > head {
+		return 0, refuse(identity.CodeBehind, "the log is at %d", head)
 	}
-	head, err := s.Log.Head(c.Request().Context())
+	return position, nil
+}
+
+// parsePosition reads a position, or 0, which stands for the beginning of the log. It has one text only.
+func parsePosition(text string) (int64, bool) {
+	position, err := strconv.ParseInt(text, 10, 64)
+	return position, err == nil && position >= 0 && strconv.FormatInt(position, 10) == text
+}
+
+// reach is a position that the log has for certain: at least the wanted one, or else where the log ends.
+func (s *Server) reach(ctx context.Context, wanted int64) (int64, error) {
+	if seen := s.head.seen.Load(); wanted <= seen {
+		return seen, nil
+	}
+	head, err := s.Log.Head(ctx)
 	if err != nil {
 		return 0, err
 	}
 	for seen := s.head.seen.Load(); head > seen && !s.head.seen.CompareAndSwap(seen, head); seen = s.head.seen.Load() {
 	}
-	if position > head {
-		return 0, refuse(identity.CodeBehind, "the log is at %d", head)
+	return head, nil
+}
+
+// moment reads the parameter at, a position or a time that is not to come: the position that the log was at then. It fails
+// with code invalid_position or invalid_request.
+func (s *Server) moment(ctx context.Context, values url.Values) (int64, error) {
+	if position, ok := parsePosition(values.Get("at")); ok {
+		head, err := s.reach(ctx, position)
+		if err == nil && position > head {
+			err = refuse(codeInvalidPosition, "the log is at %d", head)
+		}
+		return position, err
 	}
-	return position, nil
+	at, err := timeParameter(values, "at")
+	switch {
+	case err != nil || at.IsZero():
+		return 0, refuse(identity.CodeInvalidRequest, "at is a position, or a time such as 2026-01-02T15:04:05Z, not before 1970")
+	case at.After(s.Now()):
+		return 0, refuse(identity.CodeInvalidRequest, "at is a time that is still to come")
+	}
+	return s.Log.PositionAt(ctx, at)
 }
 
 // awaitReadModel waits until a read model has the position that the request asks for, for a bounded time.

@@ -31,13 +31,15 @@ var (
 	noStore = []string{"no-store"}
 )
 
-// attend is around every request: it gives the request its id, answers errors and panics, and counts.
+// attend is around every request: it gives the request its id and the answer what every answer has, answers errors and
+// panics, and counts.
 func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) (err error) {
 		begin := time.Now()
 		h := c.Response().Header()
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
+		h[echo.HeaderCacheControl] = noStore // unless the answer says otherwise
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -162,7 +164,6 @@ func (s *Server) command(c *echo.Context, into any) (commander, error) {
 
 // done answers a request that changed something and has nothing to tell but where.
 func done(c *echo.Context, position int64) error {
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	if position > 0 {
 		setPosition(c, position)
 	}

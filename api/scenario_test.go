@@ -145,7 +145,7 @@ var scenarios = slices.Concat([]scenario{
 	{name: "request id is taken over", path: "/livez", headers: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000A"}, status: 200,
 		answered: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000a"}},
 }, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
-	badEmails(), badTokens(), badQueries(), accountScenarios)
+	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios)
 
 // badBodies are refused by every call that has a body. good is what an object would have to hold.
 func badBodies(path, good string) []scenario {
@@ -246,6 +246,10 @@ func badQueries() []scenario {
 	for _, path := range []string{"/v1/users/{ada}", "/v1/projections", "/v1/outbox"} {
 		add(path+"?x=1", identity.CodeInvalidRequest)
 	}
+	for _, at := range []string{"", "x", "-1", "01", "2026-01-02", "2999-01-01T00:00:00Z", "1969-01-01T00:00:00Z"} {
+		add("/v1/users/{ada}?at="+at, identity.CodeInvalidRequest)
+	}
+	add("/v1/users/{ada}?at=99999999", codeInvalidPosition)
 	return list
 }
 
@@ -271,6 +275,7 @@ func cast(t *testing.T, s *stack) map[string]string {
 	}
 	c["session"] = events[1].Stream.ID.String()
 	castAccounts(t, s, c)
+	castAdministration(t, s, c)
 	for name, raw := range forgedTokens(t, s, ada, c["ada's token"]) {
 		c[name+"'s token"] = raw
 	}

@@ -75,7 +75,6 @@ func (s *Server) listSessions(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	return c.JSON(http.StatusOK, struct {
 		Items []identity.Session `json:"items"`
 	}{list})

@@ -41,24 +41,33 @@ func (s *Server) listUsers(c *echo.Context) error {
 }
 
 // showUser answers GET /v1/users/{id}, with the user's own state: it needs no read model. With a minimum position it is
-// read from the log, which has every position that was ever given out.
+// read from the log, which has every position that was ever given out; with the parameter at, as of then.
 func (s *Server) showUser(c *echo.Context) error {
 	id, err := pathID(c, noUser)
 	if err != nil {
 		return err
 	}
-	if _, err := query(c); err != nil {
+	values, err := query(c, "at")
+	if err != nil {
 		return err
 	}
 	position, err := s.minPosition(c)
 	if err != nil {
 		return err
 	}
-	read := s.Identity.User
-	if position > 0 {
-		read = s.Identity.ReadUser
+	ctx := c.Request().Context()
+	var u *identity.User
+	switch {
+	case values.Has("at"):
+		var at int64
+		if at, err = s.moment(ctx, values); err == nil {
+			u, err = s.Identity.UserAt(ctx, id, at)
+		}
+	case position > 0:
+		u, err = s.Identity.ReadUser(ctx, id)
+	default:
+		u, err = s.Identity.User(ctx, id)
 	}
-	u, err := read(c.Request().Context(), id)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,244 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// The tests of this file are named after the requirements of OWASP ASVS 5.0 that they show to be met.
+
+// class is who may make a call.
+type class string
+
+const (
+	anyone class = "anyone" // no access token is needed, and a bad one does no harm
+	public class = "public" // the same, and the answer may be kept
+	self   class = "self"   // who is logged in, about themselves
+	owner  class = "owner"  // who is logged in and owns what the path names; it is not there for others
+	admins class = "admins" // administrators
+)
+
+// calls says of every call who may make it.
+var calls = map[string]class{
+	"GET /.well-known/jwks.json": public,
+	"GET /openapi.yaml":          public,
+	"GET /livez":                 anyone,
+	"GET /readyz":                anyone,
+
+	"POST /v1/auth/register":            anyone,
+	"POST /v1/auth/login":               anyone,
+	"POST /v1/auth/refresh":             anyone,
+	"POST /v1/auth/verify-email":        anyone,
+	"POST /v1/auth/verify-email/resend": anyone,
+	"POST /v1/auth/password/forgot":     anyone,
+	"POST /v1/auth/password/reset":      anyone,
+	"POST /v1/auth/logout":              self,
+	"POST /v1/auth/logout-all":          self,
+
+	"GET /v1/me":                 self,
+	"PATCH /v1/me":               self,
+	"GET /v1/me/sessions":        self,
+	"DELETE /v1/me/sessions/:id": owner,
+
+	"GET /v1/users":                     admins,
+	"POST /v1/users":                    admins,
+	"GET /v1/users/:id":                 admins,
+	"PATCH /v1/users/:id":               admins,
+	"GET /v1/users/:id/events":          admins,
+	"POST /v1/users/:id/lock":           admins,
+	"POST /v1/users/:id/unlock":         admins,
+	"POST /v1/users/:id/disable":        admins,
+	"POST /v1/users/:id/enable":         admins,
+	"POST /v1/users/:id/password-reset": admins,
+	"POST /v1/users/:id/logout-all":     admins,
+	"PUT /v1/users/:id/roles/:role":     admins,
+	"DELETE /v1/users/:id/roles/:role":  admins,
+	"GET /v1/projections":               admins,
+	"GET /v1/outbox":                    admins,
+}
+
+// The kinds of callers.
+var callers = []string{"nobody", "the user", "another user", "an administrator", "an ended session", "a locked user"}
+
+// Every call, made by every kind of caller: who may not make it is refused, and nothing happens. Where a path names a user or
+// a session, it is that of "the user". A call that is not classified fails.
+func TestASVS_8_2_2_EveryCallByEveryCaller(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{})
+		s.project()
+		for _, name := range []string{"admin", "deputy"} {
+			if _, _, err := s.identity.CreateUser(t.Context(), identity.NewUser{Email: name + "@example.org", Password: secret, Roles: []string{identity.RoleAdmin}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := s.tokens("admin@example.org").access
+		s.want(s.as(ended, "POST", "/v1/auth/logout", ""), http.StatusNoContent, "")
+		lockedAdmin := s.user("locked@example.org", identity.RoleGranted{Role: identity.RoleAdmin})
+		locked := s.tokens("locked@example.org").access
+		if _, err := s.identity.LockUser(t.Context(), lockedAdmin, eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		number := 0
+		for _, route := range s.server.echo.Router().Routes() {
+			name := route.Method + " " + route.Path
+			who, known := calls[name]
+			if !known {
+				t.Errorf("%s: who may make the call? Say so in calls", name)
+				continue
+			}
+			for _, caller := range callers {
+				number++
+				emails := map[string]string{
+					"the user": fmt.Sprintf("user%d@example.org", number), "another user": fmt.Sprintf("other%d@example.org", number), "an administrator": "admin@example.org",
+				}
+				user := s.user(emails["the user"])
+				s.user(emails["another user"])
+				session := s.sessionOf(emails["the user"], user)
+				var headers []string
+				switch caller {
+				case "nobody":
+				case "an ended session":
+					headers = []string{"Authorization", "Bearer " + ended}
+				case "a locked user":
+					headers = []string{"Authorization", "Bearer " + locked}
+				default:
+					headers = []string{"Authorization", "Bearer " + s.login(emails[caller])}
+				}
+				path := strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, ":id", user.String(), ":role", "writer").Replace(route.Path)
+				before := s.head()
+				a := s.call(route.Method, path, "", headers...)
+				checkAccess(t, name, who, caller, a)
+				if a.status >= 400 && s.head() != before {
+					t.Errorf("%s by %s: %d, and %v happened", name, caller, a.status, s.typesAfter(before))
+				}
+				checkCaching(t, name, who, a)
+			}
+		}
+		routes := map[string]bool{}
+		for _, route := range s.server.echo.Router().Routes() {
+			routes[route.Method+" "+route.Path] = true
+		}
+		for name := range calls {
+			if !routes[name] {
+				t.Errorf("%s is classified and no call", name)
+			}
+		}
+	})
+}
+
+func checkAccess(t *testing.T, name string, who class, caller string, a answer) {
+	t.Helper()
+	status, code := 0, identity.Code("") // 0: the call may be made
+	in := caller == "the user" || caller == "another user" || caller == "an administrator"
+	switch {
+	case who == anyone || who == public:
+		// A refusal may come of a body that lacks something, or of a token that was sent for no need.
+		if caller == "nobody" && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden) {
+			t.Errorf("%s by nobody: %d %s", name, a.status, a.body)
+		}
+	case !in:
+		status, code = http.StatusUnauthorized, identity.CodeUnauthenticated
+	case who == owner && caller != "the user":
+		status, code = http.StatusNotFound, identity.CodeNotFound
+	case who == admins && caller != "an administrator":
+		status, code = http.StatusForbidden, identity.CodeForbidden
+	}
+	got := identity.Code("")
+	if a.status >= 400 {
+		got = identity.Code(a.field(t, "code"))
+	}
+	switch {
+	case a.status >= http.StatusInternalServerError:
+		t.Errorf("%s by %s: %d %s", name, caller, a.status, a.body)
+	case status != 0 && (a.status != status || got != code):
+		t.Errorf("%s by %s: %d %s, want %d %s", name, caller, a.status, a.body, status, code)
+	case status == 0 && in && (got == identity.CodeUnauthenticated || got == identity.CodeForbidden || got == identity.CodeNotFound):
+		t.Errorf("%s by %s: %d %s, want it done", name, caller, a.status, a.body)
+	}
+}
+
+var publicCaching = regexp.MustCompile(`^public, max-age=[0-9]+$`)
+
+func checkCaching(t *testing.T, name string, who class, a answer) {
+	t.Helper()
+	got := a.header.Get("Cache-Control")
+	if who == public && a.status == http.StatusOK {
+		if !publicCaching.MatchString(got) {
+			t.Errorf("%s: Cache-Control %q", name, got)
+		}
+		return
+	}
+	if got != "no-store" {
+		t.Errorf("%s: %d with Cache-Control %q, want no-store", name, a.status, got)
+	}
+}
+
+// sessionOf starts a session of a user and answers with its id.
+func (s *stack) sessionOf(email string, user uuid.UUID) string {
+	s.tb.Helper()
+	s.login(email)
+	list, err := s.identity.Sessions(s.tb.Context(), user, uuid.Nil)
+	if err != nil || len(list) != 1 {
+		s.tb.Fatal(list, err)
+	}
+	return list[0].ID.String()
+}
+
+// No answer is kept, whoever asks and whatever it says, but for those that are public: the test above looks at every answer
+// to every call. Here are those to what is no call.
+func TestASVS_14_3_2_NothingIsCached(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{})
+		for _, call := range []string{
+			"GET /", "GET /v1/nothing", "DELETE /v1/auth/login", "GET /openapi.yaml/", "POST /.well-known/jwks.json", "GET /v1/users/%00", "OPTIONS /v1/me", "HEAD /v1/me",
+		} {
+			method, path, _ := strings.Cut(call, " ")
+			checkCaching(t, call, anyone, s.call(method, path, ""))
+		}
+	})
+}
+
+// What a proxy would say of a client counts only from a proxy: a client says nothing about itself but its user agent.
+func TestASVS_4_1_3_ClientsSetNoHeaderOfAProxy(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		ada := s.user("ada@example.org")
+		eve := s.user("eve@example.org")
+		claims := []string{
+			"X-Forwarded-For", "203.0.113.7", "X-Real-Ip", "203.0.113.7", "Forwarded", "for=203.0.113.7", "True-Client-Ip", "203.0.113.7", "Cf-Connecting-Ip", "203.0.113.7",
+			"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Original-Url", "/v1/users", "X-Rewrite-Url", "/v1/users", "X-Http-Method-Override", "DELETE",
+			"X-User-Id", eve.String(), "X-Forwarded-User", "eve@example.org", "X-Remote-User", "eve@example.org", "X-Auth-Roles", "admin",
+		}
+		a := s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret), claims...)
+		s.want(a, http.StatusOK, "")
+		access := append([]string{"Authorization", "Bearer " + a.field(t, "access_token")}, claims...)
+		if me := s.call("GET", "/v1/me", "", access...); me.status != http.StatusOK || me.field(t, "id") != ada.String() {
+			t.Errorf("me: %d %s, want %s", me.status, me.body, ada)
+		}
+		s.want(s.call("GET", "/v1/users", "", access...), http.StatusForbidden, identity.CodeForbidden)
+		sessions := s.call("GET", "/v1/me/sessions", "", access...)
+		if sessions.field(t, "items", "0", "address") != "127.0.0.1" {
+			t.Errorf("sessions: %s, want the address of the connection", sessions.body)
+		}
+		events, err := s.log.ReadAll(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Metadata.Address != "" && e.Metadata.Address != "127.0.0.1" {
+				t.Errorf("%s: address %s", e.Type, e.Metadata.Address)
+			}
+		}
+	})
+}
