@@ -1,24 +1,56 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/labstack/echo/v5"
 
 	"usher/schema"
 )
 
+// KeysMaxAge is how long the JWKS document may be kept. A key has to be announced for longer before it signs.
+const KeysMaxAge = 5 * time.Minute
+
 // publicFor is how long documents that seldom change may be kept.
-var publicFor = []string{"public, max-age=300"}
+var publicFor = []string{fmt.Sprintf("public, max-age=%d", KeysMaxAge/time.Second)}
 
 // jwks answers GET /.well-known/jwks.json, the public keys that verify access tokens (RFC 7517).
 func (s *Server) jwks(c *echo.Context) error {
-	c.Response().Header()[echo.HeaderCacheControl] = publicFor
-	return c.Blob(http.StatusOK, "application/jwk-set+json", s.Keys.JWKS())
+	return publicDocument(c, "application/jwk-set+json", s.Keys.JWKS())
 }
 
 // openAPI answers GET /openapi.yaml, the description of this API.
 func (s *Server) openAPI(c *echo.Context) error {
-	c.Response().Header()[echo.HeaderCacheControl] = publicFor
-	return c.Blob(http.StatusOK, "application/yaml", schema.OpenAPI)
+	return publicDocument(c, "application/yaml", schema.OpenAPI)
+}
+
+// publicDocument answers with something that everybody may see and keep for a while, and after that ask whether it is still the
+// same (RFC 9110, section 13.1.2).
+func publicDocument(c *echo.Context, contentType string, content []byte) error {
+	sum := sha256.Sum256(content)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+	h := c.Response().Header()
+	h[echo.HeaderCacheControl] = publicFor
+	h["Etag"] = []string{tag}
+	if matches(c.Request().Header["If-None-Match"], tag) {
+		return c.NoContent(http.StatusNotModified)
+	}
+	return c.Blob(http.StatusOK, contentType, content)
+}
+
+// matches says whether a tag is among those of an If-None-Match header.
+func matches(headers []string, tag string) bool {
+	for _, header := range headers {
+		for _, t := range strings.Split(header, ",") {
+			if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
+				return true
+			}
+		}
+	}
+	return false
 }

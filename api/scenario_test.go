@@ -136,6 +136,10 @@ var scenarios = slices.Concat([]scenario{
 
 	{name: "keys", path: "/.well-known/jwks.json", status: 200, has: []string{`"kty":"EC"`}, lacks: []string{`"d":`}, answered: []string{"Cache-Control", "public, max-age=300"}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
+	{name: "document, as it was before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other", W/{document's tag}`}, status: 304, answered: []string{"Etag", "{document's tag}"}},
+	{name: "document, any there is", path: "/openapi.yaml", headers: []string{"If-None-Match", "*"}, status: 304},
+	{name: "document, other than before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other"`}, status: 200, answered: []string{"Etag", "{document's tag}"}},
+	{name: "keys, as they were before", path: "/.well-known/jwks.json", headers: []string{"If-None-Match", "{keys' tag}"}, status: 304, answered: []string{"Cache-Control", "public, max-age=300"}},
 	{name: "live", path: "/livez", status: 200, has: []string{"ok"}},
 	{name: "ready", path: "/readyz", status: 200, has: []string{"ready"}},
 
@@ -284,6 +288,8 @@ func cast(t *testing.T, s *stack) map[string]string {
 		u, err := s.identity.User(t.Context(), late)
 		return err == nil && u.Status == identity.StatusLocked
 	})
+	c["document's tag"] = s.call("GET", "/openapi.yaml", "").header.Get("Etag")
+	c["keys' tag"] = s.call("GET", "/.well-known/jwks.json", "").header.Get("Etag")
 	c["head"] = strconv.FormatInt(s.head(), 10)
 	for name, path := range map[string]string{
 		"users cursor": "/v1/users?limit=1", "events cursor": "/v1/users/" + c["admin"] + "/events?limit=1", "events cursor of ada": "/v1/users/" + c["ada"] + "/events?limit=1",
@@ -413,8 +419,8 @@ func play(t *testing.T, s *stack, sc scenario, fill func(string) string) {
 		}
 	}
 	for i := 0; i < len(sc.answered); i += 2 {
-		if got := a.header.Get(sc.answered[i]); got != sc.answered[i+1] {
-			t.Errorf("%s: %q, want %q", sc.answered[i], got, sc.answered[i+1])
+		if got, want := a.header.Get(sc.answered[i]), fill(sc.answered[i+1]); got != want {
+			t.Errorf("%s: %q, want %q", sc.answered[i], got, want)
 		}
 	}
 	types := s.typesAfter(before)

@@ -212,28 +212,3 @@ func TestDecide(t *testing.T) {
 		}
 	}
 }
-
-func TestDecideOnKeys(t *testing.T) {
-	t.Parallel()
-	var ring keyRing
-	for _, step := range []struct {
-		id, algorithm string
-		want          []Payload
-	}{
-		{"k1", "ES256", []Payload{KeyRotated{"k1", "ES256"}}},
-		{"k2", "ES256", nil},
-		{"k3", "EdDSA", []Payload{KeyRotated{"k3", "EdDSA"}}},
-		{"k4", "ES256", []Payload{KeyRotated{"k4", "ES256"}}},
-	} {
-		events := rotate(ring, step.id, step.algorithm)
-		if diff := cmp.Diff(step.want, events); diff != "" {
-			t.Errorf("rotate to %s (-want +got):\n%s", step.id, diff)
-		}
-		for _, e := range given(events...) {
-			var err error
-			if ring, err = ring.evolve(e); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}

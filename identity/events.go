@@ -201,10 +201,12 @@ type SessionEnded struct {
 	Reason string `json:"reason"` // EndedLogout, EndedExpired, …
 }
 
-// KeyRotated says which key signs access tokens from now on.
+// KeyRotated says which key signs access tokens from a moment on, which may be yet to come. The keys before it go on to
+// verify until their tokens have expired.
 type KeyRotated struct {
-	KeyID     string `json:"kid"`
-	Algorithm string `json:"algorithm"`
+	KeyID     string    `json:"kid"`
+	Algorithm string    `json:"algorithm"`
+	SignsFrom time.Time `json:"signs_from"`
 }
 
 // EventType implements Payload.

@@ -42,7 +42,7 @@ func samples() []Payload {
 		TOTPEnabled{}, TOTPDisabled{Reason: ReasonAdmin}, RecoveryCodesGenerated{Count: 10}, LoginFailed{Reason: MethodTOTP}, Erased{},
 		SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		SessionReuseDetected{}, SessionEnded{Reason: EndedLogout},
-		KeyRotated{KeyID: "k1", Algorithm: "ES256"},
+		KeyRotated{KeyID: "k1", Algorithm: "ES256", SignsFrom: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 	}
 }
 

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,61 +65,6 @@ func TestEnsureAdminTaken(t *testing.T) {
 		}
 		if u, err := s.User(t.Context(), u.ID); err != nil || u.HasRole(RoleAdmin) {
 			t.Errorf("User = %+v, %v", u, err)
-		}
-	})
-}
-
-func TestEnsureSigningKey(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, d *database) {
-		services := []*Service{d.service(t, nil), d.service(t, nil)}
-		var made atomic.Int32
-		generate := func() (string, []byte, error) {
-			n := made.Add(1)
-			return fmt.Sprintf("k%d", n), fmt.Appendf(nil, "private part %d", n), nil
-		}
-		keys := make([]SigningKey, 8)
-		var wg sync.WaitGroup
-		for i := range keys {
-			wg.Go(func() {
-				var err error
-				if keys[i], err = services[i%2].EnsureSigningKey(context.WithoutCancel(t.Context()), "ES256", generate); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		for _, k := range keys {
-			if k.ID != keys[0].ID || !bytes.Equal(k.Private, keys[0].Private) || !k.CreatedAt.Equal(keys[0].CreatedAt) {
-				t.Errorf("keys %v and %v, want one", keys[0], k)
-			}
-		}
-		s := services[1]
-		next, err := s.EnsureSigningKey(t.Context(), "EdDSA", generate)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all, err := s.SigningKeys(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(all) != 2 || all[0].ID != next.ID || all[1].ID != keys[0].ID || !bytes.Equal(all[1].Private, keys[0].Private) {
-			t.Errorf("SigningKeys = %v", all)
-		}
-		if diff := cmp.Diff([]string{TypeKeyRotated, TypeKeyRotated}, types(d.events(t, s))); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
-		}
-		for _, text := range []string{fmt.Sprintf("%v", next), fmt.Sprintf("%+v", next), fmt.Sprintf("%#v", next), next.LogValue().String()} {
-			if bytes.Contains([]byte(text), next.Private) {
-				t.Errorf("a private key was printed: %s", text)
-			}
-		}
-		var sealed []byte
-		if err := d.db.QueryRow(t.Context(), `SELECT private FROM signing_keys WHERE kid = $1`, next.ID).Scan(&sealed); err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(sealed, next.Private) {
-			t.Error("a private key is stored in the clear")
 		}
 	})
 }

@@ -51,6 +51,7 @@ type Service struct {
 	userAttributes []string
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
+	keyRotated     func()
 	now            func() time.Time
 	logger         *slog.Logger
 
@@ -81,6 +82,9 @@ type Config struct {
 	// SessionEnded is told of each session that has ended: those that this process ends at once, and while Follow runs all
 	// others, and at its start those that ended within AccessLifetime. It must not block. It may be nil.
 	SessionEnded func(session uuid.UUID)
+	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
+	// be nil.
+	KeyRotated func()
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
@@ -99,10 +103,13 @@ func New(c Config) *Service {
 		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
 		codeKey:    c.CodeKey,
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
-		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, now: c.Now, logger: c.Logger,
+		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, now: c.Now, logger: c.Logger,
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}
+	}
+	if s.keyRotated == nil {
+		s.keyRotated = func() {}
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -26,6 +26,11 @@ type VerifierConfig struct {
 	// Remember is how many verified tokens are remembered at most. Zero stands
 	// for DefaultRemember, a negative number for none.
 	Remember int
+	// Missing, if set, is told the kid of a token whose key is not in the ring,
+	// which may be newer than the ring is: it may bring the ring up to date, and
+	// the key is looked up once more. Anybody can make such tokens, so it must
+	// bound what it does for them; it has to be safe for concurrent use.
+	Missing func(kid string)
 	// Revoked, if set, is asked about every token that is otherwise valid, on
 	// every call; it must be quick and safe for concurrent use.
 	Revoked func(Claims) bool
@@ -132,6 +137,10 @@ func (v *Verifier) check(raw string) (*verified, error) {
 		return nil, ErrType
 	}
 	key, ok := v.config.Keys.byID(h.Kid)
+	if !ok && v.config.Missing != nil {
+		v.config.Missing(h.Kid)
+		key, ok = v.config.Keys.byID(h.Kid)
+	}
 	if !ok {
 		return nil, ErrUnknownKey
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -285,6 +286,39 @@ func TestVerifierFromJWKS(t *testing.T) {
 		if _, err := downstream.Verify(issue(t, setup(t, algorithm))); !errors.Is(err, token.ErrUnknownKey) {
 			t.Errorf("%s: Verify(foreign) = %v, want %v", algorithm, err, token.ErrUnknownKey)
 		}
+	}
+}
+
+// A key that the ring lacks is asked for, and the token is good if that brought it.
+func TestMissingKeys(t *testing.T) {
+	t.Parallel()
+	p := setup(t, token.ES256)
+	ring := new(token.KeyRing)
+	var asked []string
+	brings := false
+	v, err := token.NewVerifier(token.VerifierConfig{Keys: ring, Issuer: issuerName, Audience: audience, Now: p.clock.read, Missing: func(kid string) {
+		asked = append(asked, kid)
+		if brings {
+			if err := ring.Set(p.key); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := issue(t, p)
+	if _, err := v.Verify(raw); !errors.Is(err, token.ErrUnknownKey) {
+		t.Errorf("Verify = %v, want %v", err, token.ErrUnknownKey)
+	}
+	brings = true
+	for range 2 {
+		if _, err := v.Verify(raw); err != nil {
+			t.Errorf("Verify = %v", err)
+		}
+	}
+	if want := []string{p.key.ID(), p.key.ID()}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"usher/api"
 	"usher/eventstore"
+	"usher/identity"
 	"usher/projections"
 	"usher/publisher"
 	"usher/token"
@@ -135,28 +136,30 @@ func checkPrivileges(ctx context.Context, d *deployment, r *report) {
 
 // checkAuth looks at what access tokens are signed with.
 func checkAuth(ctx context.Context, d *deployment, r *report) {
-	if d.config.JWTAlgorithm == string(token.HS256) {
-		figures := map[string]any{"algorithm": d.config.JWTAlgorithm}
-		if d.config.JWTSecretKey == "" {
-			r.fail("signing key", "JWT_SECRET_KEY is not set; expected "+expectOf("JWT_SECRET_KEY"), figures)
-			return
-		}
-		r.ok("signing key", figures)
+	if d.config.JWTAlgorithm == string(token.HS256) && d.config.JWTSecretKey == "" {
+		r.fail("signing key", "JWT_SECRET_KEY is not set; expected "+expectOf("JWT_SECRET_KEY"), nil)
 		return
 	}
-	var kid string
-	var created time.Time
-	err := d.store.QueryRow(ctx, `SELECT kid, created_at FROM signing_keys WHERE algorithm = $1 ORDER BY created_at DESC LIMIT 1`,
-		d.config.JWTAlgorithm).Scan(&kid, &created)
-	figures := map[string]any{"algorithm": d.config.JWTAlgorithm, "kid": kid, "created_at": created.UTC().Format(time.RFC3339)}
-	switch {
-	case errors.Is(err, eventstore.ErrNoRows):
-		r.warn("signing key", "there is none yet; the API makes it when it starts", map[string]any{"algorithm": d.config.JWTAlgorithm})
-	case err != nil:
+	keys, err := d.keys().SigningKeys(ctx)
+	if err != nil {
 		r.fail("signing key", err.Error(), nil)
-	default:
-		r.ok("signing key", figures)
+		return
 	}
+	states := map[identity.KeyState]int{}
+	for _, k := range keys {
+		states[k.State]++
+	}
+	if states[identity.KeySigning] == 0 {
+		r.warn("signing key", "there is none yet; the API makes it when it starts", map[string]any{"algorithm": d.config.JWTAlgorithm})
+		return
+	}
+	figures := map[string]any{"algorithm": keys[0].Algorithm, "kid": keys[0].ID, "since": keys[0].Since.Format(time.RFC3339),
+		"announced": states[identity.KeyAnnounced], "verifying": states[identity.KeyVerifying]}
+	if keys[0].Algorithm != d.config.JWTAlgorithm && states[identity.KeyAnnounced] == 0 {
+		r.warn("signing key", "tokens are signed with another algorithm than JWT_ALGORITHM; restart the API, or see `usher keys rotate --help`", figures)
+		return
+	}
+	r.ok("signing key", figures)
 }
 
 // checkOutbox looks at the relay and at what it has left to publish.

@@ -217,6 +217,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
+	keys := newKeyring(d.logger)
 	users := identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
 		Policy:          policy,
@@ -229,6 +230,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		UserAttributes:  c.UserAttributes,
 		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:    revocations.EndSession,
+		KeyRotated:      keys.notify,
 		AccessLifetime:  c.accessLifetime(),
 		Logger:          d.logger,
 	})
@@ -241,20 +243,21 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 			return nil, fmt.Errorf("make the first administrator from ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
 		}
 	}
-	keys, err := d.keyRing(ctx, users)
+	if err := keys.start(ctx, c, users); err != nil {
+		return nil, err
+	}
+	group.Go(func() error { return keys.run(ctx) })
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Lifetime: c.accessLifetime()})
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Lifetime: c.accessLifetime()})
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0], Revoked: revocations.Revoked})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
+		Missing: keys.missing, Revoked: revocations.Revoked})
 	if err != nil {
 		return nil, err
 	}
 	server := api.New(api.Config{
-		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring,
 		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
 		Outbox:   d.outbox,
 		Checks:   d.readiness(),
@@ -266,35 +269,6 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		}
 		return server.Run(ctx, p.http)
 	}, nil
-}
-
-// keyRing makes the keys that sign and verify access tokens: the secret of HS256 from the settings, any other from the
-// database, where the first process to start makes it.
-func (d *deployment) keyRing(ctx context.Context, users *identity.Service) (*token.KeyRing, error) {
-	algorithm := token.Algorithm(d.config.JWTAlgorithm)
-	if algorithm == token.HS256 {
-		key, err := token.ParsePrivate(algorithm, []byte(d.config.JWTSecretKey), time.Time{})
-		if err != nil {
-			return nil, badSetting("JWT_SECRET_KEY")
-		}
-		return token.NewKeyRing(key)
-	}
-	current, err := users.EnsureSigningKey(ctx, string(algorithm), func() (string, []byte, error) {
-		key, err := token.GenerateKey(algorithm, time.Now())
-		if err != nil {
-			return "", nil, err
-		}
-		private, err := key.MarshalPrivate()
-		return key.ID(), private, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the signing key: %w", err)
-	}
-	key, err := token.ParsePrivate(algorithm, current.Private, current.CreatedAt)
-	if err != nil {
-		return nil, fmt.Errorf("read the signing key: %w", err)
-	}
-	return token.NewKeyRing(key)
 }
 
 // wake is signalled when another process may have appended. While NATS is cut off, the service is told not to rely on it.

@@ -40,7 +40,7 @@ func testState(t *testing.T, b Backend) {
 	fresh := credential(user, "first")
 	fresh.New = true
 	put(fresh, sessionRow(1, 1), stateRow("user_keys", map[string]any{"user_id": user, "wrapped": `\x00ff10`}),
-		stateRow("signing_keys", map[string]any{"kid": "k1", "algorithm": "ES256", "private": `\xbeef`, "created_at": at(0)}))
+		stateRow("signing_keys", map[string]any{"kid": "k1", "algorithm": "ES256", "private": `\xbeef`, "created_at": at(0), "signs_from": at(0), "token_seconds": 1800}))
 	type state struct {
 		Hash             string
 		Changed          time.Time

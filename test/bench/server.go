@@ -219,19 +219,24 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	return server, nil
 }
 
+// keyRing is the key that all the processes of a lab share.
 func keyRing(ctx context.Context, users *identity.Service) (*token.KeyRing, error) {
-	stored, err := users.EnsureSigningKey(ctx, string(token.DefaultAlgorithm), func() (string, []byte, error) {
+	err := users.EnsureSigningKey(ctx, identity.KeyWish{Algorithm: string(token.DefaultAlgorithm), Generate: func() (string, []byte, error) {
 		key, err := token.GenerateKey(token.DefaultAlgorithm, time.Now())
 		if err != nil {
 			return "", nil, err
 		}
 		private, err := key.MarshalPrivate()
 		return key.ID(), private, err
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}
-	key, err := token.ParsePrivate(token.DefaultAlgorithm, stored.Private, stored.CreatedAt)
+	stored, err := users.UseSigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := token.ParsePrivate(token.DefaultAlgorithm, stored[0].Private, stored[0].CreatedAt)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"usher/api"
+	"usher/identity"
+	"usher/token"
+)
+
+func keysCommand() *cobra.Command {
+	return group("keys", "See and rotate the keys that sign access tokens", keysListCommand(), keysRotateCommand())
+}
+
+// keys is the service, for a command that has to do with keys only.
+func (d *deployment) keys() *identity.Service {
+	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, AccessLifetime: d.config.accessLifetime(), Logger: d.logger})
+}
+
+// keyView is a signing key as commands show it.
+type keyView struct {
+	ID        string            `json:"kid"`
+	Algorithm string            `json:"algorithm"`
+	State     identity.KeyState `json:"state"`
+	Since     time.Time         `json:"since"`
+	Until     time.Time         `json:"until,omitzero"`
+}
+
+func viewKeys(keys []identity.SigningKey) []keyView {
+	views := make([]keyView, len(keys))
+	for i, k := range keys {
+		views[i] = keyView{k.ID, k.Algorithm, k.State, k.Since, k.Until}
+	}
+	return views
+}
+
+func keysListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the keys in force: the one that signs, one that is announced, and those that still verify",
+		Args:  cobra.NoArgs,
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		keys, err := d.keys().SigningKeys(cmd.Context())
+		if err != nil {
+			return err
+		}
+		views := viewKeys(keys)
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), views)
+		}
+		rows := make([][]any, len(views))
+		for i, v := range views {
+			until := "replaced"
+			if !v.Until.IsZero() {
+				until = v.Until.Format(time.RFC3339)
+			}
+			rows[i] = []any{v.ID, v.Algorithm, v.State, v.Since.Format(time.RFC3339), until}
+		}
+		return printTable(cmd.OutOrStdout(), []string{"KID", "ALGORITHM", "STATE", "SINCE", "UNTIL"}, rows)
+	}
+	return c
+}
+
+// announceTime is for how long a new key is announced: twice as long as anybody may keep the JWKS document.
+const announceTime = 2 * api.KeysMaxAge
+
+func keysRotateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rotate",
+		Short: "Have another key sign access tokens",
+		Long: "Have another key sign access tokens. It stands in /.well-known/jwks.json for a while before it signs, so that whoever\n" +
+			"verifies tokens knows it by then. The key before it verifies until the last token that it signed has expired, and is\n" +
+			"then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
+			"The new key is of JWT_ALGORITHM. With HS256 it is JWT_SECRET_KEY: run this with the new one in the environment, and\n" +
+			"give it to the processes of usher before they are started the next time.",
+		Args: cobra.NoArgs,
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	announce := c.Flags().Duration("announce", announceTime, "how long before it signs")
+	now := c.Flags().Bool("now", false, "do not announce it: who verifies tokens has to fetch the keys when they see an unknown one")
+	leaked := c.Flags().Bool("leaked", false, "somebody has a copy of a key: trust none of those before, so that every access token has to be refreshed")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("announce") && (*now || *leaked) {
+			return fmt.Errorf("%w: --announce does not go with --now or --leaked", errUse)
+		}
+		if *announce < api.KeysMaxAge || *announce > 30*24*time.Hour {
+			return fmt.Errorf("%w: --announce takes a duration from %v, for which the keys may be kept, to 720h", errUse, api.KeysMaxAge)
+		}
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		wish, err := d.config.keyWish()
+		if err != nil {
+			return err
+		}
+		wish.Leaked = *leaked
+		if !*now {
+			wish.From = time.Now().Add(*announce)
+		}
+		service := d.keys()
+		rotated, err := service.RotateSigningKey(cmd.Context(), wish)
+		if err != nil {
+			return err
+		}
+		if !rotated && wish.Algorithm == string(token.HS256) {
+			return errors.New("JWT_SECRET_KEY is the key that signs already, or is announced; set another one for this command")
+		}
+		keys, err := service.SigningKeys(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), viewKeys(keys))
+		}
+		for _, k := range keys {
+			switch k.State {
+			case identity.KeyAnnounced:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is announced, and signs from %s\n", k, k.SignsFrom.Format(time.RFC3339))
+			case identity.KeySigning:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s signs\n", k)
+			case identity.KeyVerifying:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s verifies until %s\n", k, k.Until.Format(time.RFC3339))
+			}
+		}
+		return nil
+	}
+	return c
+}
