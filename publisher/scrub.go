@@ -101,16 +101,42 @@ func (r *Relay) keepScrubbing(ctx context.Context) {
 type scrubbing struct {
 	*Relay
 	report ScrubReport
-	next   int64       // position
-	batch  []uuid.UUID // ids of the log's events from base+1 on
-	base   int64
+	next   int64   // position
 	gaps   []int64 // positions without a message, not yet judged
+	// same says whether a message is the log's event at a position. Positions ascend from call to call.
+	same func(ctx context.Context, position int64, m jetstream.Msg) (bool, error)
+	// content is whether it needs the bodies of messages.
+	content bool
+}
+
+// sameID compares the ids of events, which it reads in batches.
+func (r *Relay) sameID() func(context.Context, int64, jetstream.Msg) (bool, error) {
+	var (
+		batch []uuid.UUID // ids of the log's events from base+1 on
+		base  int64
+	)
+	return func(ctx context.Context, position int64, m jetstream.Msg) (bool, error) {
+		if position > base+int64(len(batch)) {
+			base = position - 1
+			var err error
+			if batch, err = r.eventIDs(ctx, base, base+scrubBatch); err != nil {
+				return false, err
+			}
+		}
+		i := position - base - 1
+		return i < int64(len(batch)) && batch[i].String() == m.Headers().Get(cloudevent.HeaderID), nil
+	}
 }
 
 func (r *Relay) scrub(ctx context.Context) (ScrubReport, error) {
+	s := scrubbing{Relay: r, same: r.sameID()}
+	return s.run(ctx)
+}
+
+func (s *scrubbing) run(ctx context.Context) (ScrubReport, error) {
 	began := time.Now()
-	s := scrubbing{Relay: r, report: ScrubReport{At: r.Now().UTC()}}
-	info, err := r.look(ctx)
+	s.report.At = s.Now().UTC()
+	info, err := s.look(ctx)
 	if err != nil {
 		return s.report, err
 	}
@@ -137,7 +163,7 @@ func (s *scrubbing) readThrough(ctx context.Context) error {
 	consumer, err := s.js.OrderedConsumer(ctx, s.Stream.Name, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   uint64(s.next),
-		HeadersOnly:   true, // the server checks the checksum of the whole message all the same
+		HeadersOnly:   !s.content, // the server checks the checksum of the whole message all the same
 	})
 	if err != nil {
 		return fmt.Errorf("make a consumer: %w", err)
@@ -170,7 +196,7 @@ func (s *scrubbing) readThrough(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("after position %d: %w", s.next-1, err)
 		}
-		if err := s.check(ctx, int64(meta.Sequence.Stream), m.Headers().Get(cloudevent.HeaderID)); err != nil {
+		if err := s.check(ctx, int64(meta.Sequence.Stream), m); err != nil {
 			return err
 		}
 		if meta.NumPending == 0 {
@@ -180,7 +206,7 @@ func (s *scrubbing) readThrough(ctx context.Context) error {
 	return nil
 }
 
-func (s *scrubbing) check(ctx context.Context, position int64, id string) error {
+func (s *scrubbing) check(ctx context.Context, position int64, m jetstream.Msg) error {
 	if position < s.next || position > s.report.Last {
 		return nil
 	}
@@ -188,19 +214,13 @@ func (s *scrubbing) check(ctx context.Context, position int64, id string) error 
 		s.gaps = append(s.gaps, s.next)
 	}
 	s.next++
-	if position > s.base+int64(len(s.batch)) {
-		s.base = position - 1
-		var err error
-		if s.batch, err = s.eventIDs(ctx, s.base, min(s.base+scrubBatch, s.report.Last)); err != nil {
-			return err
-		}
-	}
 	s.report.Checked++
-	if i := position - s.base - 1; i >= int64(len(s.batch)) || s.batch[i].String() != id {
+	same, err := s.same(ctx, position, m)
+	if err == nil && !same {
 		s.report.Foreign++
 		s.list(position)
 	}
-	return nil
+	return err
 }
 
 // judge tells gaps that are damage from those of erased users, and from what the server discarded in the meantime.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +17,7 @@ import (
 )
 
 func eventsCommand() *cobra.Command {
-	return group("events", "Read the log", eventsTailCommand(), eventsShowCommand())
+	return group("events", "Read the log", eventsTailCommand(), eventsShowCommand(), eventsExportCommand(), eventsVerifyCommand())
 }
 
 func printEvent(w io.Writer, e eventstore.Event, asJSON bool) error {
@@ -45,7 +46,7 @@ func eventsTailCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	dir, asJSON := dirFlag(c), jsonFlag(c)
-	from := c.Flags().Int64("from", 0, "begin at this position instead of with the newest events")
+	from := c.Flags().String("from", "", "begin at this position, or at a time such as 2026-01-02T15:04:05Z, instead of with the newest events")
 	last := c.Flags().Int64("last", 10, "how many of the newest events to begin with")
 	once := c.Flags().Bool("no-follow", false, "stop at the end of the log")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -60,8 +61,10 @@ func eventsTailCommand() *cobra.Command {
 			return err
 		}
 		after := max(0, head-*last)
-		if *from > 0 {
-			after = *from - 1
+		if *from != "" {
+			if after, err = before(ctx, d.log, *from); err != nil {
+				return err
+			}
 		}
 		err = tail(ctx, d.log, after, !*once, func(e eventstore.Event) error {
 			return printEvent(cmd.OutOrStdout(), e, *asJSON)
@@ -72,6 +75,18 @@ func eventsTailCommand() *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// before is the position before the first event from a position, or from a time, on.
+func before(ctx context.Context, log *eventstore.Log, from string) (int64, error) {
+	if position, err := strconv.ParseInt(from, 10, 64); err == nil && position > 0 {
+		return position - 1, nil
+	}
+	moment, err := time.Parse(time.RFC3339Nano, from)
+	if err != nil {
+		return 0, fmt.Errorf("%w: --from takes a position from 1 on, or a time such as 2026-01-02T15:04:05Z", errUse)
+	}
+	return log.PositionAt(ctx, moment.Add(-time.Nanosecond))
 }
 
 // tail hands over the events after a position, and, if it follows, those that come later until ctx ends.
