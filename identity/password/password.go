@@ -3,8 +3,10 @@
 // A password of up to 1,024 bytes in any script is accepted whole: bcrypt
 // looks at 72 bytes only, so the password is first reduced with HMAC-SHA-256
 // and the result is what bcrypt hashes. The stored form says so with a scheme
-// tag of its own (see [Hash]). Hashes that were made elsewhere in the plain
-// forms $2a$, $2b$ and $2y$ verify too.
+// tag of its own (see [Hash]). Hashes that were made elsewhere, with bcrypt,
+// argon2, scrypt or PBKDF2, verify too, within limits of what they may cost: at
+// most about two seconds and 256 MiB. Which new passwords are accepted says a
+// [Policy].
 //
 // Hashing costs a quarter of a second of CPU on purpose. [Pool] keeps that
 // work in a few threads of low priority behind a bounded queue, so that a
@@ -55,16 +57,31 @@ func (Password) LogValue() slog.Value { return slog.StringValue(hidden) }
 // MarshalText returns [ErrSecret].
 func (Password) MarshalText() ([]byte, error) { return nil, ErrSecret }
 
-// Hash is the stored form of a password, one of
+// Hash is the stored form of a password. This package writes
 //
-//	$bcrypt-sha256$v=2,t=2b,r=12$<salt, 22>$<digest, 31>   what this package writes
-//	$2a$12$<salt, 22><digest, 31>                          made elsewhere; also $2b$, $2y$
+//	$bcrypt-sha256$v=2,t=2b,r=12$<salt, 22>$<digest, 31>
 //
-// The first is the scheme that passlib named bcrypt_sha256 version 2, so other
+// which is the scheme that passlib named bcrypt_sha256 version 2, so other
 // software can read it: the password (normalised, UTF-8) goes through
 // HMAC-SHA-256 under the salt's 22 characters, the result in base64 goes
 // through bcrypt under the same salt. The HMAC is keyed by the salt so that an
 // unsalted SHA-256 found in a leak elsewhere is of no use against it.
+//
+// It reads what was made elsewhere, from the bytes of the password as they were
+// typed, in the forms of crypt, of the PHC string format, of passlib and of Django:
+//
+//	$2a$12$<salt, 22><digest, 31>                      also $2b$, $2y$
+//	$argon2id$v=19$m=65536,t=3,p=4$<salt>$<digest>     also argon2i
+//	$scrypt$ln=16,r=8,p=1$<salt>$<digest>
+//	$pbkdf2-sha256$i=600000$<salt>$<digest>            also sha1, sha512; also with ,l=32
+//	$pbkdf2-sha256$29000$<salt>$<digest>               also sha512; $pbkdf2$ is SHA-1
+//	bcrypt$$2b$12$…   bcrypt_sha256$$2b$12$…   argon2$argon2id$v=19$…
+//	scrypt$16384$<salt>$8$5$<digest>   pbkdf2_sha256$600000$<salt>$<digest>   also sha1
+//
+// The limits, past which a hash is not read ([ErrCost]): bcrypt of cost 4 to
+// 15; argon2 and scrypt of 256 MiB, argon2 of 2^20 KiB times passes and 64
+// lanes, scrypt of 512 MiB times p; PBKDF2 of 1,000 to 3,000,000 iterations; salts of 4 to
+// 64 bytes, digests of 16 to 64.
 //
 // Like [Password], it never prints itself. Convert with Hash(s) and string(h).
 type Hash string

@@ -341,7 +341,7 @@ func TestASVS_6_2_8_VerifiedExactlyAsReceived(t *testing.T) {
 	t.Parallel()
 	long := Password(strings.Repeat("x1Y! ", MaxBytes/5))
 	for _, password := range []Password{" Correct Horse ", long} {
-		h := hash(t, password)
+		h := hashed(t, password)
 		if !verify(t, h, password) {
 			t.Errorf("Verify of %d bytes = false, want true", len(password))
 		}

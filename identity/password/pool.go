@@ -48,6 +48,8 @@ type PoolConfig struct {
 // goroutines and never in their place: on Linux the threads have the lowest
 // priority, and GOMAXPROCS is raised by their number while they run. Callers
 // queue in order of arrival; past the queue's bound they are told so at once.
+// Imported hashes of argon2 and scrypt need memory, of which a pool takes 256 MiB
+// at most: those that need more than is left wait, and the others pass them.
 //
 // Its methods are safe for concurrent use. They wait until [Pool.Run] runs.
 type Pool struct {
@@ -56,12 +58,13 @@ type Pool struct {
 	bound   int
 	// Tests replace the first and set the second.
 	cpuTime func() time.Duration // of the calling thread
-	observe func(*bcryptRun)     // sees each computation before it begins
+	observe func(computation)    // sees each computation before it begins
 
 	mu      sync.Mutex
 	arrived *sync.Cond // a job was queued, or the pool stopped
 	queue   *list.List // of *job, oldest first
 	busy    int
+	memory  int // that the computations at work hold
 	started bool
 	stopped bool
 	average time.Duration // of a job, moving
@@ -69,13 +72,15 @@ type Pool struct {
 
 // job is one computation and the caller who waits for it.
 type job struct {
-	prepare func() *bcryptRun // by the worker: normalising and keying are part of the work
-	run     *bcryptRun
-	place   *list.Element // nil once a worker has taken it; guarded by Pool.mu
-	begun   time.Time
-	digest  string
-	err     error
-	done    chan struct{} // closed when digest or err is set
+	method   method
+	password Password
+	memory   int           // that the method takes
+	run      computation   // begun by the worker: normalising and keying are part of the work
+	place    *list.Element // nil once a worker has taken it; guarded by Pool.mu
+	begun    time.Time
+	digest   string
+	err      error
+	done     chan struct{} // closed when digest or err is set
 }
 
 // NewPool checks the configuration. It returns [ErrCost], or an error that
@@ -129,21 +134,22 @@ func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
 	if err := password.check(); err != nil {
 		return "", err
 	}
-	s, err := fresh(p.cost)
+	m, err := fresh(p.cost)
 	if err != nil {
 		return "", err
 	}
-	digest, err := p.compute(ctx, func() *bcryptRun { return s.run(password) })
+	digest, err := p.compute(ctx, m, password)
 	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
-	return s.encode(digest), nil
+	return m.encode(digest), nil
 }
 
 // Verify reports whether hash is that of password, and, only if it is,
 // whether the hash should be replaced by a new one of the pool's cost. It
 // always costs one computation at the hash's own cost, right or wrong. Its
-// errors are those of [Pool.Hash], [ErrUnknownScheme] and [ErrCost].
+// errors are those of [Pool.Hash], [ErrUnknownScheme] and [ErrCost], or one of
+// the system that has no memory for it.
 func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match, rehash bool, err error) {
 	if err := password.check(); err != nil {
 		return false, false, err
@@ -152,7 +158,7 @@ func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match,
 	if err != nil {
 		return false, false, err
 	}
-	digest, err := p.compute(ctx, func() *bcryptRun { return s.run(password) })
+	digest, err := p.compute(ctx, s.method, password)
 	if err != nil {
 		return false, false, fmt.Errorf("verify password: %w", err)
 	}
@@ -184,22 +190,22 @@ func (p *Pool) VerifyUnknown(ctx context.Context, password Password) error {
 	if err := password.check(); err != nil {
 		return err
 	}
-	s, err := fresh(p.cost)
+	m, err := fresh(p.cost)
 	if err != nil {
 		return err
 	}
-	if _, err := p.compute(ctx, func() *bcryptRun { return s.run(password) }); err != nil {
+	if _, err := p.compute(ctx, m, password); err != nil {
 		return fmt.Errorf("verify password: %w", err)
 	}
 	return nil
 }
 
 // compute queues one computation and waits for its digest.
-func (p *Pool) compute(ctx context.Context, prepare func() *bcryptRun) (string, error) {
+func (p *Pool) compute(ctx context.Context, m method, password Password) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	j := &job{prepare: prepare, done: make(chan struct{})}
+	j := &job{method: m, password: password, memory: m.memory(), done: make(chan struct{})}
 	p.mu.Lock()
 	if p.stopped {
 		p.mu.Unlock()
@@ -238,26 +244,49 @@ func (p *Pool) backlog() time.Duration {
 func (p *Pool) next() *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.queue.Len() == 0 {
+	var e *list.Element
+	for e = p.first(); e == nil; e = p.first() {
 		if p.stopped {
 			return nil
 		}
 		p.arrived.Wait()
 	}
-	j := p.queue.Remove(p.queue.Front()).(*job)
+	j := p.queue.Remove(e).(*job)
 	j.place = nil
 	j.begun = time.Now()
 	p.busy++
+	p.memory += j.memory
 	return j
 }
 
-// finish hands the digest to the caller.
+// first is the place of the oldest job that there is memory for. Those that
+// need none pass one that waits for memory; those that need some don't, or it
+// might wait for ever.
+func (p *Pool) first() *list.Element {
+	short := false
+	for e := p.queue.Front(); e != nil; e = e.Next() {
+		switch memory := e.Value.(*job).memory; {
+		case memory == 0, !short && p.memory+memory <= maxMemory:
+			return e
+		}
+		short = true
+	}
+	return nil
+}
+
+// finish hands the digest to the caller, or the error of a job that didn't begin.
 func (p *Pool) finish(j *job) {
-	j.digest = j.run.digest()
+	if j.err == nil {
+		j.digest = j.run.digest()
+	}
 	close(j.done)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy--
+	if j.memory > 0 {
+		p.memory -= j.memory
+		p.arrived.Broadcast() // there may be enough now for several
+	}
 	took := time.Since(j.begun)
 	if p.average == 0 {
 		p.average = took

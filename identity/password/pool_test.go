@@ -3,7 +3,9 @@ package password
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,16 +32,25 @@ func start(t *testing.T, config PoolConfig) (p *Pool, stop func()) {
 	return p, stop
 }
 
+// fake is a method whose computation doesn't depend on a password.
+type fake struct {
+	taken int // bytes
+	begun func() (computation, error)
+}
+
+func (f fake) memory() int                         { return f.taken }
+func (f fake) begin(Password) (computation, error) { return f.begun() }
+
 // occupy makes one worker busy until release is called.
 func occupy(t *testing.T, p *Pool) (release func() error) {
 	t.Helper()
 	taken, gate, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		_, err := p.compute(context.Background(), func() *bcryptRun {
+		_, err := p.compute(context.Background(), fake{begun: func() (computation, error) {
 			close(taken)
 			<-gate
-			return newBcryptRun("", [saltBytes]byte{}, MinCost)
-		})
+			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
+		}}, "")
 		done <- err
 	}()
 	select {
@@ -115,13 +126,13 @@ func TestReused(t *testing.T) {
 	p, stop := start(t, PoolConfig{Cost: MinCost, Workers: 1})
 	of := func(passwords ...Password) (hashes []Hash) {
 		for _, password := range passwords {
-			hashes = append(hashes, hash(t, password))
+			hashes = append(hashes, hashed(t, password))
 		}
 		return hashes
 	}
 	var many []Hash
 	for range MaxHistory {
-		many = append(many, hash(t, "battery staple"))
+		many = append(many, hashed(t, "battery staple"))
 	}
 	for _, test := range []struct {
 		name   string
@@ -158,7 +169,7 @@ func TestReused(t *testing.T) {
 func rounds(t *testing.T, p *Pool, f func() error) int {
 	t.Helper()
 	var total int
-	p.observe = func(run *bcryptRun) { total += run.left }
+	p.observe = func(run computation) { total += run.(*bcryptRun).left }
 	if err := f(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +205,126 @@ func TestWorkOfALogin(t *testing.T) {
 		if got := rounds(t, p, test.call); got != test.want {
 			t.Errorf("%s: %d rounds, want %d", test.name, got, test.want)
 		}
+	}
+}
+
+func TestLoginWithAForeignHash(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 2})
+	quick := []string{"$2a$05", "bcrypt$$2b$05", "$argon2i$", "argon2$argon2i$", "scrypt$16384$seasalt$", "$pbkdf2", "pbkdf2_sha1"}
+	computations := 0
+	var mu sync.Mutex
+	p.observe = func(computation) { mu.Lock(); computations++; mu.Unlock() }
+	for _, test := range foreign {
+		if !slices.ContainsFunc(quick, func(prefix string) bool { return strings.HasPrefix(string(test.hash), prefix) }) {
+			continue
+		}
+		for password, want := range map[Password]bool{test.password: true, test.password + "x": false} {
+			computations = 0
+			match, rehash, err := p.Verify(ctx, test.hash, password)
+			if match != want || rehash != want || err != nil {
+				t.Errorf("%s: Verify = %v, %v, %v, want %v, %v, nil", test.origin, match, rehash, err, want, want)
+			}
+			if computations != 1 {
+				t.Errorf("%s: %d computations, want 1", test.origin, computations)
+			}
+		}
+	}
+}
+
+// gated is a computation that waits for its gate.
+type gated struct{ gate <-chan struct{} }
+
+func (g gated) advance() bool { <-g.gate; return true }
+func (gated) digest() string  { return "" }
+
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 4})
+	began, results := make(chan string, 10), make(chan error, 10)
+	gate := func() (<-chan struct{}, func()) {
+		c := make(chan struct{})
+		open := sync.OnceFunc(func() { close(c) })
+		t.Cleanup(open) // before the pool's, which waits for what has begun
+		return c, open
+	}
+	ask := func(name string, memory int, gate <-chan struct{}) {
+		go func() {
+			_, err := p.compute(context.Background(), fake{memory, func() (computation, error) {
+				began <- name
+				return gated{gate}, nil
+			}}, "")
+			results <- err
+		}()
+	}
+	queued := func(n int) {
+		t.Helper()
+		await(t, fmt.Sprint(n, " queued"), func() bool { return p.Queued() == n })
+	}
+	want := func(names ...string) {
+		t.Helper()
+		var got []string
+		await(t, fmt.Sprint(names, " begin"), func() bool {
+			select {
+			case name := <-began:
+				got = append(got, name)
+			default:
+			}
+			return len(got) == len(names)
+		})
+		slices.Sort(got)
+		if !slices.Equal(got, names) {
+			t.Errorf("%v began, want %v", got, names)
+		}
+	}
+	first, openFirst := gate()
+	others, openOthers := gate()
+	ask("three quarters", maxMemory/4*3, first)
+	want("three quarters")
+	ask("a quarter", maxMemory/4, others)
+	want("a quarter") // there is enough for both
+	ask("half", maxMemory/2, others)
+	queued(1)
+	ask("a byte", 1, others)
+	queued(2)
+	// Only what needs no memory passes those that wait for some.
+	if err := p.VerifyUnknown(context.Background(), "correct horse"); err != nil {
+		t.Errorf("VerifyUnknown = %v, want nil", err)
+	}
+	if p.Queued() != 2 || len(began) != 0 {
+		t.Errorf("%d are queued, and %d began; want 2, 0", p.Queued(), len(began))
+	}
+	openFirst()
+	want("a byte", "half") // both, on workers that were idle too
+	ask("all", maxMemory, others)
+	queued(1)
+	ask("another byte", 1, others)
+	queued(2)
+	openOthers()
+	want("all", "another byte")
+	for range 6 {
+		if err := <-results; err != nil {
+			t.Errorf("compute = %v, want nil", err)
+		}
+	}
+	await(t, "idle", func() bool { return p.Busy() == 0 })
+	if p.memory != 0 {
+		t.Errorf("%d bytes are still counted", p.memory)
+	}
+}
+
+func TestComputationThatCannotBegin(t *testing.T) {
+	t.Parallel()
+	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 1})
+	none := errors.New("no memory")
+	for range 2 {
+		if _, err := p.compute(context.Background(), fake{maxMemory, func() (computation, error) { return nil, none }}, ""); !errors.Is(err, none) {
+			t.Errorf("compute = %v, want %v", err, none)
+		}
+	}
+	if err := p.VerifyUnknown(context.Background(), "correct horse"); err != nil {
+		t.Errorf("VerifyUnknown after it = %v, want nil", err)
 	}
 }
 
@@ -252,7 +383,7 @@ func TestCallerWhoGivesUpWhileQueued(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	result, computed := make(chan error, 1), false
 	go func() {
-		_, err := p.compute(ctx, func() *bcryptRun { computed = true; return newBcryptRun("", [saltBytes]byte{}, MinCost) })
+		_, err := p.compute(ctx, fake{begun: func() (computation, error) { computed = true; return newBcryptRun("", [saltBytes]byte{}, MinCost), nil }}, "")
 		result <- err
 	}()
 	await(t, "queued", func() bool { return p.Queued() == 1 })
@@ -287,11 +418,11 @@ func TestCallerWhoGivesUpWhileHashed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	gate, taken, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		_, err := p.compute(ctx, func() *bcryptRun {
+		_, err := p.compute(ctx, fake{begun: func() (computation, error) {
 			close(taken)
 			<-gate
-			return newBcryptRun("", [saltBytes]byte{}, MinCost)
-		})
+			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
+		}}, "")
 		result <- err
 	}()
 	<-taken
@@ -380,7 +511,7 @@ func TestNewPoolRefuses(t *testing.T) {
 func TestManyCallers(t *testing.T) {
 	t.Parallel()
 	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 3, Queue: 20})
-	h := hash(t, "correct horse")
+	h := hashed(t, "correct horse")
 	var callers sync.WaitGroup
 	for i := range 40 {
 		callers.Go(func() {

@@ -16,10 +16,10 @@ func niceness(t *testing.T, p *Pool) int {
 	t.Helper()
 	var raw int
 	var err error
-	if _, failed := p.compute(context.Background(), func() *bcryptRun {
+	if _, failed := p.compute(context.Background(), fake{begun: func() (computation, error) {
 		raw, err = unix.Getpriority(unix.PRIO_PROCESS, 0)
-		return newBcryptRun("", [saltBytes]byte{}, MinCost)
-	}); failed != nil {
+		return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
+	}}, ""); failed != nil {
 		t.Fatal(failed)
 	}
 	if err != nil {
@@ -55,10 +55,10 @@ func TestWorkersLeaveTheMainThreadAlone(t *testing.T) {
 	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 4})
 	for range 40 {
 		main := false
-		if _, err := p.compute(context.Background(), func() *bcryptRun {
+		if _, err := p.compute(context.Background(), fake{begun: func() (computation, error) {
 			main = onMainThread()
-			return newBcryptRun("", [saltBytes]byte{}, MinCost)
-		}); err != nil || main {
+			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
+		}}, ""); err != nil || main {
 			t.Fatalf("job on the main thread: %v, %v", main, err)
 		}
 	}

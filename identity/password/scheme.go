@@ -1,13 +1,11 @@
 package password
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -16,90 +14,172 @@ import (
 var (
 	// ErrUnknownScheme: the stored hash is in no form this package reads.
 	ErrUnknownScheme = errors.New("password: unknown form of hash")
-	// ErrCost: a cost below MinCost or above MaxCost, in a stored hash or a setting.
-	ErrCost = fmt.Errorf("password: cost outside %d to %d", MinCost, MaxCost)
+	// ErrCost: a cost outside the limits, in a stored hash or a setting; or a
+	// salt or digest in a stored hash that is too short or too long.
+	ErrCost = errors.New("password: cost of a hash outside the limits")
 )
 
-// sha256Prefix opens every hash that this package writes.
-const sha256Prefix = "$bcrypt-sha256$v=2,t=2b,r="
+// How every hash that this package writes begins.
+const (
+	ownScheme     = "bcrypt-sha256"
+	ownParameters = "v=2,t=2b,r="
+)
+
+// Limits of what is read, for all schemes that don't fix them.
+const (
+	maxHashBytes   = 512
+	minSaltBytes   = 4
+	maxSaltBytes   = 64
+	minDigestBytes = 16
+	maxDigestBytes = 64
+)
 
 // stored is a parsed [Hash].
 type stored struct {
-	prehashed bool // HMAC-SHA-256 before bcrypt; plain bcrypt otherwise
-	cost      int
-	salt      [saltBytes]byte
-	saltText  string
-	digest    string
+	method
+	digest string // bytes; for bcrypt its 31 characters
+}
+
+// method is a way to compute the digest of a password: a scheme with its cost
+// and salt.
+type method interface {
+	// begin prepares the computation. An error has nothing to do with the password.
+	begin(Password) (computation, error)
+	// memory is what the computation takes from takeMemory, in bytes.
+	memory() int
+}
+
+// computation is the work of one digest. It goes on at any time and on any
+// thread, but is finished once begun: memory may hang on it.
+type computation interface {
+	// advance works for a few milliseconds and reports whether nothing is left to do.
+	advance() bool
+	// digest ends the computation once advance has reported true.
+	digest() string
 }
 
 // parse reads a stored hash. It returns [ErrUnknownScheme] or [ErrCost]; the
 // errors hold nothing of the hash.
 func parse(hash Hash) (stored, error) {
-	s := string(hash)
-	if rest, ok := strings.CutPrefix(s, sha256Prefix); ok {
-		cost, rest, _ := strings.Cut(rest, "$")
-		salt, digest, _ := strings.Cut(rest, "$")
-		if strings.HasPrefix(cost, "0") {
-			return stored{}, ErrUnknownScheme
-		}
-		return newStored(true, cost, salt, digest)
-	}
-	if len(s) != len("$2b$12$")+saltChars+digestChars || s[6] != '$' {
+	if len(hash) > maxHashBytes || strings.IndexFunc(string(hash), func(r rune) bool { return r <= ' ' || r > '~' }) >= 0 {
 		return stored{}, ErrUnknownScheme
 	}
-	switch s[:4] {
-	case "$2a$", "$2b$", "$2y$": // one computation under three names; $2x$ was a bug
-		return newStored(false, s[4:6], s[7:7+saltChars], s[7+saltChars:])
+	name, rest, _ := strings.Cut(string(hash), "$")
+	switch name { // Django puts the name of its hasher before everything
+	case "":
+		return parseNamed(rest)
+	case "bcrypt":
+		return parsePlainBcrypt(asTyped, rest)
+	case "bcrypt_sha256":
+		return parsePlainBcrypt(sha256Hex, rest)
+	case "argon2":
+		if strings.HasPrefix(rest, "argon2") {
+			return parseNamed(rest)
+		}
+	case "scrypt":
+		return parseDjangoScrypt(rest)
+	case "pbkdf2_sha1":
+		return parseDjangoPBKDF2(sha1.New, rest)
+	case "pbkdf2_sha256":
+		return parseDjangoPBKDF2(sha256.New, rest)
 	}
 	return stored{}, ErrUnknownScheme
 }
 
-func newStored(prehashed bool, cost, salt, digest string) (stored, error) {
-	s := stored{prehashed: prehashed, saltText: salt, digest: digest}
-	if len(cost) == 0 || len(cost) > 2 || strings.Trim(cost, "0123456789") != "" ||
-		len(salt) != saltChars || len(digest) != digestChars || strings.ContainsAny(salt+digest, "\r\n") {
-		return stored{}, ErrUnknownScheme
+// parseNamed reads a hash that begins with the name of its scheme, the $ before it left out.
+func parseNamed(text string) (stored, error) {
+	name, rest, _ := strings.Cut(text, "$")
+	switch name {
+	case ownScheme:
+		return parseOwnBcrypt(rest)
+	case "2a", "2b", "2y":
+		return parsePlainBcrypt(asTyped, "$"+text)
+	case "argon2i":
+		return parseArgon2(argon2i, rest)
+	case "argon2id":
+		return parseArgon2(argon2id, rest)
+	case "scrypt":
+		return parseScrypt(rest)
+	case "pbkdf2": // passlib's name of SHA-1
+		return parsePBKDF2(sha1.New, rest)
 	}
-	if _, err := encoding.Decode(make([]byte, digestChars), []byte(digest)); err != nil {
-		return stored{}, ErrUnknownScheme
+	if function, ok := strings.CutPrefix(name, "pbkdf2-"); ok {
+		if newHash, ok := pbkdf2Hashes[function]; ok {
+			return parsePBKDF2(newHash, rest)
+		}
 	}
-	var decoded [saltBytes + 1]byte
-	if n, err := encoding.Decode(decoded[:], []byte(salt)); err != nil || n != saltBytes {
-		return stored{}, ErrUnknownScheme
-	}
-	copy(s.salt[:], decoded[:])
-	var err error
-	if s.cost, err = strconv.Atoi(cost); err != nil {
-		return stored{}, ErrUnknownScheme
-	}
-	if s.cost < MinCost || s.cost > MaxCost {
-		return stored{}, ErrCost
-	}
-	return s, nil
+	return stored{}, ErrUnknownScheme
 }
 
-// fresh is a hash of our own scheme that still lacks its digest.
-func fresh(cost int) (stored, error) {
-	if cost < MinCost || cost > MaxCost {
-		return stored{}, ErrCost
+// parameters reads "m=65536,t=3,p=4": numbers, with these names in this order.
+func parameters(text string, names ...string) ([]int, error) {
+	parts := strings.Split(text, ",")
+	if len(parts) != len(names) {
+		return nil, ErrUnknownScheme
 	}
-	s := stored{prehashed: true, cost: cost}
-	_, _ = rand.Read(s.salt[:]) // never fails
-	s.saltText = encoding.EncodeToString(s.salt[:])
-	return s, nil
+	numbers := make([]int, len(names))
+	for i, part := range parts {
+		value, ok := strings.CutPrefix(part, names[i]+"=")
+		if !ok {
+			return nil, ErrUnknownScheme
+		}
+		var err error
+		if numbers[i], err = number(value); err != nil {
+			return nil, err
+		}
+	}
+	return numbers, nil
 }
 
-// run prepares the computation of the digest of a password under this hash's
-// salt and cost. Plain bcrypt gets the bytes as they were typed, because that
-// is what the software that made the hash had; what lies beyond its 72 bytes
-// doesn't count there, as it didn't then.
-func (s stored) run(password Password) *bcryptRun {
-	if !s.prehashed {
-		return newBcryptRun(string(password), s.salt, s.cost)
+// number reads a number in its one spelling. One that is too large to be a
+// cost is ErrCost.
+func number(text string) (int, error) {
+	if text == "" || strings.Trim(text, "0123456789") != "" || text[0] == '0' && text != "0" {
+		return 0, ErrUnknownScheme
 	}
-	mac := hmac.New(sha256.New, []byte(s.saltText))
-	mac.Write([]byte(password.normalised()))
-	return newBcryptRun(base64.StdEncoding.EncodeToString(mac.Sum(nil)), s.salt, s.cost)
+	if len(text) > 9 {
+		return 0, ErrCost
+	}
+	return strconv.Atoi(text)
+}
+
+// decodeSaltAndDigest reads both and checks their lengths.
+func decodeSaltAndDigest(encoding *base64.Encoding, saltText, digestText string) (salt, digest []byte, err error) {
+	if salt, err = encoding.Strict().DecodeString(saltText); err != nil {
+		return nil, nil, ErrUnknownScheme
+	}
+	if digest, err = encoding.Strict().DecodeString(digestText); err != nil {
+		return nil, nil, ErrUnknownScheme
+	}
+	return salt, digest, checkLengths(len(salt), len(digest))
+}
+
+// decodeDjango reads a digest in Django's encoding and checks its length and
+// that of the salt, whose characters are used as they are.
+func decodeDjango(salt, digestText string) ([]byte, error) {
+	digest, err := base64.StdEncoding.Strict().DecodeString(digestText)
+	if err != nil {
+		return nil, ErrUnknownScheme
+	}
+	return digest, checkLengths(len(salt), len(digest))
+}
+
+func checkLengths(salt, digest int) error {
+	if salt < minSaltBytes || salt > maxSaltBytes || digest < minDigestBytes || digest > maxDigestBytes {
+		return ErrCost
+	}
+	return nil
+}
+
+// compute is the digest of a password, on the caller's own thread.
+func compute(m method, password Password) (string, error) {
+	run, err := m.begin(password)
+	if err != nil {
+		return "", err
+	}
+	for !run.advance() {
+	}
+	return run.digest(), nil
 }
 
 // matches compares in constant time.
@@ -108,11 +188,9 @@ func (s stored) matches(digest string) bool {
 }
 
 // outdated reports whether a new hash of the same password would look different.
-func (s stored) outdated(cost int) bool { return !s.prehashed || s.cost != cost }
-
-// encode is the stored form, once the digest is known.
-func (s stored) encode(digest string) Hash {
-	return Hash(sha256Prefix + strconv.Itoa(s.cost) + "$" + s.saltText + "$" + digest)
+func (s stored) outdated(cost int) bool {
+	m, ok := s.method.(bcryptMethod)
+	return !ok || m.key != hmacKey || m.cost != cost
 }
 
 // New hashes a password on the caller's own thread; a server uses [Pool.Hash].
@@ -121,18 +199,18 @@ func New(password Password, cost int) (Hash, error) {
 	if err := password.check(); err != nil {
 		return "", err
 	}
-	s, err := fresh(cost)
+	m, err := fresh(cost)
 	if err != nil {
 		return "", err
 	}
-	run := s.run(password)
-	run.advance(run.left)
-	return s.encode(run.digest()), nil
+	digest, err := compute(m, password)
+	return m.encode(digest), err
 }
 
 // Verify reports whether hash is that of password, on the caller's own
 // thread; a server uses [Pool.Verify]. It returns a [*RefusedError],
-// [ErrUnknownScheme] or [ErrCost].
+// [ErrUnknownScheme] or [ErrCost], or an error of the system that has no
+// memory for it.
 func Verify(hash Hash, password Password) (bool, error) {
 	if err := password.check(); err != nil {
 		return false, err
@@ -141,9 +219,11 @@ func Verify(hash Hash, password Password) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	run := s.run(password)
-	run.advance(run.left)
-	return s.matches(run.digest()), nil
+	digest, err := compute(s.method, password)
+	if err != nil {
+		return false, err
+	}
+	return s.matches(digest), nil
 }
 
 // Check returns nil, [ErrUnknownScheme] or [ErrCost]: whether Verify could

@@ -22,8 +22,6 @@ import (
 // thread can't raise its own priority.)
 
 const (
-	// slice is how many rounds go between looks at the clock, about 4 ms.
-	slice = 64
 	// window is the time over which a worker judges its share of CPU.
 	window = 50 * time.Millisecond
 	// starved is the share below which it asks for ordinary priority.
@@ -62,7 +60,11 @@ func (p *Pool) work(workers *sync.WaitGroup, j *job, respite time.Duration) {
 			if j = p.next(); j == nil {
 				return
 			}
-			j.run = j.prepare()
+			if j.run, j.err = j.method.begin(j.password); j.err != nil {
+				p.finish(j)
+				j = nil
+				continue
+			}
 			if p.observe != nil {
 				p.observe(j.run)
 			}
@@ -82,14 +84,11 @@ func (p *Pool) work(workers *sync.WaitGroup, j *job, respite time.Duration) {
 
 // advance computes to the end and reports true, or false if the thread has the
 // lowest priority and turns out to be starved of CPU.
-func (p *Pool) advance(run *bcryptRun, lowered bool) bool {
-	if !lowered {
-		return run.advance(run.left)
-	}
+func (p *Pool) advance(run computation, lowered bool) bool {
 	began, used := time.Now(), p.cpuTime()
-	for !run.advance(slice) {
+	for !run.advance() {
 		wall := time.Since(began)
-		if wall < window {
+		if !lowered || wall < window {
 			continue
 		}
 		now := p.cpuTime()
