@@ -56,6 +56,20 @@ func (s *Service) askQuietly(ctx context.Context, address string, m eventstore.M
 	return nil
 }
 
+// UserWith is the user who has an address. It fails with ErrInvalidEmail, with ErrNotFound where nobody has it, or as the
+// database does.
+func (s *Service) UserWith(ctx context.Context, address string) (uuid.UUID, error) {
+	email, err := ParseEmail(address)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	id, err := s.reservedBy(ctx, reserveEmail(email))
+	if err == nil && id == uuid.Nil {
+		err = refuse(CodeNotFound, "nobody has this address")
+	}
+	return id, err
+}
+
 // reservedBy is the user who holds a reservation, the nil UUID where nobody does.
 func (s *Service) reservedBy(ctx context.Context, r eventstore.Reservation) (id uuid.UUID, err error) {
 	err = s.db.QueryRow(ctx, `SELECT stream FROM reservations WHERE scope = $1 AND key = $2`, r.Scope, s.log.Sealer().ReservationKey(r)).Scan(&id)

@@ -93,12 +93,20 @@ func refuse(code Code, format string, args ...any) error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
 }
 
+func lastAdmin() error {
+	return refuse(CodeLastAdmin, "there has to be an administrator, and this is the last one")
+}
+
+func noSuchUser() error { return refuse(CodeNotFound, "there is no such user") }
+
 // CodeOf is the code of any error that this package answers with. An error that it does not know is CodeInternal.
 func CodeOf(err error) Code {
 	var e *Error
 	switch {
 	case errors.As(err, &e):
 		return e.Code
+	case erased(err):
+		return CodeNotFound
 	case errors.Is(err, eventstore.ErrOutcomeUnknown):
 		return CodeOutcomeUnknown
 	case errors.Is(err, eventstore.ErrOverloaded), errors.Is(err, password.ErrOverloaded):

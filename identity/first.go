@@ -21,15 +21,14 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	if err != nil {
 		return uuid.Nil, false, err
 	}
-	only := eventstore.Reservation{Scope: scopeFirstAdmin, Value: scopeFirstAdmin}
-	if id, _, err = s.holder(ctx, only); err != nil || id != uuid.Nil {
+	if id, err = s.reservedBy(ctx, onlyFirstAdmin); err != nil || id != uuid.Nil {
 		return id, false, err
 	}
 	a, _, err := s.newUser(ctx, email, "", secret, RoleAdmin)
 	if err != nil {
 		return uuid.Nil, false, err
 	}
-	a.Reserve = append([]eventstore.Reservation{only}, a.Reserve...)
+	a.Reserve = append([]eventstore.Reservation{onlyFirstAdmin}, a.Reserve...)
 	a.Metadata = eventstore.Metadata{Correlation: a.Stream.ID, Actor: ActorSystem}
 	_, err = s.append(ctx, a)
 	var reserved *eventstore.ReservationError
@@ -37,7 +36,7 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	case err == nil:
 		return a.Stream.ID, true, nil
 	case errors.As(err, &reserved) && reserved.Scope == scopeFirstAdmin:
-		id, _, err = s.holder(ctx, only)
+		id, err = s.reservedBy(ctx, onlyFirstAdmin)
 		return id, false, err
 	case errors.Is(err, eventstore.ErrReserved):
 		return uuid.Nil, false, refuse(CodeEmailTaken, "a user who is no administrator has the address")

@@ -15,8 +15,9 @@ const (
 )
 
 // Follow keeps what is in memory right: it reads the tail of the log after each wake-up, and a few times a second without
-// one, drops the state of every user who has a newer event, and tells Config.SessionEnded of sessions that ended and
-// Config.KeyRotated of other signing keys. Without Follow, and whenever it is not up to date, users are read from the log each time.
+// one, drops the state of every user who has a newer event, and the key of whoever is erased, and tells Config.SessionEnded
+// of sessions that ended and Config.KeyRotated of other signing keys. Without Follow, and whenever it is not up to date,
+// users are read from the log each time.
 //
 // wake is signalled when some process may have committed; signals may be lost or shared. It may be nil, for a process
 // that is alone. If signals can be cut off, WakeCut has to be told.
@@ -86,6 +87,9 @@ func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
 			switch {
 			case e.Stream.Kind == eventstore.KindUser:
 				s.cache.forget(e.Stream.ID, e.Version)
+				if e.Type == TypeUserErased {
+					s.log.Sealer().Forget(e.Stream.ID)
+				}
 			case e.Type == TypeSessionEnded:
 				s.sessionEnded(e.Stream.ID)
 			case e.Type == TypeKeyRotated:

@@ -52,6 +52,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	ledger         *Ledger
 	now            func() time.Time
 	logger         *slog.Logger
 
@@ -89,6 +90,8 @@ type Config struct {
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
 	UserAttributes []string
+	// Ledger is where erasures are recorded outside the database. It may be nil.
+	Ledger *Ledger
 	// CachedUsers bounds the users kept in memory. 65,536 when 0.
 	CachedUsers int
 
@@ -103,7 +106,7 @@ func New(c Config) *Service {
 		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
 		codeKey:    c.CodeKey,
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
-		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, now: c.Now, logger: c.Logger,
+		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}
@@ -142,6 +145,9 @@ const (
 	scopeFirstAdmin = "first-admin"
 )
 
+// onlyFirstAdmin is held by the first administrator, so that there is only one.
+var onlyFirstAdmin = eventstore.Reservation{Scope: scopeFirstAdmin, Value: scopeFirstAdmin}
+
 func reserveEmail(e Email) eventstore.Reservation {
 	return eventstore.Reservation{Scope: scopeEmail, Value: e.Key()}
 }
@@ -176,7 +182,7 @@ func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*Us
 		more = len(events) == streamPage
 		for _, e := range events {
 			if e.Stream.Kind != eventstore.KindUser {
-				return nil, refuse(CodeNotFound, "there is no such user")
+				return nil, noSuchUser()
 			}
 			if e.Position > position {
 				more = false
@@ -188,17 +194,27 @@ func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*Us
 		}
 	}
 	if !u.exists() {
-		return nil, refuse(CodeNotFound, "there is no such user")
+		return nil, noSuchUser()
 	}
 	u.document = u.encode()
 	return &u, nil
 }
 
-// append appends to a user's stream, and drops the state that is in memory.
+// append appends to a user's stream, and drops the state that is in memory. It fails with ErrNotFound where the user has
+// been erased, and else as eventstore.Log.Append does.
 func (s *Service) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
 	// Whatever the answer is, the events may have been written.
 	defer s.cache.forget(a.Stream.ID, 0)
-	return s.log.Append(ctx, a)
+	result, err := s.log.Append(ctx, a)
+	if erased(err) {
+		err = noSuchUser()
+	}
+	return result, err
+}
+
+// erased says whether an append, or the sealing of something for a user, failed because the user has been erased.
+func erased(err error) bool {
+	return errors.Is(err, eventstore.ErrStreamClosed) || errors.Is(err, eventstore.ErrNoKey)
 }
 
 // change is what a command does to a user's stream.
@@ -238,7 +254,7 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			CommandID: c.commandID,
 		})
 		if errors.Is(err, eventstore.ErrStateRefused) {
-			return result, refuse(CodeLastAdmin, "there has to be an administrator, and this is the last one")
+			return result, lastAdmin()
 		}
 		if !errors.Is(err, eventstore.ErrWrongExpectedVersion) || try == changeTries {
 			return result, err

@@ -65,7 +65,12 @@ func (s *Service) beginning(u *User) time.Time {
 	return now
 }
 
-func (s *Service) startSession(ctx context.Context, u *User, methods []string, m eventstore.Metadata, more ...eventstore.StateChange) (LoginResult, error) {
+func (s *Service) startSession(ctx context.Context, u *User, methods []string, m eventstore.Metadata, more ...eventstore.StateChange) (begun LoginResult, err error) {
+	defer func() {
+		if erased(err) { // since the credentials were checked
+			err = wrongCredentials()
+		}
+	}()
 	started := s.beginning(u)
 	session, err := newSessionID(started)
 	if err != nil {
@@ -195,8 +200,8 @@ func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Sess
 			continue
 		}
 		raw, err := s.log.Sealer().OpenFor(ctx, user, sessionPlace(list[i].ID), sealed[i])
-		if errors.Is(err, eventstore.ErrNoKey) { // erased since
-			return nil, refuse(CodeNotFound, "there is no such user")
+		if erased(err) {
+			return nil, noSuchUser()
 		}
 		var c client
 		if err == nil {
@@ -271,8 +276,8 @@ func (s *Service) sessionIDs(ctx context.Context, user uuid.UUID) (ids []uuid.UU
 	return ids, nil
 }
 
-// endSession appends what ends a session and removes its row. A session that somebody else has ended meanwhile has ended:
-// that is no error.
+// endSession appends what ends a session and removes its row. A session that somebody else has ended meanwhile has ended,
+// and so has that of a user who was erased: that is no error.
 func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eventstore.Metadata, payloads ...Payload) (eventstore.Result, error) {
 	row := stateRow("sessions", map[string]any{"session_id": session})
 	row.Delete = true
@@ -283,7 +288,7 @@ func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eve
 		Metadata: m,
 		State:    []eventstore.StateChange{row},
 	})
-	if errors.Is(err, eventstore.ErrWrongExpectedVersion) {
+	if errors.Is(err, eventstore.ErrWrongExpectedVersion) || erased(err) {
 		err = nil
 	}
 	if err != nil {

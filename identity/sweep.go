@@ -27,7 +27,8 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 			if ended, err = s.ExpireSessions(ctx); ended > 0 {
 				s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
 			}
-			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx))
+			_, failed := s.FinishErasures(ctx)
+			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "what is past its time was not all ended; trying again", slog.Any("error", err))

@@ -88,14 +88,14 @@ CREATE INDEX parked_events_subject ON parked_events (projection, subject);
 --
 -- Its statements are static, so that their plans are kept, and all alike, so they are not written by hand:
 -- make_apply_state makes it anew from the catalog, for every table whose comment begins with "state table". A migration
--- that adds or changes a state table calls it at its end. It makes erase_state as well, which removes all that state tables
--- have of users: from every one that has a column user_id, which therefore has to be the first of an index.
+-- that adds or changes a state table calls it at its end. So does one that adds any other table with a column user_id: it
+-- makes erase_state as well, which removes the rows of erased users from all tables that have such a column, but for those of
+-- read models, whose names end in the number of their generation. The column has to be the first of an index.
 -- +goose StatementBegin
 CREATE FUNCTION make_apply_state() RETURNS void LANGUAGE plpgsql AS $make$
 DECLARE
     t     record;
     cases text := '';
-    erase text := '';
 BEGIN
     FOR t IN
         SELECT c.relname AS name,
@@ -107,8 +107,7 @@ BEGIN
                string_agg(format('r.%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS key_fields,
                string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
                    FILTER (WHERE k.is_key) AS key_types,
-               string_agg(format('t.%1$I = r.%1$I', a.attname), ' AND ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS same,
-               bool_or(a.attname = 'user_id') AS of_users
+               string_agg(format('t.%1$I = r.%1$I', a.attname), ' AND ' ORDER BY a.attnum) FILTER (WHERE k.is_key) AS same
           FROM pg_class c
           JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -136,10 +135,6 @@ BEGIN
             END IF;$case$,
             t.name, t.columns, t.fields, t.types, t.key_fields, t.key, coalesce('UPDATE SET ' || t.replaced, 'NOTHING'),
             t.key_types, t.same);
-        IF t.of_users THEN
-            erase := erase || format($each$
-    DELETE FROM %I WHERE user_id = ANY (users);$each$, t.name);
-        END IF;
     END LOOP;
     EXECUTE format($function$
 CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, written boolean[])
@@ -155,7 +150,11 @@ CREATE OR REPLACE FUNCTION erase_state(users uuid[]) RETURNS int LANGUAGE plpgsq
 BEGIN%s
     RETURN 0;
 END $body$;
-$function$, erase);
+$function$,
+        (SELECT string_agg(format(E'\n    DELETE FROM %I WHERE user_id = ANY (users);', c.relname), '' ORDER BY c.relname)
+           FROM pg_class c
+           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped
+          WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname !~ '_[0-9]+$'));
 END $make$;
 -- +goose StatementEnd
 SELECT make_apply_state();

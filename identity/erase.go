@@ -1,0 +1,306 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// Erase forgets a user, for good, and answers with where user.erased is. Asked for again it answers the same.
+//
+// The sessions are ended first, each with its event. Then one append carries user.erased and takes all that is kept of the
+// user: see eventstore.TypeErased. Nothing can be appended about the user after it, so whatever runs at the same time
+// finds no user, or was before it. What follows is done by those who come to the event: caches drop the user, read models
+// delete their rows, the relay purges the user's messages before it publishes the event.
+//
+// Before anything is done the erasure is written down in the database, and from there on it is carried through: if this
+// process does not come to it, by the next one to start, or by Sweep. Cancelling ctx does not stop it. It is in the
+// ledger, if there is one, before Erase answers.
+//
+// It fails with ErrNotFound where there never was such a user, with ErrLastAdmin for the last administrator, or with
+// CodeUnavailable where the ledger can't be written, and then nothing is done; or as eventstore.Log.Append does.
+func (s *Service) Erase(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	last, erased, err := s.erasedAt(ctx, id)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	if erased {
+		return last, s.recordErasure(ctx, id)
+	}
+	if err := s.spareLastAdmin(ctx, id); err != nil {
+		return eventstore.Result{}, err
+	}
+	if s.ledger != nil {
+		if err := s.ledger.Check(); err != nil {
+			return eventstore.Result{}, notRecorded(err)
+		}
+	}
+	if err := s.noteErasure(ctx, id, m.Actor, s.now()); err != nil {
+		return eventstore.Result{}, err
+	}
+	return s.carryThrough(context.WithoutCancel(ctx), id, m)
+}
+
+// EraseOwn is Erase for the user who asks for it, and who shows to be that user. It fails as prove does as well.
+func (s *Service) EraseOwn(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (eventstore.Result, error) {
+	if _, err := s.prove(ctx, id, p, m); err != nil {
+		return eventstore.Result{}, err
+	}
+	return s.Erase(ctx, id, m)
+}
+
+func notRecorded(err error) error {
+	return &Error{Code: CodeUnavailable, Detail: "the erasure can't be recorded at the moment", Err: err}
+}
+
+// erasedAt answers with where a user's last event is, if that has erased the user. It fails with ErrNotFound where there
+// never was such a user.
+func (s *Service) erasedAt(ctx context.Context, id uuid.UUID) (last eventstore.Result, erased bool, err error) {
+	var state string
+	err = s.db.QueryRow(ctx, `
+		SELECT s.state, e.position, e.version
+		  FROM streams s JOIN events e ON e.stream = s.stream AND e.version = s.version
+		 WHERE s.stream = $1 AND s.kind = 'user'`, id).Scan(&state, &last.Position, &last.Version)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return last, false, noSuchUser()
+	}
+	if err != nil {
+		return last, false, fmt.Errorf("look for the erasure of %s: %w", id, err)
+	}
+	return last, state == "erased", nil
+}
+
+// spareLastAdmin fails with ErrLastAdmin for the last who can act as an administrator, before anything is done. The append
+// refuses it as well: that counts where two erase each other at the same time.
+func (s *Service) spareLastAdmin(ctx context.Context, id uuid.UUID) error {
+	var others int
+	err := s.db.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM admins o WHERE o.user_id <> a.user_id) FROM admins a WHERE a.user_id = $1`, id).Scan(&others)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("count the administrators: %w", err)
+	case others == 0:
+		return lastAdmin()
+	}
+	return nil
+}
+
+// noteErasure writes down that an erasure was asked for.
+func (s *Service) noteErasure(ctx context.Context, id uuid.UUID, actor string, at time.Time) error {
+	_, err := s.db.Exec(ctx, `INSERT INTO erasures (subject, actor, requested_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		id, actor, at.UTC())
+	if err != nil {
+		return fmt.Errorf("note the erasure of %s: %w", id, err)
+	}
+	return nil
+}
+
+// carryThrough does what is left to do of an erasure that was written down. One that is refused is struck out.
+func (s *Service) carryThrough(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	last, err := s.forget(ctx, id, m)
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		if _, struck := s.db.Exec(ctx, `DELETE FROM erasures WHERE subject = $1 AND done_at IS NULL`, id); struck != nil {
+			return last, errors.Join(err, struck)
+		}
+	}
+	if err != nil {
+		return eventstore.Result{}, fmt.Errorf("erase %s: %w", id, err)
+	}
+	return last, s.recordErasure(ctx, id)
+}
+
+// forget ends a user's sessions and appends user.erased, and answers with where that is, whoever appended it.
+func (s *Service) forget(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	m.Address, m.UserAgent = "", "" // they would be sealed with the key that is destroyed
+	kept, err := s.outlasting(ctx, id)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	if _, err := s.EndSessions(ctx, id, uuid.Nil, EndedErased, m); err != nil {
+		return eventstore.Result{}, err
+	}
+	last, err := s.change(ctx, id, m, func(User) (change, error) {
+		return change{events: []Payload{Erased{}}, reserve: kept}, nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		last, _, err = s.erasedAt(ctx, id)
+	}
+	return last, err
+}
+
+// outlasting is what a user's stream holds after the user: that there was a first administrator, so that none is made
+// again.
+func (s *Service) outlasting(ctx context.Context, id uuid.UUID) ([]eventstore.Reservation, error) {
+	holder, err := s.reservedBy(ctx, onlyFirstAdmin)
+	if err != nil || holder != id {
+		return nil, err
+	}
+	return []eventstore.Reservation{onlyFirstAdmin}, nil
+}
+
+// recordErasure writes an erasure into the ledger, unless it is done.
+func (s *Service) recordErasure(ctx context.Context, id uuid.UUID) error {
+	err := s.db.QueryRow(ctx, `SELECT 1 FROM erasures WHERE subject = $1 AND done_at IS NULL`, id).Scan(new(int))
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the erasure of %s: %w", id, err)
+	}
+	if s.ledger != nil {
+		if err := s.ledger.Record(ctx, Erasure{id, s.now()}); err != nil {
+			return notRecorded(err)
+		}
+	}
+	return s.erasureDone(ctx, id)
+}
+
+func (s *Service) erasureDone(ctx context.Context, id uuid.UUID) error {
+	if _, err := s.db.Exec(ctx, `UPDATE erasures SET done_at = $2 WHERE subject = $1 AND done_at IS NULL`, id, s.now().UTC()); err != nil {
+		return fmt.Errorf("note that %s is erased: %w", id, err)
+	}
+	return nil
+}
+
+// FinishErasures carries through the erasures that were cut short, and answers with how many. It does as many as it can.
+func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) {
+	rows, err := s.db.Query(ctx, `SELECT subject, actor FROM erasures WHERE done_at IS NULL ORDER BY requested_at`)
+	if err != nil {
+		return 0, fmt.Errorf("look for erasures: %w", err)
+	}
+	pending := map[uuid.UUID]string{}
+	for rows.Next() {
+		var id uuid.UUID
+		var actor string
+		if err := rows.Scan(&id, &actor); err != nil {
+			rows.Close()
+			return 0, fmt.Errorf("look for erasures: %w", err)
+		}
+		pending[id] = actor
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("look for erasures: %w", err)
+	}
+	for id, actor := range pending {
+		_, failed := s.carryThrough(ctx, id, eventstore.Metadata{Correlation: id, Actor: actor})
+		if failed == nil {
+			finished++
+		}
+		err = errors.Join(err, failed)
+	}
+	if finished > 0 {
+		s.logger.InfoContext(ctx, "carried erasures through that were cut short", slog.Int("erasures", finished))
+	}
+	return finished, err
+}
+
+// ApplyLedger erases those who are erased according to the ledger and are not in this database, as after it was restored
+// from a backup, and answers with them and with the position of the last. It is to be called before anything is answered
+// or published.
+func (s *Service) ApplyLedger(ctx context.Context) (again []uuid.UUID, last int64, err error) {
+	if s.ledger == nil {
+		return nil, 0, nil
+	}
+	list, err := s.ledger.Read()
+	if err != nil {
+		return nil, 0, err
+	}
+	for len(list) > 0 {
+		page := list[:min(len(list), ledgerPage)]
+		list = list[len(page):]
+		back, err := s.notErased(ctx, page)
+		if err != nil {
+			return again, last, err
+		}
+		for _, e := range back {
+			if err := s.noteErasure(ctx, e.User, ActorSystem, e.At); err != nil {
+				return again, last, err
+			}
+			result, err := s.forget(ctx, e.User, eventstore.Metadata{Correlation: e.User, Actor: ActorSystem})
+			if err != nil {
+				return again, last, fmt.Errorf("erase %s again, who is in the erasure ledger: %w", e.User, err)
+			}
+			again, last = append(again, e.User), max(last, result.Position)
+			if err := s.erasureDone(ctx, e.User); err != nil {
+				return again, last, err
+			}
+		}
+	}
+	return again, last, nil
+}
+
+const ledgerPage = 500
+
+// notErased are those of some erasures whose users are in this database all the same.
+func (s *Service) notErased(ctx context.Context, some []Erasure) (back []Erasure, err error) {
+	marks, args := make([]string, len(some)), make([]any, len(some))
+	of := make(map[uuid.UUID]Erasure, len(some))
+	for i, e := range some {
+		marks[i], args[i], of[e.User] = fmt.Sprintf("$%d", i+1), e.User, e
+	}
+	rows, err := s.db.Query(ctx, `SELECT stream FROM streams WHERE state <> 'erased' AND stream IN (`+strings.Join(marks, ", ")+`)`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("look for erased users: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("look for erased users: %w", err)
+		}
+		back = append(back, of[id])
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("look for erased users: %w", err)
+	}
+	return back, nil
+}
+
+// CompleteLedger adds to the ledger whoever was erased without it: before there was one, or while another file was it.
+func (s *Service) CompleteLedger(ctx context.Context) error {
+	if s.ledger == nil {
+		return nil
+	}
+	list, err := s.ledger.Read()
+	if err != nil {
+		return err
+	}
+	known := make(map[uuid.UUID]struct{}, len(list))
+	for _, e := range list {
+		known[e.User] = struct{}{}
+	}
+	rows, err := s.db.Query(ctx, `SELECT subject, done_at FROM erasures WHERE done_at IS NOT NULL ORDER BY done_at`)
+	if err != nil {
+		return fmt.Errorf("look for erasures: %w", err)
+	}
+	defer rows.Close()
+	var missing []Erasure
+	for rows.Next() {
+		var e Erasure
+		if err := rows.Scan(&e.User, &e.At); err != nil {
+			return fmt.Errorf("look for erasures: %w", err)
+		}
+		if _, there := known[e.User]; !there {
+			missing = append(missing, e)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look for erasures: %w", err)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	s.logger.InfoContext(ctx, "the erasure ledger lacked erasures, which are added", slog.Int("erasures", len(missing)))
+	return s.ledger.Record(ctx, missing...)
+}
