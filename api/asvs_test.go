@@ -45,6 +45,7 @@ var calls = map[string]class{
 
 	"GET /v1/me":                 self,
 	"PATCH /v1/me":               self,
+	"DELETE /v1/me":              self,
 	"GET /v1/me/sessions":        self,
 	"DELETE /v1/me/sessions/:id": owner,
 
@@ -52,6 +53,7 @@ var calls = map[string]class{
 	"POST /v1/users":                    admins,
 	"GET /v1/users/:id":                 admins,
 	"PATCH /v1/users/:id":               admins,
+	"DELETE /v1/users/:id":              admins,
 	"GET /v1/users/:id/events":          admins,
 	"POST /v1/users/:id/lock":           admins,
 	"POST /v1/users/:id/unlock":         admins,
