@@ -35,6 +35,7 @@ var badValues = map[string][]string{
 	"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    {marker, "0", "1441"},
 	"JWT_REFRESH_TOKEN_EXPIRE_DAYS":      {marker, "0", "3651"},
 	"JWT_REFRESH_REUSE_GRACE_SECONDS":    {marker, "-1", "301"},
+	"ERASURE_LEDGER":                     {"/nowhere/" + marker, "/"},
 	"USER_ATTRIBUTES":                    {marker + ",,b"},
 	"JWT_AUDIENCE":                       {marker + ",,b"},
 	"SESSION_MAX_DAYS":                   {marker, "0"},

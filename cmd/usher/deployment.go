@@ -29,6 +29,7 @@ const (
 	masterKeyFile = "master.key"
 	addressesFile = "addresses.json"
 	lockFile      = "lock"
+	ledgerFile    = "erasures.log"
 	natsDir       = "nats"
 )
 
@@ -125,7 +126,8 @@ func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deploym
 	return d, d.begin(ctx, master)
 }
 
-// openDir opens a directory of `usher dev`, whose master key is a file unless MASTER_KEY is set.
+// openDir opens a directory of `usher dev`, whose master key is a file unless MASTER_KEY is set, and so is its erasure ledger
+// unless ERASURE_LEDGER is.
 func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*deployment, error) {
 	text := string(c.MasterKey)
 	if text == "" {
@@ -138,6 +140,9 @@ func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*
 	master, err := eventstore.ParseMasterKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, masterKeyFile), err)
+	}
+	if c.ErasureLedger == "" {
+		c.ErasureLedger = filepath.Join(dir, ledgerFile)
 	}
 	path := filepath.Join(dir, databaseFile)
 	if err := checkSchema(ctx, schema.SQLite, path); err != nil {

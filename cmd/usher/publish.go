@@ -46,6 +46,9 @@ func publishCommand() *cobra.Command {
 			}
 			return d.serve(cmd.Context(), process{publisher: true, conn: conn, listeners: l})
 		}
+		if _, err := d.applyLedger(cmd.Context()); err != nil {
+			return err
+		}
 		relay, err := d.relay(conn)
 		if err != nil {
 			return err

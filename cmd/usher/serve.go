@@ -171,6 +171,10 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 	registry.MustRegister(poolCollectors(d.store)...)
 	registry.MustRegister(&standing{d: d})
 	checkpoints := projections.NewCheckpoints(d.store)
+	erased, err := d.applyLedger(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if p.conn != nil {
 		group.Go(func() error { return publisher.Announce(ctx, d.log, p.conn) })
 	}
@@ -198,7 +202,13 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.logger) })
 	}
 	if p.api {
-		return d.startAPI(ctx, group, p, registry, checkpoints)
+		front, err := d.startAPI(ctx, group, p, registry, checkpoints)
+		return func(ctx context.Context) error {
+			if err := d.awaitReadModels(ctx, checkpoints, erased); err != nil {
+				return err
+			}
+			return front(ctx)
+		}, err
 	}
 	return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil
 }
@@ -232,6 +242,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		SessionEnded:    revocations.EndSession,
 		KeyRotated:      keys.notify,
 		AccessLifetime:  c.accessLifetime(),
+		Ledger:          d.ledger(),
 		Logger:          d.logger,
 	})
 	group.Go(func() error { return pool.Run(ctx) })
@@ -243,6 +254,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 			return nil, fmt.Errorf("make the first administrator from ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
 		}
 	}
+	d.settleErasures(ctx, users)
 	if err := keys.start(ctx, c, users); err != nil {
 		return nil, err
 	}

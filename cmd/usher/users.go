@@ -14,7 +14,7 @@ import (
 )
 
 func usersCommand() *cobra.Command {
-	return group("users", "Look users up", usersListCommand(), usersShowCommand())
+	return group("users", "Look users up", usersListCommand(), usersShowCommand(), usersEraseCommand())
 }
 
 // users queries the read model of the deployment.
