@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,6 +40,7 @@ const (
 	TypeSessionReuseDetected           = "session.reuse_detected"
 	TypeSessionEnded                   = "session.ended"
 	TypeKeyRotated                     = "key.rotated"
+	TypeWebhookDisabled                = "webhook.disabled"
 )
 
 // RoleAdmin is the role that may administer users.
@@ -61,6 +64,13 @@ const (
 	EndedLocked          = "locked"
 	EndedDisabled        = "disabled"
 	EndedErased          = "erased"
+)
+
+// Why a webhook was disabled.
+const (
+	WebhookGone     = "gone"     // the endpoint answered 410 Gone
+	WebhookFailing  = "failing"  // nothing but failure for days
+	WebhookOperator = "operator" // by an administrator
 )
 
 // The methods that a login can prove with who it is.
@@ -209,6 +219,12 @@ type KeyRotated struct {
 	SignsFrom time.Time `json:"signs_from"`
 }
 
+// WebhookDisabled says that a webhook gets no events until it is enabled again, and why.
+type WebhookDisabled struct {
+	Webhook uuid.UUID `json:"webhook"`
+	Reason  string    `json:"reason"` // WebhookGone, WebhookFailing or WebhookOperator
+}
+
 // EventType implements Payload.
 func (Registered) EventType() string                 { return TypeUserRegistered }
 func (Imported) EventType() string                   { return TypeUserImported }
@@ -234,6 +250,7 @@ func (SessionStarted) EventType() string             { return TypeSessionStarted
 func (SessionReuseDetected) EventType() string       { return TypeSessionReuseDetected }
 func (SessionEnded) EventType() string               { return TypeSessionEnded }
 func (KeyRotated) EventType() string                 { return TypeKeyRotated }
+func (WebhookDisabled) EventType() string            { return TypeWebhookDisabled }
 
 // Payloads with personal fields say where they are, to be read and to be filled.
 func (p Registered) personal() any                  { return p.Personal }
@@ -281,7 +298,11 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeSessionReuseDetected:           decodePayload[SessionReuseDetected],
 	TypeSessionEnded:                   decodePayload[SessionEnded],
 	TypeKeyRotated:                     decodePayload[KeyRotated],
+	TypeWebhookDisabled:                decodePayload[WebhookDisabled],
 }
+
+// EventTypes lists the type of every event that there is, sorted.
+func EventTypes() []string { return slices.Sorted(maps.Keys(decoders)) }
 
 // Encode makes the stored form of a payload: its open fields and its personal ones, which are nil where it has none.
 func Encode(payload Payload) (data, personal json.RawMessage) {

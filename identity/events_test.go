@@ -43,6 +43,7 @@ func samples() []Payload {
 		SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		SessionReuseDetected{}, SessionEnded{Reason: EndedLogout},
 		KeyRotated{KeyID: "k1", Algorithm: "ES256", SignsFrom: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
+		WebhookDisabled{Webhook: uuid.MustParse("0198c0de-0000-7000-8000-000000000002"), Reason: WebhookGone},
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package cloudevent writes events as messages and reads them back: CloudEvents 1.0 in the binary mode of its NATS
-// protocol binding.
+// protocol binding. For HTTP it writes the same as one JSON object, the structured mode: see [Document].
 //
 // The attributes are headers with the prefix "ce-", percent-encoded where the specification says so; the body is the
 // event's payload as JSON. Beside the attributes of the specification there are these extensions:
@@ -132,13 +132,9 @@ func Encode(e eventstore.Event, o Options) (header nats.Header, body []byte) {
 	w.optional(headerActor, e.Metadata.Actor)
 	w.optional(headerTraceParent, e.Metadata.TraceParent)
 
-	personal := len(e.Personal) > len("{}") || e.Metadata.Address != "" || e.Metadata.UserAgent != ""
-	switch {
-	case e.Forgotten:
-		w.plain(HeaderPersonal, PersonalForgotten)
-	case o.OmitPersonal && personal:
-		w.plain(HeaderPersonal, PersonalOmitted)
-	default:
+	if mark := personalMark(e, o); mark != "" {
+		w.plain(HeaderPersonal, mark)
+	} else {
 		w.optional(headerAddress, e.Metadata.Address)
 		w.optional(headerUserAgent, e.Metadata.UserAgent)
 	}
