@@ -23,6 +23,9 @@ const (
 	CodeEmailTaken         Code = "email_taken"
 	CodeLastAdmin          Code = "last_admin"             // who has to stay one
 	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
+	CodeInvalidURL         Code = "invalid_url"            // of a webhook
+	CodeUnknownEvent       Code = "unknown_event_type"
+	CodeConflict           Code = "conflict" // the thing is not in a state for that
 	CodeInvalidCredentials Code = "invalid_credentials"
 	CodeTOTPRequired       Code = "totp_required" // the password was right, and does not suffice
 	CodeUserLocked         Code = "user_locked"

@@ -1,0 +1,129 @@
+package webhook
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// Secret is what deliveries to one webhook are signed with, in the form whsec_<base64>. It can't be printed by accident.
+type Secret struct{ text string }
+
+// Reveal is the secret itself, for the one answer that shows it.
+func (s Secret) Reveal() string { return s.text }
+
+const hidden = "[hidden]"
+
+func (Secret) String() string               { return hidden }
+func (Secret) GoString() string             { return hidden }
+func (Secret) LogValue() slog.Value         { return slog.StringValue(hidden) }
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+
+const (
+	secretPrefix = "whsec_"
+	secretSize   = 32
+	// rotationGrace is how long deliveries are signed with a secret too after it was replaced.
+	rotationGrace = 24 * time.Hour
+	// maxKeys bounds the secrets that sign at once, and so the header.
+	maxKeys = 5
+)
+
+// key is one secret of a webhook, as it is kept.
+type key struct {
+	Number int       `json:"number"` // from 1; the first is the one that the webhook was made with
+	Secret []byte    `json:"secret"`
+	Until  time.Time `json:"until,omitzero"` // zero for the one that is not replaced
+}
+
+func (k key) reveal() Secret {
+	return Secret{secretPrefix + base64.StdEncoding.EncodeToString(k.Secret)}
+}
+
+// keyRing is the secrets of a webhook, the newest first.
+type keyRing []key
+
+func newKey(number int) key {
+	k := key{Number: number, Secret: make([]byte, secretSize)}
+	rand.Read(k.Secret)
+	return k
+}
+
+// rotate puts a new secret before the others, of which those that are over are dropped. It fails with ErrConflict where too
+// many would sign at once.
+func (r keyRing) rotate(now time.Time) (keyRing, error) {
+	active := r.active(now)
+	if len(active) >= maxKeys {
+		return nil, refuse(identity.CodeConflict, "the secret was rotated %d times within a day; wait until %s", len(active)-1,
+			active[len(active)-1].Until.Format(time.RFC3339))
+	}
+	next := append(keyRing{newKey(r[0].Number + 1)}, active...)
+	next[1].Until = now.Add(rotationGrace)
+	return next, nil
+}
+
+// active are the secrets that sign at a moment.
+func (r keyRing) active(now time.Time) keyRing {
+	var active keyRing
+	for _, k := range r {
+		if k.Until.IsZero() || now.Before(k.Until) {
+			active = append(active, k)
+		}
+	}
+	return active
+}
+
+// first is the secret that the webhook was made with, if it is still there.
+func (r keyRing) first(now time.Time) (Secret, bool) {
+	for _, k := range r.active(now) {
+		if k.Number == 1 {
+			return k.reveal(), true
+		}
+	}
+	return Secret{}, false
+}
+
+// sign is the value of the header webhook-signature: a signature by each active secret, the newest first.
+func (r keyRing) sign(id string, at time.Time, body []byte) string {
+	var signatures []string
+	for _, k := range r.active(at) {
+		mac := hmac.New(sha256.New, k.Secret)
+		mac.Write([]byte(id + "." + strconv.FormatInt(at.Unix(), 10) + "."))
+		mac.Write(body)
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+	return strings.Join(signatures, " ")
+}
+
+func secretsPlace(webhook uuid.UUID) string { return "webhooks/" + webhook.String() }
+
+func (r keyRing) seal(s *eventstore.Sealer, webhook uuid.UUID) []byte {
+	raw, err := json.Marshal(r)
+	if err != nil { // bytes, numbers and times can be expressed in JSON
+		panic(err)
+	}
+	return s.SealState(secretsPlace(webhook), raw)
+}
+
+func openKeyRing(s *eventstore.Sealer, webhook uuid.UUID, sealed []byte) (keyRing, error) {
+	raw, err := s.OpenState(secretsPlace(webhook), sealed)
+	if err != nil {
+		return nil, err
+	}
+	var r keyRing
+	if err := json.Unmarshal(raw, &r); err != nil || len(r) == 0 {
+		return nil, fmt.Errorf("read the secrets of the webhook %s: they are not what was written", webhook)
+	}
+	return r, nil
+}

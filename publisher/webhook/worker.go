@@ -1,0 +1,222 @@
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"usher/subscription"
+)
+
+// Worker sends the events of every active webhook. Any number of processes may run one: for each webhook one of them, which
+// holds its lease, works, and the others stand by.
+type Worker struct {
+	Service   *Service
+	JetStream jetstream.JetStream // whose stream is followed
+	Stream    string              // subscription.Stream when empty
+
+	// Holder names this worker among all that there are; random when empty. One that comes back under the same name after
+	// a crash need not wait for the end of its own leases, and must be sure that the other is dead.
+	Holder string
+	// LeaseTTL is how long a process that died keeps the others from taking over; 5 s when 0.
+	LeaseTTL time.Duration
+	// Poll is how often the webhooks are looked at, for what was changed by another process; 1 s when 0.
+	Poll time.Duration
+	// Metrics is told of every attempt; may be nil.
+	Metrics *Metrics
+}
+
+const (
+	defaultTTL  = 5 * time.Second
+	defaultPoll = time.Second
+	// tidyEvery is how often consumers of deleted webhooks, and what else is over, is looked for.
+	tidyEvery = time.Minute
+
+	consumerPrefix = "webhook-"
+	leasePrefix    = "webhook/"
+)
+
+func (w *Worker) ttl() time.Duration   { return cmp.Or(w.LeaseTTL, defaultTTL) }
+func (w *Worker) poll() time.Duration  { return cmp.Or(w.Poll, defaultPoll) }
+func (w *Worker) logger() *slog.Logger { return w.Service.Logger }
+
+// Run works until ctx ends, and then returns nil, after the requests that are on their way were answered or a few seconds
+// have passed. Whatever fails is logged and tried again.
+func (w *Worker) Run(ctx context.Context) error {
+	holder := cmp.Or(w.Holder, newHolder())
+	r := roster{worker: w, holder: holder, running: map[uuid.UUID]*running{}}
+	defer r.stop()
+	tick := time.NewTicker(w.poll())
+	defer tick.Stop()
+	var tidied time.Time
+	failing := false
+	for {
+		list, err := w.Service.query(ctx, "WHERE s.status = 'active'")
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !failing:
+			w.logger().WarnContext(ctx, "webhooks are not seen; trying again", slog.Any("error", err))
+		case err == nil:
+			w.Metrics.see(list)
+			r.follow(ctx, list)
+		}
+		failing = err != nil
+		if time.Since(tidied) > tidyEvery {
+			tidied = time.Now()
+			if err := w.tidy(ctx); err != nil && ctx.Err() == nil {
+				w.logger().WarnContext(ctx, "consumers of deleted webhooks were left", slog.Any("error", err))
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-w.Service.changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// newHolder is a name that no other worker has, in this process or elsewhere.
+func newHolder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
+}
+
+// roster is the endpoints that a worker has at work.
+type roster struct {
+	worker  *Worker
+	holder  string
+	running map[uuid.UUID]*running
+	group   errgroup.Group
+}
+
+type running struct {
+	*endpoint
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// follow starts the endpoints of webhooks that are new, tells the others what was changed, and stops those that are gone.
+func (r *roster) follow(ctx context.Context, list []stored) {
+	active := map[uuid.UUID]bool{}
+	for _, hook := range list {
+		active[hook.ID] = true
+		t, err := r.worker.Service.target(hook)
+		if err != nil {
+			r.worker.logger().ErrorContext(ctx, "webhook can't be used", slog.String("webhook", hook.ID.String()), slog.Any("error", err))
+			continue
+		}
+		if now, ok := r.running[hook.ID]; ok && !now.over() {
+			now.see(t)
+			continue
+		}
+		r.start(ctx, hook.ID, t)
+	}
+	for id, now := range r.running {
+		if !active[id] {
+			now.cancel()
+		}
+		if now.over() {
+			delete(r.running, id)
+		}
+	}
+}
+
+func (r *running) over() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *roster) start(ctx context.Context, id uuid.UUID, t *target) {
+	ctx, cancel := context.WithCancel(ctx)
+	now := &running{endpoint: newEndpoint(r.worker, id, t), cancel: cancel, ended: make(chan struct{})}
+	r.running[id] = now
+	r.group.Go(func() error {
+		defer close(now.ended)
+		defer cancel()
+		now.run(ctx, r.holder)
+		return nil
+	})
+}
+
+func (r *roster) stop() {
+	for _, now := range r.running {
+		now.cancel()
+	}
+	_ = r.group.Wait() // they fail with nothing
+}
+
+// target is what of a webhook may change while it is at work.
+type target struct {
+	url        string
+	filters    []string
+	keys       keyRing
+	pending    int
+	dead       int
+	deadInARow int
+	changes    int64
+}
+
+func (s *Service) target(w stored) (*target, error) {
+	keys, err := openKeyRing(s.Log.Sealer(), w.ID, w.secrets)
+	return &target{w.URL, w.Events, keys, w.Pending, w.Dead, w.deadInARow, w.changes}, err
+}
+
+// tidy deletes the durable consumers of webhooks that were deleted.
+func (w *Worker) tidy(ctx context.Context) error {
+	name := cmp.Or(w.Stream, subscription.Stream)
+	stream, err := w.JetStream.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The consumers first: one that is seen here had its webhook by then.
+	var ids []uuid.UUID
+	consumers := stream.ConsumerNames(ctx)
+	for name := range consumers.Name() {
+		if text, ok := strings.CutPrefix(name, consumerPrefix); ok {
+			if id, err := uuid.Parse(text); err == nil {
+				ids = append(ids, id)
+			}
+		}
+	}
+	if err := consumers.Err(); err != nil || len(ids) == 0 {
+		return err
+	}
+	hooks, err := w.Service.query(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if slices.ContainsFunc(hooks, func(h stored) bool { return h.ID == id }) {
+			continue
+		}
+		if err := w.JetStream.DeleteConsumer(ctx, name, consumerName(id)); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func consumerName(id uuid.UUID) string { return consumerPrefix + id.String() }
