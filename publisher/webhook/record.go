@@ -42,39 +42,39 @@ func (s *sender) decide(r result) outcomeOf {
 }
 
 // record writes down what came of deliveries, in one transaction, and lets the next of each user go whose delivery is
-// finished. It fails with errFenced.
+// finished. Once begun it is not cut off by the end of ctx. It fails with errFenced.
 func (s *sender) record(ctx context.Context, list []result) (verdict, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
+	defer cancel()
 	outcomes := make([]outcomeOf, len(list))
-	finished, died, succeeded := 0, 0, false
 	for i, r := range list {
-		o := s.decide(r)
+		outcomes[i] = s.decide(r)
 		var err error
-		if o.response, err = s.Service.sealResponse(ctx, r.due, r.excerpt); err != nil {
+		if outcomes[i].response, err = s.Service.sealResponse(ctx, r.due, r.excerpt); err != nil {
 			return verdict{}, err
 		}
-		switch o.status {
-		case DeliveryDead:
-			finished, died = finished+1, died+1
-		case DeliveryDelivered:
-			finished, succeeded = finished+1, true
-		}
-		outcomes[i] = o
 	}
 	var v verdict
-	var pending, dead, deadInARow int
-	err := s.Service.DB.Transact(ctx, func(tx eventstore.DB) error {
-		since, err := s.progress(ctx, tx, finished, died, succeeded, &pending, &dead, &deadInARow)
-		if err != nil {
+	var p progress
+	err := s.Service.DB.Transact(ctx, func(tx eventstore.DB) (err error) {
+		now := s.Service.now()
+		if p, err = s.lock(ctx, tx); err != nil {
 			return err
 		}
-		now := s.Service.now()
-		v.hopeless = died > 0 && since != nil && now.Sub(*since) >= failingLimit
+		died := p.dead
 		for _, o := range outcomes {
-			if err := s.write(ctx, tx, o, now); err != nil {
+			written, err := s.write(ctx, tx, o, now)
+			if err != nil {
 				return err
 			}
+			if written { // else it was before, and the answer to the commit was lost
+				p.count(o, now)
+			}
 		}
-		return nil
+		v.hopeless = p.dead > died && p.failingSince != nil && now.Sub(*p.failingSince) >= failingLimit
+		_, err = tx.Exec(ctx, "UPDATE webhook_progress SET pending = $2, dead = $3, dead_in_a_row = $4, failing_since = $5 WHERE webhook = $1",
+			s.id, p.pending, p.dead, p.deadInARow, p.failingSince)
+		return err
 	})
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return verdict{}, errFenced
@@ -82,32 +82,46 @@ func (s *sender) record(ctx context.Context, list []result) (verdict, error) {
 	if err != nil {
 		return verdict{}, fmt.Errorf("record deliveries: %w", err)
 	}
-	s.count(pending, dead, deadInARow)
+	s.count(p.pending, p.dead, p.deadInARow)
 	for _, o := range outcomes {
 		s.Metrics.observe(o)
 	}
 	return v, nil
 }
 
-// progress counts what was finished, under the epoch in force, and answers with the time since which there was nothing but
-// failure. The row that it updates is the lock of the deliveries.
-func (s *sender) progress(ctx context.Context, tx eventstore.DB, finished, died int, succeeded bool, pending, dead, deadInARow *int) (*time.Time, error) {
-	failing, row := "coalesce(failing_since, $5)", "dead_in_a_row + $4"
-	if succeeded {
-		failing, row = "NULL", "0"
-	}
-	args := []any{s.id, s.epoch, finished, died}
-	if !succeeded {
-		args = append(args, s.Service.now())
-	}
-	var since *time.Time
-	err := tx.QueryRow(ctx, `UPDATE webhook_progress SET pending = pending - $3, dead = dead + $4, dead_in_a_row = `+row+`, failing_since = `+failing+`
-		WHERE webhook = $1 AND epoch = $2 RETURNING pending, dead, dead_in_a_row, failing_since`, args...).Scan(pending, dead, deadInARow, &since)
-	return since, err
+// progress is what is counted of a webhook's deliveries.
+type progress struct {
+	pending, dead, deadInARow int
+	failingSince              *time.Time
 }
 
-// write writes the row of one delivery.
-func (s *sender) write(ctx context.Context, tx eventstore.DB, o outcomeOf, now time.Time) error {
+// lock takes the lock of the webhook's deliveries, under the epoch in force, and reads what was counted.
+func (s *sender) lock(ctx context.Context, tx eventstore.DB) (p progress, err error) {
+	err = tx.QueryRow(ctx, `UPDATE webhook_progress SET epoch = epoch WHERE webhook = $1 AND epoch = $2
+		RETURNING pending, dead, dead_in_a_row, failing_since`, s.id, s.epoch).Scan(&p.pending, &p.dead, &p.deadInARow, &p.failingSince)
+	return p, err
+}
+
+// count counts what became of a delivery.
+func (p *progress) count(o outcomeOf, now time.Time) {
+	if o.status != DeliveryPending {
+		p.pending--
+	}
+	switch {
+	case o.status == DeliveryDelivered:
+		p.deadInARow, p.failingSince = 0, nil
+		return
+	case o.status == DeliveryDead:
+		p.dead++
+		p.deadInARow++
+	}
+	if p.failingSince == nil {
+		p.failingSince = &now
+	}
+}
+
+// write writes the row of one delivery, and says whether it was as it was left.
+func (s *sender) write(ctx context.Context, tx eventstore.DB, o outcomeOf, now time.Time) (written bool, err error) {
 	var code *int
 	if o.answer.status != 0 {
 		code = &o.answer.status
@@ -118,17 +132,15 @@ func (s *sender) write(ctx context.Context, tx eventstore.DB, o outcomeOf, now t
 	}
 	touched, err := tx.Exec(ctx, `
 		UPDATE webhook_deliveries
-		   SET status = $3, attempts = attempts + 1, next_attempt_at = $4, last_attempt_at = $5, last_status = $6, reason = $7, response = $8, finished_at = $9
-		 WHERE webhook = $1 AND position = $2 AND status = 'pending'`,
-		s.id, o.position, string(o.status), o.next, o.result.at, code, o.reason, o.response, finished)
+		   SET status = $4, attempts = attempts + 1, next_attempt_at = $5, last_attempt_at = $6, last_status = $7, reason = $8, response = $9,
+		       finished_at = $10
+		 WHERE webhook = $1 AND position = $2 AND status = 'pending' AND attempts = $3`,
+		s.id, o.position, o.attempts, string(o.status), o.next, o.result.at, code, o.reason, o.response, finished)
 	if err != nil {
-		return fmt.Errorf("the delivery of position %d: %w", o.position, err)
+		return false, fmt.Errorf("the delivery of position %d: %w", o.position, err)
 	}
-	if touched != 1 {
-		return fmt.Errorf("the delivery of position %d is not pending", o.position)
+	if touched == 0 || finished == nil {
+		return touched > 0, nil
 	}
-	if finished == nil {
-		return nil
-	}
-	return leadNext(ctx, tx, s.id, o.subject, now)
+	return true, leadNext(ctx, tx, s.id, o.subject, now)
 }

@@ -33,8 +33,9 @@ type result struct {
 // a time.
 type sender struct {
 	*endpoint
-	onWay   map[int64]bool // positions
-	results chan result    // has room for all that are on their way
+	onWay     map[int64]bool // positions
+	results   chan result    // has room for all that are on their way
+	unwritten []result       // what came of deliveries and is not written down yet
 }
 
 // send sends what is due until ctx ends; then it waits a moment for what is on its way. It fails with errInactive after it
@@ -117,11 +118,15 @@ func (s *sender) fill(ctx, requests context.Context) (next time.Duration, err er
 func (s *sender) deliver(ctx context.Context, d due) result {
 	r := result{due: d, at: s.Service.now()}
 	m, err := s.compose(ctx, d)
-	if err != nil {
+	switch {
+	case err == nil:
+		r.answer = s.Service.client.send(ctx, m)
+	case ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable):
 		r.err = err
-		return r
+	default: // trying again for ever would hold the user's later events back for ever
+		s.logger().ErrorContext(ctx, "event can't be sent", slog.Int64("position", d.position), slog.Any("error", err))
+		r.reason = "the event can't be read from the log"
 	}
-	r.answer = s.Service.client.send(ctx, m)
 	return r
 }
 
@@ -156,9 +161,9 @@ func (s *sender) gather(first result) []result {
 	}
 }
 
-// settle writes down what came of deliveries, and tries that until it succeeds, ctx ends or the webhook is passed on.
+// settle writes down what came of deliveries, and tries that until it succeeds, ctx ends or the webhook is passed on. What
+// could not be written is kept for finish.
 func (s *sender) settle(ctx context.Context, list []result) error {
-	var known []result
 	for _, r := range list {
 		delete(s.onWay, r.position)
 		switch {
@@ -168,16 +173,15 @@ func (s *sender) settle(ctx context.Context, list []result) error {
 				return err
 			}
 		case r.err == nil && !r.cut:
-			known = append(known, r)
+			s.unwritten = append(s.unwritten, r)
 		}
 	}
-	if len(known) == 0 {
-		return nil
-	}
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		v, err := s.record(ctx, known)
+	for wait := firstWait; len(s.unwritten) > 0; wait = min(2*wait, lastWait) {
+		v, err := s.record(ctx, s.unwritten)
 		switch {
 		case err == nil:
+			known := s.unwritten
+			s.unwritten = nil
 			return s.judge(ctx, known, v)
 		case errors.Is(err, errFenced):
 			return err
@@ -187,6 +191,7 @@ func (s *sender) settle(ctx context.Context, list []result) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // judge disables the webhook where that is what the endpoint wants, or deserves.

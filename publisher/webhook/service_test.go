@@ -223,9 +223,12 @@ func TestDelete(t *testing.T) {
 			}
 		}
 		for name, err := range map[string]error{
-			"Deliveries": func() error { _, err := s.service.Deliveries(t.Context(), hook.ID, webhook.DeliveryFilter{}); return err }(),
-			"Redrive":    func() error { _, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); return err }(),
-			"Test":       func() error { _, err := s.service.Test(t.Context(), hook.ID, uuid.Nil); return err }(),
+			"Deliveries": func() error {
+				_, err := s.service.Deliveries(t.Context(), hook.ID, webhook.DeliveryFilter{})
+				return err
+			}(),
+			"Redrive": func() error { _, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); return err }(),
+			"Test":    func() error { _, err := s.service.Test(t.Context(), hook.ID, uuid.Nil); return err }(),
 		} {
 			if !errors.Is(err, webhook.ErrNotFound) {
 				t.Errorf("%s of a deleted webhook = %v, want ErrNotFound", name, err)

@@ -238,7 +238,9 @@ func TestTest(t *testing.T) {
 		if got.event.ID != id || got.event.Type != webhook.TestType || string(got.event.Data) != `{"webhook":"`+hook.ID.String()+`"}` || got.event.Position != "" {
 			t.Errorf("sent %s", got.body)
 		}
-		r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) { http.Error(w, "not today", http.StatusTeapot) })
+		r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) {
+			http.Error(w, "not today", http.StatusTeapot)
+		})
 		if trial, err = s.service.Test(t.Context(), hook.ID, uuid.Nil); err != nil || trial.Delivered || trial.Status != 418 || trial.Reason != "answered 418" || trial.Response != "not today\n" || trial.ID == id {
 			t.Errorf("Test() = %+v, %v", trial, err)
 		}

@@ -1,0 +1,592 @@
+package webhook_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/publisher/webhook"
+	"usher/subscription"
+)
+
+type reply = func(http.ResponseWriter, *http.Request, received)
+
+// raw answers on the bare connection, which it closes in the end.
+func raw(write func(c net.Conn)) reply {
+	return func(w http.ResponseWriter, _ *http.Request, _ received) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer c.Close()
+		write(c)
+	}
+}
+
+// drip writes a text byte by byte, too slowly, until nobody reads any more.
+func drip(c net.Conn, text string) {
+	for i := range len(text) {
+		if _, err := c.Write([]byte{text[i]}); err != nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // what makes this endpoint slow
+	}
+}
+
+func TestEndpointsThatFail(t *testing.T) {
+	t.Parallel()
+	elsewhere := newReceiver(t)
+	for name, c := range map[string]struct {
+		reply  reply
+		status int
+		reason string // part of it
+		body   string // the whole of what is kept
+	}{
+		"answers 500": {func(w http.ResponseWriter, _ *http.Request, _ received) { http.Error(w, "broken", 500) }, 500, "answered 500", "broken\n"},
+		"answers 400": {func(w http.ResponseWriter, _ *http.Request, _ received) { w.WriteHeader(400) }, 400, "answered 400", ""},
+		"redirects": {func(w http.ResponseWriter, r *http.Request, _ received) {
+			http.Redirect(w, r, elsewhere.url(), http.StatusTemporaryRedirect)
+		}, 307, "answered 307: redirects are not followed", ""},
+		"hangs":          {func(_ http.ResponseWriter, r *http.Request, _ received) { <-r.Context().Done() }, 0, "no answer within 300ms", ""},
+		"closes at once": {raw(func(net.Conn) {}), 0, "the connection was closed before the answer", ""},
+		"closes within the header": {raw(func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n")
+		}), 0, "the connection was closed before the answer", ""},
+		"answers byte by byte":    {raw(func(c net.Conn) { drip(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }), 0, "no answer within 300ms", ""},
+		"speaks something else":   {raw(func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.example.org ESMTP\r\n") }), 0, "malformed HTTP", ""},
+		"has an endless header":   {raw(func(c net.Conn) { endless(c, "HTTP/1.1 200 OK\r\n", "X-A: aaaaaaaaaaaaaaaaaaaa\r\n") }), 0, "header", ""},
+		"answers 500 without end": {raw(func(c net.Conn) { endless(c, "HTTP/1.1 500 Oh\r\n\r\n", "0123456789abcdef") }), 500, "answered 500", strings.Repeat("0123456789abcdef", 64)},
+		"answers rubbish": {func(w http.ResponseWriter, _ *http.Request, _ received) {
+			w.WriteHeader(502)
+			_, _ = w.Write([]byte("a\x00b\xff\x1b[31mc"))
+		}, 502, "answered 502", "a\uFFFDb\uFFFD\uFFFD[31mc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t, newSQLite(t), func(c *webhook.Config) { c.Timeout, c.Retries = 300*time.Millisecond, 1 })
+			r := newReceiver(t)
+			r.answer(c.reply)
+			hook, _ := s.create(r.url())
+			s.work()
+			s.register("ada@example.org")
+			eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+			d := s.deliveries(hook.ID, webhook.DeliveryDead)[0]
+			if d.LastStatus != c.status || !strings.Contains(d.Reason, c.reason) || d.Response != c.body || d.Attempts != 2 {
+				t.Errorf("delivery = %+v, want status %d, reason %q, response %q", d, c.status, c.reason, c.body)
+			}
+			got := r.await(2)
+			if got[0].header.Get("webhook-id") != got[1].header.Get("webhook-id") {
+				t.Error("the second attempt has another id")
+			}
+			if len(elsewhere.all()) > 0 {
+				t.Error("a redirect was followed")
+			}
+			if strings.Contains(s.output.String()+d.Reason, "not-in-the-log") {
+				t.Error("the URL is shown")
+			}
+		})
+	}
+}
+
+func endless(c net.Conn, begin, more string) {
+	_, err := io.WriteString(c, begin)
+	for err == nil {
+		_, err = io.WriteString(c, strings.Repeat(more, 100))
+	}
+}
+
+// What an endpoint does after it said 2xx does not matter.
+func TestEndpointsThatSucceed(t *testing.T) {
+	t.Parallel()
+	for name, reply := range map[string]reply{
+		"200":             func(w http.ResponseWriter, _ *http.Request, _ received) { _, _ = io.WriteString(w, "thank you") },
+		"299":             func(w http.ResponseWriter, _ *http.Request, _ received) { w.WriteHeader(299) },
+		"200 without end": raw(func(c net.Conn) { endless(c, "HTTP/1.1 200 OK\r\n\r\n", "0123456789abcdef") }),
+		"200 cut off":     raw(func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") }),
+		"200 byte by byte": raw(func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			drip(c, strings.Repeat("x", 100))
+		}),
+		"103, 103, then 200": raw(func(c net.Conn) {
+			_, _ = io.WriteString(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 2)+"HTTP/1.1 200 OK\r\n\r\n")
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t, newSQLite(t), func(c *webhook.Config) { c.Timeout, c.Retries = 500*time.Millisecond, 0 })
+			r := newReceiver(t)
+			r.answer(reply)
+			hook, _ := s.create(r.url())
+			s.work()
+			s.register("ada@example.org")
+			eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
+			if d := s.deliveries(hook.ID, "")[0]; d.Attempts != 1 || d.Reason != "" || d.Response != "" {
+				t.Errorf("delivery = %+v", d)
+			}
+		})
+	}
+}
+
+// The name resolves to a public address when it is looked at, and to this machine when it is dialled: so it is as if it did.
+func TestAddressIsCheckedWhenItIsDialled(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t))
+	r := newReceiver(t)
+	hook, _ := s.create(r.url())
+	s.service = s.newService(func(c *webhook.Config) { c.Allow, c.Retries = nil, 0 })
+	s.work()
+	s.register("ada@example.org")
+	eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+	if d := s.deliveries(hook.ID, "")[0]; d.LastStatus != 0 || !strings.Contains(d.Reason, "WEBHOOK_ALLOW") {
+		t.Errorf("delivery = %+v", d)
+	}
+	trial, err := s.service.Test(t.Context(), hook.ID, uuid.Nil)
+	if err != nil || trial.Delivered || !strings.Contains(trial.Reason, "not one of the public Internet") {
+		t.Errorf("Test() = %+v, %v", trial, err)
+	}
+	if len(r.all()) > 0 {
+		t.Error("it was connected to")
+	}
+}
+
+// An environment's proxy would be told every payload.
+func TestNoProxy(t *testing.T) {
+	proxy := newReceiver(t)
+	t.Setenv("HTTP_PROXY", proxy.server.URL)
+	t.Setenv("http_proxy", proxy.server.URL)
+	t.Setenv("ALL_PROXY", proxy.server.URL)
+	s := newStack(t, newSQLite(t), func(c *webhook.Config) { c.Timeout = 300 * time.Millisecond })
+	hook, _ := s.create("http://127.0.0.2:1/")
+	if trial, err := s.service.Test(t.Context(), hook.ID, uuid.Nil); err != nil || trial.Delivered || len(proxy.all()) > 0 {
+		t.Errorf("Test() = %+v, %v; the proxy got %d requests", trial, err, len(proxy.all()))
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		until := time.Now().Add(30 * time.Minute).Truncate(time.Second)
+		asked := map[int]string{0: "600", 1: until.UTC().Format(http.TimeFormat), 2: "100000"}
+		var mu sync.Mutex
+		n := 0
+		r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) {
+			mu.Lock()
+			defer mu.Unlock()
+			w.Header().Set("Retry-After", asked[n])
+			n++
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		hook, _ := s.create(r.url())
+		s.work()
+		for i, want := range []time.Time{time.Now().Add(10 * time.Minute), until, time.Now().Add(time.Hour)} {
+			s.register(fmt.Sprintf("user%d@example.org", i))
+			eventually(t, "the attempt is written down", func() bool {
+				list := s.deliveries(hook.ID, webhook.DeliveryPending)
+				return len(list) == i+1 && list[0].Attempts == 1
+			})
+			next := s.deliveries(hook.ID, webhook.DeliveryPending)[0].NextAttemptAt
+			if d := next.Sub(want); d < -5*time.Second || d > time.Minute {
+				t.Errorf("Retry-After %s: the next attempt is at %v, want %v", asked[i], next, want)
+			}
+		}
+		r.status(http.StatusOK)
+		s.forward(hook.ID, 11*time.Minute)
+		eventually(t, "the first is delivered after ten minutes", func() bool { return s.get(hook.ID).Pending == 2 })
+		if d := s.deliveries(hook.ID, webhook.DeliveryDelivered); len(d) != 1 || d[0].Position != 1 {
+			t.Errorf("delivered: %+v, want the first", d)
+		}
+	})
+}
+
+func TestRetriesBackOff(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t), func(c *webhook.Config) {
+		c.RetryDelay, c.Retries, c.Random = time.Minute, 2, func() float64 { return 0.5 }
+	})
+	r := newReceiver(t)
+	r.status(500)
+	hook, _ := s.create(r.url())
+	s.work()
+	s.register("ada@example.org")
+	for attempt, wait := range []time.Duration{time.Minute + 7500*time.Millisecond, 2*time.Minute + 15*time.Second} {
+		var d webhook.Delivery
+		eventually(t, "the attempt is written down", func() bool {
+			list := s.deliveries(hook.ID, "")
+			if len(list) > 0 {
+				d = list[0]
+			}
+			return d.Attempts == attempt+1
+		})
+		if got := d.NextAttemptAt.Sub(d.LastAttemptAt); got < wait || got > wait+5*time.Second {
+			t.Errorf("after attempt %d it waits for %v, want %v", attempt+1, got, wait)
+		}
+		s.forward(hook.ID, wait)
+	}
+	eventually(t, "it is dead after the last", func() bool { return s.get(hook.ID).Dead == 1 })
+}
+
+// forward puts the clock forward and wakes the webhook's sender, which sleeps by the clock on the wall.
+func (s *stack) forward(id uuid.UUID, d time.Duration) {
+	s.tb.Helper()
+	s.clock.forward(d)
+	if _, err := s.service.Redrive(s.tb.Context(), id, uuid.Nil); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+func TestGone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		r.status(http.StatusGone)
+		hook, _ := s.create(r.url(), "user.*")
+		s.work()
+		s.register("ada@example.org")
+		eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
+		if got := s.get(hook.ID); got.Reason != identity.WebhookGone || got.Dead != 0 || got.Pending != 1 {
+			t.Errorf("webhook = %+v", got)
+		}
+		events := s.events(1)
+		if len(events) != 1 || events[0].Type != identity.TypeWebhookDisabled || events[0].Metadata.Actor != identity.ActorSystem {
+			t.Errorf("events = %+v, want webhook.disabled", events)
+		}
+		s.register("eve@example.org")
+		r.status(http.StatusOK)
+		seen := len(r.all())
+		active := webhook.StatusActive
+		if _, _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		got := r.await(seen + 2)[seen:]
+		if got[0].event.Position != "1" || got[1].event.Position != "3" {
+			t.Errorf("after it is active again: %s and %s, want it to go on where it stopped", got[0].event.Position, got[1].event.Position)
+		}
+	})
+}
+
+func TestNothingButFailureForDays(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		s.service = s.newService(func(c *webhook.Config) { c.Retries = 0 })
+		r := newReceiver(t)
+		r.status(500)
+		hook, _ := s.create(r.url(), "user.*")
+		s.work()
+		dead := func(n int) {
+			t.Helper()
+			s.register("ada@example.org")
+			eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == n })
+		}
+		dead(1)
+		s.clock.forward(4 * 24 * time.Hour)
+		dead(2)
+		r.status(200)
+		s.register("ada@example.org")
+		eventually(t, "one is delivered", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.FailingSince.IsZero() })
+		r.status(500)
+		dead(3)
+		s.clock.forward(5*24*time.Hour - time.Minute)
+		dead(4)
+		if got := s.get(hook.ID); got.Status != webhook.StatusActive || got.FailingSince.IsZero() {
+			t.Errorf("just before five days are over: %+v", got)
+		}
+		s.clock.forward(time.Minute)
+		dead(5)
+		eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
+		if got := s.get(hook.ID); got.Reason != identity.WebhookFailing {
+			t.Errorf("webhook = %+v", got)
+		}
+	})
+}
+
+func TestRedrive(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		s.service = s.newService(func(c *webhook.Config) { c.Retries = 0 })
+		r := newReceiver(t)
+		r.status(500)
+		hook, _ := s.create(r.url())
+		s.work()
+		ada := s.register("ada@example.org")
+		s.append(ada, identity.Locked{}, identity.Unlocked{}, identity.Locked{})
+		eventually(t, "all are dead", func() bool { h := s.get(hook.ID); return h.Dead == 4 && h.Pending == 0 })
+		r.status(200)
+		seen := len(r.all())
+		dead := s.deliveries(hook.ID, webhook.DeliveryDead)
+		if n, err := s.service.Redrive(t.Context(), hook.ID, dead[1].ID); n != 1 || err != nil {
+			t.Errorf("Redrive of one = %d, %v", n, err)
+		}
+		got := r.await(seen + 1)
+		if got[seen].event.ID != dead[1].EventID {
+			t.Errorf("position %s was sent, want %d", got[seen].event.Position, dead[1].Position)
+		}
+		eventually(t, "it is delivered", func() bool { return s.get(hook.ID).Pending == 0 })
+		if n, err := s.service.Redrive(t.Context(), hook.ID, dead[1].ID); !errors.Is(err, webhook.ErrConflict) {
+			t.Errorf("Redrive of what was delivered = %d, %v, want ErrConflict", n, err)
+		}
+		if _, err := s.service.Redrive(t.Context(), hook.ID, uuid.Must(uuid.NewV7())); !errors.Is(err, webhook.ErrNotFound) {
+			t.Errorf("Redrive of none = %v, want ErrNotFound", err)
+		}
+		if n, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); n != 3 || err != nil {
+			t.Errorf("Redrive of all = %d, %v", n, err)
+		}
+		var positions []string
+		for _, g := range r.await(seen + 4)[seen+1:] {
+			positions = append(positions, g.event.Position)
+		}
+		if diff := cmp.Diff([]string{"1", "2", "4"}, positions); diff != "" {
+			t.Errorf("positions (-want +got):\n%s", diff)
+		}
+		eventually(t, "nothing is left", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.Dead == 0 })
+		if n, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); n != 0 || err != nil {
+			t.Errorf("Redrive of nothing = %d, %v", n, err)
+		}
+	})
+}
+
+// An endpoint that hangs with all its requests holds up no other.
+func TestSlowEndpointHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		slow, fast := newReceiver(t), newReceiver(t)
+		slow.answer(func(_ http.ResponseWriter, r *http.Request, _ received) { <-r.Context().Done() })
+		s.create(slow.url())
+		s.create(fast.url())
+		s.work()
+		for i := range 50 {
+			s.register(fmt.Sprintf("user%d@example.org", i))
+		}
+		slow.await(8)
+		fast.await(50)
+		if n := len(slow.all()); n != 8 {
+			t.Errorf("the slow endpoint has %d requests at once, want 8", n)
+		}
+	})
+}
+
+// After some deliveries died in a row, an endpoint gets one request at a time, until one succeeds.
+func TestFailingEndpointGetsOneRequestAtATime(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t), func(c *webhook.Config) { c.Retries, c.FailuresInARow = 0, 2 })
+	r := newReceiver(t)
+	var mu sync.Mutex
+	now, most := 0, 0
+	var let chan struct{}
+	r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) {
+		mu.Lock()
+		now++
+		most = max(most, now)
+		wait := let
+		mu.Unlock()
+		if wait != nil {
+			<-wait
+		}
+		mu.Lock()
+		now--
+		mu.Unlock()
+		w.WriteHeader(500)
+	})
+	hook, _ := s.create(r.url())
+	s.work()
+	for i := range 2 {
+		s.register(fmt.Sprintf("early%d@example.org", i))
+	}
+	eventually(t, "two are dead", func() bool { return s.get(hook.ID).Dead == 2 })
+	mu.Lock()
+	most, let = 0, make(chan struct{})
+	mu.Unlock()
+	for i := range 10 {
+		s.register(fmt.Sprintf("late%d@example.org", i))
+	}
+	eventually(t, "ten wait", func() bool { return s.get(hook.ID).Pending == 10 })
+	close(let)
+	eventually(t, "they are dead, too", func() bool { return s.get(hook.ID).Dead == 12 })
+	if most != 1 {
+		t.Errorf("%d requests at once, want 1", most)
+	}
+}
+
+// However deliveries fail, those of one user arrive in order, and nobody waits for somebody else's.
+func TestOrderOfEachUser(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		s.service = s.newService(func(c *webhook.Config) { c.Retries, c.RetryDelay = 1000, time.Millisecond })
+		r := newReceiver(t)
+		var mu sync.Mutex
+		taken := map[uuid.UUID][]string{}
+		random := rand.New(rand.NewPCG(1, 2))
+		stuck := s.register("stuck@example.org")
+		blocked := true
+		r.answer(func(w http.ResponseWriter, _ *http.Request, got received) {
+			mu.Lock()
+			defer mu.Unlock()
+			user := got.event.Subject
+			if user == stuck && blocked || random.IntN(3) == 0 {
+				w.WriteHeader(500)
+				return
+			}
+			taken[user] = append(taken[user], got.event.Position)
+		})
+		hook, _, err := s.service.Create(t.Context(), webhook.Wish{URL: r.url(), From: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.work()
+		users := []uuid.UUID{stuck}
+		for i := range 5 {
+			users = append(users, s.register(fmt.Sprintf("user%d@example.org", i)))
+		}
+		for range 10 {
+			for _, user := range users {
+				s.append(user, identity.Locked{}, identity.Unlocked{})
+			}
+		}
+		eventually(t, "all others are through", func() bool { return s.get(hook.ID).Pending == 21 })
+		mu.Lock()
+		blocked = false
+		if n := len(taken[stuck]); n > 0 {
+			t.Errorf("%d events of the user whose first one failed", n)
+		}
+		mu.Unlock()
+		eventually(t, "all are through", func() bool { return s.get(hook.ID).Pending == 0 })
+		want := map[uuid.UUID][]string{}
+		for _, e := range s.events(0) {
+			want[e.Stream.Subject] = append(want[e.Stream.Subject], fmt.Sprint(e.Position))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff(want, taken); diff != "" {
+			t.Errorf("taken by user (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Past the bound nothing more is stored, and nothing is lost: the log has it.
+func TestStoredDeliveriesAreBounded(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		hook, _ := s.create(r.url())
+		if _, err := s.db.Exec(t.Context(), "UPDATE webhook_progress SET dead = $2 WHERE webhook = $1", hook.ID, webhook.MaxDead); err != nil {
+			t.Fatal(err)
+		}
+		other := newReceiver(t)
+		s.create(other.url())
+		s.work()
+		s.register("ada@example.org")
+		other.await(1)
+		if got := s.get(hook.ID); got.Pending != 0 || got.Position != 0 || len(r.all()) != 0 {
+			t.Errorf("with %d dead letters it goes on: %+v", got.Dead, got)
+		}
+		if _, err := s.db.Exec(t.Context(), "UPDATE webhook_progress SET dead = 0, changes = changes + 1 WHERE webhook = $1", hook.ID); err != nil {
+			t.Fatal(err)
+		}
+		r.await(1)
+	})
+}
+
+// An event that can't be read is set aside, so that its user's later events go out.
+func TestEventThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		ada := s.register("ada@example.org")
+		hook, _, err := s.service.Create(t.Context(), webhook.Wish{URL: r.url(), From: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.append(ada, identity.Locked{})
+		eventually(t, "both are published", func() bool {
+			stream, err := s.js.Stream(t.Context(), subscription.Stream)
+			return err == nil && stream.CachedInfo().State.LastSeq == 2
+		})
+		if _, err := s.db.Exec(t.Context(), "UPDATE events SET personal = $1 WHERE position = 1", []byte("damaged")); err != nil {
+			t.Fatal(err)
+		}
+		s.work()
+		if got := r.await(1)[0]; got.event.Position != "2" {
+			t.Errorf("position %s was sent", got.event.Position)
+		}
+		if d := s.deliveries(hook.ID, webhook.DeliveryDead); len(d) != 1 || d[0].Position != 1 || !strings.Contains(d[0].Reason, "can't be read") {
+			t.Errorf("dead letters: %+v", d)
+		}
+	})
+}
+
+// What was delivered is kept for a week.
+func TestDeliveredDeliveriesAreDropped(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		hook, _ := s.create(r.url())
+		stop := s.work()
+		s.register("ada@example.org")
+		eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
+		stop()
+		s.clock.forward(8 * 24 * time.Hour)
+		s.register("eve@example.org")
+		s.work()
+		eventually(t, "the old one is gone, and the new one is there", func() bool {
+			list := s.deliveries(hook.ID, "")
+			return len(list) == 1 && list[0].Position == 2 && list[0].Status == webhook.DeliveryDelivered
+		})
+	})
+}
+
+func TestBrokerGoesAway(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t))
+	r := newReceiver(t)
+	s.create(r.url())
+	s.work()
+	s.register("a@example.org")
+	r.await(1)
+	s.broker.Shutdown()
+	for i := range 5 {
+		s.register(fmt.Sprintf("b%d@example.org", i))
+	}
+	if err := s.broker.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uuid.UUID]bool{}
+	for _, g := range r.await(6) {
+		seen[g.event.ID] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d events, want 6", len(seen))
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t), func(c *webhook.Config) { c.Retries = 1 })
+	r := newReceiver(t)
+	s.create(r.url())
+	s.work()
+	s.register("a@example.org")
+	r.await(1)
+	r.status(500)
+	s.register("b@example.org")
+	eventually(t, "the metrics tell of it", func() bool {
+		return gathered(t, s.metrics) == `usher_webhook_dead_letters 1
+usher_webhook_deliveries_total{dead} 1
+usher_webhook_deliveries_total{delivered} 1
+usher_webhook_deliveries_total{retry} 1
+usher_webhook_delivery_seconds 3
+usher_webhook_pending 0
+`
+	})
+}
