@@ -27,10 +27,16 @@ type endpoint struct {
 
 	pending, dead, deadInARow atomic.Int64 // as of the last that is known
 
-	position atomic.Int64 // of the last event that was looked at
-	mu       sync.Mutex   // held while the checkpoint is moved
-	saved    int64        // the checkpoint as it is stored
-	savedAt  time.Time
+	at      atomic.Pointer[place] // of the last event that was looked at
+	mu      sync.Mutex            // held while the checkpoint is moved
+	saved   int64                 // the checkpoint as it is stored
+	savedAt time.Time
+}
+
+// place is an event of the log.
+type place struct {
+	position int64
+	event    uuid.UUID // its id; the nil UUID where only the position is known
 }
 
 func newEndpoint(w *Worker, id uuid.UUID, t *target) *endpoint {
@@ -148,7 +154,7 @@ func (e *endpoint) takeOver(ctx context.Context) error {
 			return err
 		}
 		e.count(pending, dead, deadInARow)
-		e.position.Store(e.saved)
+		e.at.Store(&place{position: e.saved})
 		var status string
 		if err := tx.QueryRow(ctx, "SELECT status FROM webhook_states WHERE webhook = $1", e.id).Scan(&status); err != nil {
 			return err

@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"usher/eventstore"
-	"usher/identity"
 	"usher/subscription"
 )
 
@@ -28,8 +27,9 @@ func (e *endpoint) take(ctx context.Context) error {
 		JetStream:  e.JetStream,
 		Stream:     e.Stream,
 		Name:       consumerName(e.id),
-		Checkpoint: func(context.Context) (int64, error) { return e.position.Load(), nil },
+		Checkpoint: func(context.Context) (int64, error) { return e.at.Load().position, nil },
 		Handle:     e.store,
+		BesideLog:  true,
 		Source:     e.Service.Log,
 		MaxBatch:   intakeBatch,
 		Logger:     e.logger(),
@@ -54,9 +54,6 @@ func (e *endpoint) store(ctx context.Context, events []eventstore.Event) error {
 	first := map[uuid.UUID]bool{}
 	filters := e.target.Load().filters
 	for _, event := range events {
-		if event.Type == identity.TypeUserErased {
-			e.Service.Log.Sealer().Forget(event.Stream.Subject)
-		}
 		if !wants(filters, event.Type) {
 			continue
 		}
@@ -68,7 +65,8 @@ func (e *endpoint) store(ctx context.Context, events []eventstore.Event) error {
 		first[row.Subject] = true
 		rows = append(rows, row)
 	}
-	err := e.advance(ctx, events[len(events)-1].Position, rows)
+	last := events[len(events)-1]
+	err := e.advance(ctx, place{last.Position, last.ID}, rows)
 	if errors.Is(err, errFenced) {
 		return subscription.Final(err)
 	}
@@ -100,20 +98,22 @@ func newIncoming(event eventstore.Event) (incoming, error) {
 	return row, err
 }
 
-// advance moves the checkpoint to a position and stores deliveries, in one transaction. The checkpoint is only moved from
-// where it was and under the epoch in force: that makes it exactly once. Without deliveries it may only be moved in
-// memory. It fails with errFenced.
-func (e *endpoint) advance(ctx context.Context, to int64, rows []incoming) error {
+// advance moves the checkpoint to an event and stores deliveries, in one transaction. The checkpoint is only moved from
+// where it was and under the epoch in force, which makes it exactly once, and only to an event of the log: after the log was
+// restored from a backup, the stream has others. Without deliveries it may be moved in memory alone. It fails with
+// errFenced, errForeign or errMoved.
+func (e *endpoint) advance(ctx context.Context, to place, rows []incoming) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(rows) == 0 && time.Since(e.savedAt) < saveEvery {
-		e.position.Store(to)
+		e.at.Store(&to)
 		return nil
 	}
 	err := e.Service.DB.Transact(ctx, func(tx eventstore.DB) error {
 		var pending int64
 		err := tx.QueryRow(ctx, `UPDATE webhook_progress SET checkpoint = $3, pending = pending + $5
-			WHERE webhook = $1 AND checkpoint = $2 AND epoch = $4 RETURNING pending`, e.id, e.saved, to, e.epoch, len(rows)).Scan(&pending)
+			WHERE webhook = $1 AND checkpoint = $2 AND epoch = $4 AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
+			RETURNING pending`, e.id, e.saved, to.position, e.epoch, len(rows), to.event).Scan(&pending)
 		if err != nil {
 			return err
 		}
@@ -121,33 +121,37 @@ func (e *endpoint) advance(ctx context.Context, to int64, rows []incoming) error
 		return e.insert(ctx, tx, rows)
 	})
 	if errors.Is(err, eventstore.ErrNoRows) {
-		return e.moved(ctx)
+		return e.refused(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("store deliveries up to %d: %w", to, err)
+		return fmt.Errorf("store deliveries up to %d: %w", to.position, err)
 	}
-	e.saved, e.savedAt = to, time.Now()
-	e.position.Store(to)
+	e.saved, e.savedAt = to.position, time.Now()
+	e.at.Store(&to)
 	return nil
 }
 
 // save stores the checkpoint as it is in memory.
 func (e *endpoint) save(ctx context.Context) error {
-	at := e.position.Load()
 	e.mu.Lock()
-	stale := at != e.saved && time.Since(e.savedAt) >= saveEvery
+	to := *e.at.Load()
+	stale := to.position != e.saved && time.Since(e.savedAt) >= saveEvery
 	e.mu.Unlock()
 	if !stale {
 		return nil
 	}
-	return e.advance(ctx, at, nil)
+	return e.advance(ctx, to, nil)
 }
 
-// errMoved: the checkpoint is not where it was left, because the answer to a commit was lost.
-var errMoved = errors.New("the checkpoint was moved")
+var (
+	// errMoved: the checkpoint is not where it was left, because the answer to a commit was lost.
+	errMoved = errors.New("the checkpoint was moved")
+	// errForeign: the event is not the log's.
+	errForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
+)
 
-// moved finds out where the checkpoint is that could not be moved. It fails with errFenced or errMoved.
-func (e *endpoint) moved(ctx context.Context) error {
+// refused finds out why the checkpoint could not be moved, and where it is.
+func (e *endpoint) refused(ctx context.Context) error {
 	var at, epoch int64
 	err := e.Service.DB.QueryRow(ctx, "SELECT checkpoint, epoch FROM webhook_progress WHERE webhook = $1", e.id).Scan(&at, &epoch)
 	switch {
@@ -155,10 +159,14 @@ func (e *endpoint) moved(ctx context.Context) error {
 		return errFenced
 	case err != nil:
 		return fmt.Errorf("read the checkpoint: %w", err)
+	case at == e.saved:
+		err = errForeign
+	default:
+		err = errMoved
 	}
 	e.saved = at
-	e.position.Store(at)
-	return errMoved
+	e.at.Store(&place{position: at})
+	return err
 }
 
 // insert stores deliveries. One is the first that is sent of its user where no other is pending.

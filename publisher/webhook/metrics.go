@@ -1,17 +1,11 @@
 package webhook
 
-import (
-	"sync/atomic"
+import "github.com/prometheus/client_golang/prometheus"
 
-	"github.com/prometheus/client_golang/prometheus"
-)
-
-// Metrics tells how deliveries go. The nil Metrics tells nobody.
+// Metrics tells how the deliveries of a worker go. It is a prometheus.Collector. The nil Metrics tells nobody.
 type Metrics struct {
-	deliveries    *prometheus.CounterVec
-	seconds       prometheus.Histogram
-	pending, dead atomic.Int64
-	collectors    []prometheus.Collector
+	deliveries *prometheus.CounterVec
+	seconds    prometheus.Histogram
 }
 
 // NewMetrics makes the metrics of a worker.
@@ -28,15 +22,6 @@ func NewMetrics() *Metrics {
 	for _, outcome := range []string{outcomeDelivered, outcomeRetry, outcomeDead} {
 		m.deliveries.WithLabelValues(outcome)
 	}
-	m.collectors = []prometheus.Collector{
-		m.deliveries, m.seconds,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "usher_webhook_pending", Help: "Deliveries that are pending, of all active webhooks, whichever process sends them.",
-		}, func() float64 { return float64(m.pending.Load()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "usher_webhook_dead_letters", Help: "Deliveries that are dead, of all active webhooks, whichever process sends them.",
-		}, func() float64 { return float64(m.dead.Load()) }),
-	}
 	return m
 }
 
@@ -46,18 +31,16 @@ const (
 	outcomeDead      = "dead"
 )
 
-// Describe and Collect make Metrics a prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range m.collectors {
-		c.Describe(ch)
-	}
+	m.deliveries.Describe(ch)
+	m.seconds.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range m.collectors {
-		c.Collect(ch)
-	}
+	m.deliveries.Collect(ch)
+	m.seconds.Collect(ch)
 }
 
 func (m *Metrics) observe(o outcomeOf) {
@@ -69,17 +52,4 @@ func (m *Metrics) observe(o outcomeOf) {
 	}[o.status]
 	m.deliveries.WithLabelValues(outcome).Inc()
 	m.seconds.Observe(o.took.Seconds())
-}
-
-// see is told how the active webhooks are.
-func (m *Metrics) see(list []stored) {
-	if m == nil {
-		return
-	}
-	var pending, dead int64
-	for _, w := range list {
-		pending, dead = pending+int64(w.Pending), dead+int64(w.Dead)
-	}
-	m.pending.Store(pending)
-	m.dead.Store(dead)
 }

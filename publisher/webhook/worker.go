@@ -69,7 +69,6 @@ func (w *Worker) Run(ctx context.Context) error {
 		case err != nil && !failing:
 			w.logger().WarnContext(ctx, "webhooks are not seen; trying again", slog.Any("error", err))
 		case err == nil:
-			w.Metrics.see(list)
 			r.follow(ctx, list)
 		}
 		failing = err != nil

@@ -178,21 +178,22 @@ func TestErasedUser(t *testing.T) {
 		}
 		nothingLeaks(t, s, secret, "ada@example.org")
 		stop()
-		if _, err := s.db.Exec(t.Context(), "DELETE FROM user_keys WHERE user_id = $1", ada); err != nil {
-			t.Fatal(err)
-		}
+		s.append(ada, identity.Erased{})
 		r.status(http.StatusOK)
 		seen := len(r.all())
 		if _, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); err != nil {
 			t.Fatal(err)
 		}
 		s.work()
-		got := r.await(seen + 1)[seen]
-		if got.event.ID != first.event.ID || strings.Contains(string(got.body), "ada@example.org") || got.event.Personal != cloudevent.PersonalForgotten {
-			t.Errorf("after the key was destroyed: sent %s", got.body)
+		got := r.await(seen + 2)[seen:]
+		if got[0].event.ID != first.event.ID || strings.Contains(string(got[0].body), "ada@example.org") || got[0].event.Personal != cloudevent.PersonalForgotten {
+			t.Errorf("after the user was erased: sent %s", got[0].body)
 		}
-		eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
-		if d := s.deliveries(hook.ID, "")[0]; d.Response != "" {
+		if got[1].event.Type != identity.TypeUserErased || got[1].event.Subject != ada {
+			t.Errorf("then sent %s", got[1].body)
+		}
+		eventually(t, "both are delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 2 })
+		if d := s.deliveries(hook.ID, "")[1]; d.Response != "" {
 			t.Errorf("the answer is still there: %+v", d)
 		}
 	})
