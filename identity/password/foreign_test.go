@@ -60,7 +60,6 @@ var foreign = []struct {
 	{"RFC 7914", "$scrypt$ln=10,r=8,p=16$TmFDbA$/bq+HJ00cgB4VucZDQHp/nxq18vII3gw53N2Y0s3MWIurzDZLiKjiG/xCSedmDDaxyevuUqD7m2DYMvfoswGQA", "password"},
 	{"RFC 7914", "$scrypt$ln=14,r=8,p=1$U29kaXVtQ2hsb3JpZGU$cCO9yzr9c0hGHAbNgf046/2o+7qQT44+qbVD9lRdofLVQylVYT8Pz2LUlwUkKpr55h6F3A1lHkDfzwF7RVdYhw", "pleaseletmein"},
 	{"Django", "scrypt$16384$seasalt$8$1$Qj3+9PPyRjSJIebHnG81TMjsqtaIGxNQG/aEB/NYafTJ7tibgfYz71m0ldQESkXFRkdVCBhhY8mx7rQwite/Pw==", "lètmein"},
-	{"Django", "scrypt$16384$seasalt2ndtry$8$5$qMYDfRVmoCBqKIT0kSSScmQBAp5rBRuXMGZz7JfhbtMGsLwSN+lHbIcNY+f7jbcld10QkAsHNV+6wVFA3js3Ng==", "lètmein"},
 
 	{"passlib 1.7.4", "$pbkdf2-sha256$6400$.6UI/S.nXIk8jcbdHx3Fhg$98jZicV16ODfEsEZeYPGHU3kbrUrvUEXOPimVSQDD44", "password"},
 	{"hashcat", "$pbkdf2-sha512$25000$LyWE0HrP2RsjZCxlDGFMKQ$1vC5Ohk2mCS9b6akqsEfgeb4l74SF8XjH.SljXf3dMLHdlY1GK9ojcCKts6/asR4aPqBmk74nCDddU3tvSCJvw", "hashcat"},
@@ -178,7 +177,7 @@ func TestComputationsAreThoseOfTheReferences(t *testing.T) {
 		}
 		return string(b)
 	}
-	for range 150 {
+	for range 60 {
 		password, salt, length := text(0, 200), text(8, 64), 4+random.IntN(150)
 
 		lanes := 1 + random.IntN(8)
