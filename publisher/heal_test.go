@@ -13,11 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
 	"usher/internal/devstack"
 )
 
@@ -439,58 +437,3 @@ func consumerConfigs(t testing.TB, nc *nats.Conn) []string {
 }
 
 // The messages of an erased user are purged. They are not missed, and nobody else's is purged.
-func TestErasedUsersAreNotMissed(t *testing.T) {
-	t.Parallel()
-	onBothStores(t, erasedUsersAreNotMissed)
-}
-
-func erasedUsersAreNotMissed(t *testing.T, s *site) {
-	nc := connection(t, devstack.NATS(t))
-	r := s.relay(t, nc)
-	s.appendEvents(t, 50)
-	erased, err := s.register(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.appendEvents(t, 49)
-	last, err := s.register(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), DefaultStream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, user := range []uuid.UUID{erased, last} {
-		if _, err := s.store.Exec(t.Context(), "UPDATE streams SET state = 'erased' WHERE stream = $1", user); err != nil {
-			t.Fatal(err)
-		}
-		if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject(cloudevent.UserSubjects(user))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.appendEvents(t, 10)
-	if err := r.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	report, err := r.Scrub(t.Context())
-	if err != nil || report.Damaged() || report.Checked != 109 {
-		t.Errorf("Scrub() = %+v, %v, want 109 messages and no damage", report, err)
-	}
-	if err := r.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if r.Counters().Rebuilds != 0 {
-		t.Error("the stream was rebuilt")
-	}
-	if got := streamInfo(t, nc).State; got.Msgs != 109 || got.LastSeq != 111 {
-		t.Errorf("the stream has %d messages up to %d, want 109 up to 111", got.Msgs, got.LastSeq)
-	}
-}

@@ -5,6 +5,7 @@
 //   - Every event is in the stream once, in the order of the log, and its sequence is its position.
 //   - No event is skipped. One that can't be published stops the relay, which then says so.
 //   - What the stream loses is published again under the same sequences, and its durable consumers go on where they were.
+//   - Whoever sees a user.erased in the stream finds no other message about its user there: they are gone before it comes.
 //   - A stream that belongs to another log, or to an earlier state of this one, is left alone until an operator decides.
 //
 // The fence is the broker's: every message states the sequence that it must follow, so that the server refuses a
@@ -64,6 +65,7 @@ type Config struct {
 	Holder       string        // unique among all relays; random when empty
 	LeaseTTL     time.Duration // how long a dead relay's standby waits, 10 s when 0
 	ScrubEvery   time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
+	OverwriteFor time.Duration // how long the messages of one erased user are overwritten, before the rest is only purged; 5 s when 0
 	Logger       *slog.Logger  // slog.Default() when nil
 	Now          func() time.Time
 }
@@ -96,12 +98,13 @@ type Relay struct {
 	changed     chan struct{} // capacity 1: the state has to be saved
 	scrubWanted chan struct{} // capacity 1
 
-	mu       sync.Mutex
-	state    State
-	err      error
-	damage   error             // what a scrub found, until the rebuild begins
-	stopPump func(cause error) // nil while nothing is being pumped
-	server   string            // id of the server at the last resync
+	mu        sync.Mutex
+	state     State
+	err       error
+	damage    error // what a scrub found, until the rebuild begins
+	accounted accounted
+	stopPump  func(cause error) // nil while nothing is being pumped
+	server    string            // id of the server at the last resync
 }
 
 // New makes a relay. It does nothing until Run or Flush.
@@ -117,6 +120,7 @@ func New(c Config) (*Relay, error) {
 	c.Holder = cmp.Or(c.Holder, uuid.NewString())
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, 10*time.Second)
 	c.ScrubEvery = cmp.Or(c.ScrubEvery, 24*time.Hour)
+	c.OverwriteFor = cmp.Or(c.OverwriteFor, 5*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	c.Logger = c.Logger.With("stream", c.Stream.Name)
 	if c.Now == nil {

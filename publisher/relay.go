@@ -228,7 +228,7 @@ func (r *Relay) pump(ctx context.Context, after, until int64) error {
 		}
 		close(batches)
 	})
-	err = publishAll(ctx, w, batches)
+	err = r.publishAll(ctx, w, batches)
 	stop(err) // keeps the first cause
 	reader.Wait()
 	// The window's own error is the one that tells most: others may have come of it.
@@ -238,7 +238,7 @@ func (r *Relay) pump(ctx context.Context, after, until int64) error {
 	return err
 }
 
-func publishAll(ctx context.Context, w *window, batches <-chan []eventstore.Event) error {
+func (r *Relay) publishAll(ctx context.Context, w *window, batches <-chan []eventstore.Event) error {
 	for {
 		select {
 		case events, more := <-batches:
@@ -249,6 +249,14 @@ func publishAll(ctx context.Context, w *window, batches <-chan []eventstore.Even
 				return nil
 			}
 			for i := range events {
+				if events[i].Type == eventstore.TypeErased {
+					if err := w.settle(ctx); err != nil {
+						return err
+					}
+					if err := r.forget(ctx, events[i].Stream.Subject, events[i].Position); err != nil {
+						return err
+					}
+				}
 				if err := w.publish(ctx, events[i]); err != nil {
 					return err
 				}

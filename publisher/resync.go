@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -122,14 +123,19 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 		return damage, nil
 	}
 	missing, err := r.missing(ctx, info, head)
-	if err != nil || len(missing) == 0 {
+	if err == nil {
+		missing, err = r.lost(ctx, missing, 1)
+	}
+	if err != nil {
 		return nil, err
 	}
-	missing, err = r.lost(ctx, missing, 1)
-	if err != nil || len(missing) == 0 {
-		return nil, err
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, missing[0]), nil
 	}
-	return fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, missing[0]), nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accounted = accounted{info.Created, state.NumDeleted}
+	return nil, nil
 }
 
 // missing lists the positions up to the stream's last sequence that it does not have although it should, but for erased
@@ -148,8 +154,11 @@ func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head in
 			missing = append(missing, p)
 		}
 	}
-	if state.NumDeleted > 0 {
-		ctx, stop := context.WithTimeout(ctx, requestWait)
+	r.mu.Lock()
+	known := r.accounted.of(info)
+	r.mu.Unlock()
+	if state.NumDeleted > 0 && !known {
+		ctx, stop := context.WithTimeout(ctx, detailWait) // it is a long list where many users were erased
 		defer stop()
 		s, err := r.js.Stream(ctx, r.Stream.Name)
 		if err != nil {
@@ -165,6 +174,9 @@ func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head in
 	}
 	return missing, nil
 }
+
+// detailWait bounds the wait for the list of what is missing inside the stream.
+const detailWait = time.Minute
 
 // takeDamage answers with what a scrub found, once.
 func (r *Relay) takeDamage() error {

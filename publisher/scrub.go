@@ -130,7 +130,21 @@ func (r *Relay) sameID() func(context.Context, int64, jetstream.Msg) (bool, erro
 
 func (r *Relay) scrub(ctx context.Context) (ScrubReport, error) {
 	s := scrubbing{Relay: r, same: r.sameID()}
-	return s.run(ctx)
+	report, err := s.run(ctx)
+	if err != nil {
+		return report, err
+	}
+	undead, err := s.undead(ctx)
+	if err != nil {
+		return report, err
+	}
+	for user, erased := range undead {
+		r.Logger.Warn("messages of an erased user are in the stream, as after a crash of the broker; they are purged again", "user", user)
+		if err := r.forget(ctx, user, erased); err != nil {
+			return report, err
+		}
+	}
+	return report, nil
 }
 
 func (s *scrubbing) run(ctx context.Context) (ScrubReport, error) {

@@ -113,6 +113,7 @@ func (r *Relay) configure(ctx context.Context, info *jetstream.StreamInfo) {
 type message struct {
 	position int64
 	id       string // "" for a message that is not an event's
+	bare     bool   // it says that it lacks the personal fields
 }
 
 // fetch reads one message from the stream's leader, which the direct API would not promise: by sequence, or by subject
@@ -149,7 +150,7 @@ func (r *Relay) fetch(ctx context.Context, request string) (m message, found boo
 		if err != nil {
 			return m, false, fmt.Errorf("read from the stream: %w", err)
 		}
-		m.id = header.Get(cloudevent.HeaderID)
+		m.id, m.bare = header.Get(cloudevent.HeaderID), header.Get(cloudevent.HeaderPersonal) != ""
 	}
 	return m, true, nil
 }
@@ -200,7 +201,7 @@ func (r *Relay) agrees(ctx context.Context, m message) (bool, error) {
 }
 
 // lost answers with those of the positions, none of which is in the stream, that ought to be: the events about erased
-// users were purged. It looks no further once it has found enough.
+// users were purged, but for those that say that they are erased. It looks no further once it has found enough.
 func (r *Relay) lost(ctx context.Context, positions []int64, enough int) ([]int64, error) {
 	const chunk = 500
 	var lost []int64
@@ -228,7 +229,8 @@ func (r *Relay) purged(ctx context.Context, positions []int64) (map[int64]bool, 
 	}
 	rows, err := r.DB.Query(ctx, `
 		SELECT e.position FROM events e JOIN streams s ON s.stream = e.subject
-		 WHERE s.state = 'erased' AND e.position IN (`+strings.Join(marks, ", ")+")", args...)
+		 WHERE s.state = 'erased' AND NOT (e.stream = s.stream AND e.version = s.version)
+		   AND e.position IN (`+strings.Join(marks, ", ")+")", args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for erased users: %w", err)
 	}

@@ -120,15 +120,25 @@ func (w *window) publish(ctx context.Context, e eventstore.Event) error {
 
 func (w *window) waitForRoom(ctx context.Context, size int64) error {
 	n := int64(len(w.sizes))
+	return w.waitUntil(ctx, func(sent, acked int64) bool {
+		content := w.sizes[sent%n] - w.sizes[acked%n]
+		return sent == acked || sent-acked < n-1 && content+size <= windowBytes
+	})
+}
+
+// settle waits until everything that was sent is stored. It fails as publish does.
+func (w *window) settle(ctx context.Context) error {
+	return w.waitUntil(ctx, func(sent, acked int64) bool { return sent == acked })
+}
+
+func (w *window) waitUntil(ctx context.Context, holds func(sent, acked int64) bool) error {
 	for {
 		select {
 		case <-w.failed:
 			return w.err
 		default:
 		}
-		sent, acked := w.sent.Load(), w.acked.Load()
-		content := w.sizes[sent%n] - w.sizes[acked%n]
-		if sent == acked || sent-acked < n-1 && content+size <= windowBytes {
+		if holds(w.sent.Load(), w.acked.Load()) {
 			return nil
 		}
 		select {

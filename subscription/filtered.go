@@ -99,6 +99,9 @@ func (l *loop) missing(ctx context.Context, e eventstore.Event, seen map[uuid.UU
 		return nil, nil
 	}
 	if l.Source == nil {
+		if e.Type == eventstore.TypeErased {
+			return nil, nil // what came before it was purged, and does not matter any more
+		}
 		return nil, &GapError{After: last.position, Next: e.Position}
 	}
 	l.logger().InfoContext(ctx, "the stream lacks events; reading them from the log", "stream", e.Stream.String(),

@@ -3,11 +3,14 @@ package subscription_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
+	"usher/identity"
 	"usher/subscription"
 )
 
@@ -101,5 +104,55 @@ func TestLossBehindAFilter(t *testing.T) {
 	var gap *subscription.GapError
 	if !errors.As(err, &gap) || *gap != (subscription.GapError{After: 4, Next: 16}) {
 		t.Errorf("Run() = %v, want a gap between 4 and 16", err)
+	}
+}
+
+// What came before an erasure was purged, and is not missed behind a filter: not even where there is no source.
+func TestErasureBehindAFilter(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	users := newUsers(4)
+	s.append(t, 40, users...)
+	s.publish(t, cloudevent.Options{})
+	withSource, without := newLedger(), newLedger()
+	for name, l := range map[string]*ledger{"with-source": withSource, "without": without} {
+		sub := s.on(l)
+		sub.Name, sub.Subjects = name, []string{subscription.Kind(eventstore.KindUser)}
+		if name == "without" {
+			sub.Source = nil
+		}
+		start(t, sub)
+		l.await(t, 40)
+		if _, err := s.stream(t).PauseConsumer(t.Context(), name, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.append(t, 10, users[3])
+	s.publish(t, cloudevent.Options{})
+	if err := s.stream(t).Purge(t.Context(), jetstream.WithPurgeSubject(subscription.User(users[3]))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.log.Append(t.Context(), eventstore.Append{
+		Stream: eventstore.UserStream(users[3]), Expected: eventstore.AnyVersion, Events: []eventstore.NewEvent{identity.NewEvent(identity.Erased{})},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.publish(t, cloudevent.Options{})
+	for name, l := range map[string]*ledger{"with-source": withSource, "without": without} {
+		if _, err := s.stream(t).ResumeConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		l.await(t, 51)
+	}
+	if got := withSource.versionsOf(users[3]); !ascending(got, 21) {
+		t.Errorf("with a source, versions %v, want 1 to 21", got)
+	}
+	for _, e := range withSource.events[40:50] {
+		if !e.Forgotten || e.Personal != nil {
+			t.Errorf("%s at %d is not forgotten", e.Type, e.Position)
+		}
+	}
+	if got := without.versionsOf(users[3]); len(got) != 11 || got[9] != 10 || got[10] != 21 {
+		t.Errorf("without a source, versions %v, want 1 to 10 and 21", got)
 	}
 }

@@ -11,6 +11,8 @@
 //   - Nothing is skipped in silence. Where the stream lacks an event, it is read from the Source; without a Source Run
 //     fails with ErrGap. With a filter on subjects, loss shows only between two events of one stream: see
 //     Subscription.Subjects.
+//   - When a "user.erased" is handed over, the stream has nothing else about that user any more. A subscription that comes
+//     late finds gaps where it was, and reads the events, without their personal fields, from the Source.
 //   - A lone event is handed over at once; a backlog comes in batches of up to MaxBatch. Memory is bounded.
 //   - The loop survives a broker that stops and comes back, a consumer or stream that is deleted and made again with the
 //     same sequences, redelivery in any order, and a crash at any point.
