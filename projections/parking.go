@@ -72,7 +72,8 @@ func (w *worker) park(ctx context.Context, e eventstore.Event, cause error) erro
 	return nil
 }
 
-// parkBehind parks the events of users who are parked, and answers with the others.
+// parkBehind parks the events of users who are parked, and answers with the others. An erasure passes, and what is parked
+// of its user is given up: it does not matter any more, and the user's rows have to go.
 func (w *worker) parkBehind(ctx context.Context, tx eventstore.DB, events []eventstore.Event) ([]eventstore.Event, error) {
 	parked, err := parkedSubjects(ctx, tx, w.Projection.Name())
 	if err != nil {
@@ -81,6 +82,13 @@ func (w *worker) parkBehind(ctx context.Context, tx eventstore.DB, events []even
 	pass := make([]eventstore.Event, 0, len(events))
 	for _, e := range events {
 		if _, behind := parked[subjectOf(e)]; !behind {
+			pass = append(pass, e)
+			continue
+		}
+		if e.Type == eventstore.TypeErased {
+			if _, err := tx.Exec(ctx, "DELETE FROM parked_events WHERE projection = $1 AND subject = $2", w.Projection.Name(), subjectOf(e)); err != nil {
+				return nil, fmt.Errorf("give up parked events: %w", err)
+			}
 			pass = append(pass, e)
 			continue
 		}
