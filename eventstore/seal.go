@@ -190,15 +190,32 @@ func (s *Sealer) load(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]cip
 		return nil, fmt.Errorf("read data keys: %w", err)
 	}
 	for user, w := range wrapped {
-		raw, err := open(s.wrap, w, user[:])
-		if err != nil {
-			return nil, fmt.Errorf("open the data key of %s: %w", user, err)
+		if found[user], err = s.unwrap(user, w); err != nil {
+			return nil, err
 		}
-		key := newAEAD(raw)
-		s.remember(user, key)
-		found[user] = key
 	}
 	return found, nil
+}
+
+// Learn takes over a user's wrapped data key that its caller has just read, so that it need not be read again.
+func (s *Sealer) Learn(user uuid.UUID, wrapped []byte) error {
+	if key, ok := s.keys.Get(user); ok {
+		s.remember(user, key.AEAD)
+		return nil
+	}
+	_, err := s.unwrap(user, wrapped)
+	return err
+}
+
+// unwrap opens a user's wrapped data key, and keeps it in memory.
+func (s *Sealer) unwrap(user uuid.UUID, wrapped []byte) (cipher.AEAD, error) {
+	raw, err := open(s.wrap, wrapped, user[:])
+	if err != nil {
+		return nil, fmt.Errorf("open the data key of %s: %w", user, err)
+	}
+	key := newAEAD(raw)
+	s.remember(user, key)
+	return key, nil
 }
 
 // binding is the additional data of an event's personal fields.

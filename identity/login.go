@@ -31,51 +31,103 @@ type LoginResult struct {
 	Position         int64     // of session.started; 0 for a refresh, which is no event
 }
 
-// Login checks credentials and starts a session. An address that nobody has costs the same hashing as one that
-// somebody has, and gets the same answer as a wrong password.
+// Login checks credentials and starts a session. An address that nobody has costs the same as one that somebody has, in
+// hashing, queries and waits, and gets the same answer as a wrong password.
 //
-// It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrUserLocked or ErrUserDisabled only for a right
-// password; with password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
+// It is one query, the user's state (from memory, else the log), and one append; a failure is one query and one upsert.
+//
+// It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrThrottled after too many failures, and then nothing was
+// looked at; with ErrUserLocked or ErrUserDisabled only for a right password; with password.ErrOverloaded or
+// password.ErrStopped, or as eventstore.Log.Append does.
 func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error) {
 	email, err := ParseEmail(c.Email)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	id, hash, err := s.holder(ctx, reserveEmail(email))
+	a := s.throttle.begin(email, c.Metadata.Address)
+	defer a.leave()
+	found, err := s.lookUp(ctx, email, a)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	outdated, err := s.checkPassword(ctx, id, hash, c.Password)
+	if err := a.wait(ctx, found.account, found.network); err != nil {
+		return LoginResult{}, err
+	}
+	outdated, err := s.checkPassword(ctx, found.hash, c.Password)
+	if errors.Is(err, ErrInvalidCredentials) {
+		err = s.failed(ctx, a, found.user, MethodPassword, c.Metadata, err)
+	}
 	if err != nil {
 		return LoginResult{}, err
 	}
-	u, err := s.User(ctx, id)
+	u, err := s.User(ctx, found.user)
 	if errors.Is(err, ErrNotFound) { // erased since the address was looked up
 		return LoginResult{}, wrongCredentials()
 	}
 	if err != nil {
 		return LoginResult{}, fmt.Errorf("read the user: %w", err)
 	}
-	c.Metadata.Actor = ActorUser(id)
-	result, err := s.startSession(ctx, u, []string{MethodPassword}, c.Metadata)
+	c.Metadata.Actor = ActorUser(u.ID)
+	result, err := s.startSession(ctx, u, []string{MethodPassword}, c.Metadata, a.clear()...)
 	if err != nil {
 		return LoginResult{}, err
 	}
+	a.succeeded()
 	if outdated && s.rehash {
 		// The login succeeded; a hash that could not be replaced is replaced by the next one.
-		if err := s.replaceHash(ctx, u, hash, c); err != nil {
-			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", id.String()), slog.Any("error", err))
+		if err := s.replaceHash(ctx, u, found.hash, c); err != nil {
+			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", u.ID.String()), slog.Any("error", err))
 		}
 	}
 	return result, nil
 }
 
-// checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The nil UUID stands for
-// nobody, and the empty hash is that of a user who has no password.
-func (s *Service) checkPassword(ctx context.Context, id uuid.UUID, hash password.Hash, secret password.Password) (outdated bool, err error) {
+// found is what a login reads, before anything is checked.
+type found struct {
+	user             uuid.UUID     // who has the address; the nil UUID where nobody has
+	hash             password.Hash // "" where nobody has the address, and for a user without a password
+	account, network failures
+}
+
+// lookUp reads it all in one query, which is the same whether anybody has the address or not. The user's data key comes
+// along, since the session's client is sealed with it.
+func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (f found, err error) {
+	r := reserveEmail(e)
+	var user uuid.NullUUID
+	var hash *string
+	var wrapped []byte
+	var account, network failuresRow
+	columns := append(append([]any{&user, &hash, &wrapped}, account.columns()...), network.columns()...)
+	err = s.db.QueryRow(ctx, `
+		SELECT r.stream, c.hash, k.wrapped, a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
+		  FROM (SELECT 1) one
+		  LEFT JOIN reservations r ON r.scope = $1 AND r.key = $2
+		  LEFT JOIN credentials c ON c.user_id = r.stream
+		  LEFT JOIN user_keys k ON k.user_id = r.stream
+		  LEFT JOIN throttle a ON a.key = $3
+		  LEFT JOIN throttle n ON n.key = $4`,
+		r.Scope, s.log.Sealer().ReservationKey(r), a.account, a.network).Scan(columns...)
+	if err != nil {
+		return found{}, fmt.Errorf("look up an address: %w", err)
+	}
+	f = found{user: user.UUID, account: account.failures(), network: network.failures()}
+	if hash != nil {
+		f.hash = password.Hash(*hash)
+	}
+	if wrapped != nil {
+		if err := s.log.Sealer().Learn(f.user, wrapped); err != nil {
+			return found{}, err
+		}
+	}
+	return f, nil
+}
+
+// checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The hash "", which is nobody's,
+// costs the same.
+func (s *Service) checkPassword(ctx context.Context, hash password.Hash, secret password.Password) (outdated bool, err error) {
 	wrong := wrongCredentials()
 	match := false
-	if id == uuid.Nil || hash == "" {
+	if hash == "" {
 		err = s.pool.VerifyUnknown(ctx, secret)
 	} else {
 		match, outdated, err = s.pool.Verify(ctx, hash, secret)

@@ -25,27 +25,41 @@ func (FactorCode) GoString() string     { return "[hidden]" }
 func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 
 // prove checks that whoever acts for a user is the user, and answers with the user's state, which is read before the
-// credential: an append that expects its version is refused if the password has changed since.
+// credential: an append that expects its version is refused if the password has changed since. It is throttled as a login
+// is, and together with those.
 //
-// It fails with ErrInvalidCredentials, also where there is no such user or the user has no password; with ErrTOTPRequired,
-// ErrUserLocked or ErrUserDisabled, only for a right password; with password.ErrOverloaded or password.ErrStopped, or as
-// the database does.
+// It fails with ErrInvalidCredentials, also where there is no such user or the user has no password; with ErrThrottled; with
+// ErrTOTPRequired, ErrUserLocked or ErrUserDisabled, only for a right password; with password.ErrOverloaded or
+// password.ErrStopped, or as the database does.
 func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (*User, error) {
 	u, err := s.ReadUser(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return nil, wrongCredentials()
+		return nil, wrongPassword()
 	}
 	if err != nil {
+		return nil, err
+	}
+	email, err := ParseEmail(u.Email)
+	if err != nil {
+		return nil, err
+	}
+	a := s.throttle.begin(email, m.Address)
+	defer a.leave()
+	account, network, err := a.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.wait(ctx, account, network); err != nil {
 		return nil, err
 	}
 	present, err := s.readCredential(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if present.hash == "" {
-		return nil, wrongCredentials()
-	}
-	if _, err := s.checkPassword(ctx, id, present.hash, p.Password); err != nil {
+	if _, err := s.checkPassword(ctx, present.hash, p.Password); err != nil {
+		if errors.Is(err, ErrInvalidCredentials) {
+			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
+		}
 		return nil, err
 	}
 	if err := mayLogIn(*u); err != nil {
@@ -57,5 +71,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	case u.TOTPEnabled: // and there are no factors yet that a code could be of
 		return nil, wrongCredentials()
 	}
-	return u, nil
+	return u, a.forgive(ctx)
 }
+
+func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }

@@ -38,8 +38,8 @@ type RegisterResult struct {
 // one.
 //
 // It fails with ErrInvalidEmail, ErrInvalidName, ErrPasswordRefused, ErrEmailTaken (unless the service is
-// enumeration-safe), ErrKeyReused for a command id of another registration, password.ErrOverloaded or
-// password.ErrStopped, or as eventstore.Log.Append does. After eventstore.ErrOutcomeUnknown, repeating it with the same
+// enumeration-safe), ErrKeyReused for a command id of another registration (ErrThrottled for too many of
+// those), password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does. After eventstore.ErrOutcomeUnknown, repeating it with the same
 // command id tells.
 func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult, error) {
 	email, err := ParseEmail(r.Email)
@@ -69,7 +69,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	case err != nil:
 		return RegisterResult{}, err
 	case result.Repeated:
-		u, err := s.madeBefore(ctx, result, payloads, r.Password)
+		u, err := s.registeredBefore(ctx, email, result, payloads, r)
 		return RegisterResult{User: u, Email: email, Name: name, Position: result.Position}, err
 	}
 	u, err := s.User(ctx, a.Stream.ID)
@@ -135,6 +135,25 @@ func passwordRefused(err error) error {
 		return &Error{Code: CodePasswordRefused, Detail: "the password can't be used: " + refused.Advice()}
 	}
 	return err
+}
+
+// registeredBefore answers a registration whose command id is known, if it is the same one. It says whether a password is
+// that of the user, and so it is throttled as a login is.
+func (s *Service) registeredBefore(ctx context.Context, email Email, first eventstore.Result, payloads []Payload, r Registration) (*User, error) {
+	a := s.throttle.begin(email, r.Metadata.Address)
+	defer a.leave()
+	account, network, err := a.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.wait(ctx, account, network); err != nil {
+		return nil, err
+	}
+	u, err := s.madeBefore(ctx, first, payloads, r.Password)
+	if errors.Is(err, ErrKeyReused) {
+		err = s.failed(ctx, a, uuid.Nil, MethodPassword, r.Metadata, err)
+	}
+	return u, err
 }
 
 // madeBefore answers a command that made a user and whose command id is known with the user as the first time, if it is

@@ -21,7 +21,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -56,8 +55,10 @@ type Service struct {
 	now            func() time.Time
 	logger         *slog.Logger
 
-	cache *cache
-	trust trust
+	cache    *cache
+	trust    trust
+	throttle *throttle
+	failures chan failure
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -76,6 +77,8 @@ type Config struct {
 	RefreshKey []byte
 	// CodeKey makes what is stored of codes. It is the same in all processes, and in no database.
 	CodeKey []byte
+	// RateLimits has too many failures to log in from one network slow down that network, beside those on one account.
+	RateLimits bool
 	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
 	SessionMax, SessionIdle time.Duration
 	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
@@ -125,6 +128,8 @@ func New(c Config) *Service {
 		size = 1 << 16
 	}
 	s.cache = newCache(size, s.ReadUser)
+	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, lines: map[string]*line{}}
+	s.failures = make(chan failure, maxFailures)
 	return s
 }
 
@@ -260,22 +265,4 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			return result, err
 		}
 	}
-}
-
-// holder is the user who holds a reservation, and the user's stored hash, which is empty for a user without a password; the
-// nil UUID where nobody holds it.
-func (s *Service) holder(ctx context.Context, r eventstore.Reservation) (uuid.UUID, password.Hash, error) {
-	var id uuid.UUID
-	var hash string
-	err := s.db.QueryRow(ctx, `
-		SELECT r.stream, coalesce(c.hash, '')
-		  FROM reservations r LEFT JOIN credentials c ON c.user_id = r.stream
-		 WHERE r.scope = $1 AND r.key = $2`, r.Scope, s.log.Sealer().ReservationKey(r)).Scan(&id, &hash)
-	if errors.Is(err, eventstore.ErrNoRows) {
-		return uuid.Nil, "", nil
-	}
-	if err != nil {
-		return uuid.Nil, "", fmt.Errorf("look up the %s: %w", r.Scope, err)
-	}
-	return id, password.Hash(hash), nil
 }

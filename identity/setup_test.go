@@ -175,6 +175,14 @@ func (d *database) appendTo(t *testing.T, s *Service, id uuid.UUID, p Payload) {
 	}
 }
 
+// forgive has the throttle forget everything.
+func (d *database) forgive(t *testing.T) {
+	t.Helper()
+	if _, err := d.db.Exec(t.Context(), `DELETE FROM throttle`); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)

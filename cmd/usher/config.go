@@ -66,6 +66,8 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
+	RateLimits string `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether a client's network is slowed down after 100 failed logins in five minutes. An account is after four, whatever this says."`
+
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
 	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
@@ -185,6 +187,7 @@ func (c *config) check() error {
 		"PASSWORD_HISTORY":                   validPolicy(password.PolicyConfig{History: c.PasswordHistory}),
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
+		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),

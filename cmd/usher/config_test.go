@@ -48,6 +48,7 @@ var badValues = map[string][]string{
 	"PASSWORD_MAX_AGE_DAYS":              {marker, "-1"},
 	"PASSWORD_HASH_WORKERS":              {marker, "-1"},
 	"ENUMERATION_SAFE_REGISTRATION":      {marker},
+	"RATE_LIMITS":                        {marker, "true"},
 	"ADMIN_EMAIL":                        {marker},
 	"LOG_LEVEL":                          {marker},
 	"LOG_FORMAT":                         {marker},

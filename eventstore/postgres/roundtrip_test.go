@@ -1,55 +1,16 @@
 package postgres_test
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"usher/eventstore"
 	"usher/eventstore/postgres"
+	"usher/internal/devstack"
 )
-
-// turns counts the round trips of connections: how often one is written to after it was last read from.
-type turns struct{ n atomic.Int64 }
-
-func (t *turns) configure(c *pgxpool.Config) {
-	dial := c.ConnConfig.DialFunc
-	c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		return &countingConn{Conn: conn, turns: t}, err
-	}
-}
-
-type countingConn struct {
-	net.Conn
-	turns   *turns
-	mu      sync.Mutex
-	writing bool
-}
-
-func (c *countingConn) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	if !c.writing {
-		c.writing = true
-		c.turns.n.Add(1)
-	}
-	c.mu.Unlock()
-	return c.Conn.Write(b)
-}
-
-func (c *countingConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.mu.Lock()
-	c.writing = false
-	c.mu.Unlock()
-	return n, err
-}
 
 // registration is an append with everything that one can have.
 func registration() eventstore.Append {
@@ -68,20 +29,20 @@ func registration() eventstore.Append {
 
 func TestOneRoundTripAnAppend(t *testing.T) {
 	t.Parallel()
-	var count turns
-	s := open(t, migrated(t), postgres.Options{Configure: count.configure})
+	var count devstack.RoundTrips
+	s := open(t, migrated(t), postgres.Options{Configure: count.Configure})
 	log := newLog(s)
 	if _, err := log.Append(t.Context(), registration()); err != nil { // connects, and prepares the statement
 		t.Fatal(err)
 	}
 	const appends = 20
-	before := count.n.Load()
+	before := count.Count()
 	for range appends {
 		if _, err := log.Append(t.Context(), registration()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := count.n.Load() - before; got != appends {
+	if got := count.Count() - before; got != appends {
 		t.Errorf("%d appends took %d round trips, want %d", appends, got, appends)
 	}
 }
@@ -90,8 +51,8 @@ func TestOneRoundTripAnAppend(t *testing.T) {
 func TestAppendsShareACommit(t *testing.T) {
 	t.Parallel()
 	dsn := migrated(t)
-	var count turns
-	s := open(t, dsn, postgres.Options{Configure: count.configure})
+	var count devstack.RoundTrips
+	s := open(t, dsn, postgres.Options{Configure: count.Configure})
 	log := newLog(s)
 	if _, err := log.Append(t.Context(), registration()); err != nil {
 		t.Fatal(err)
@@ -106,7 +67,7 @@ func TestAppendsShareACommit(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(7236001)"); err != nil {
 			return err
 		}
-		before = count.n.Load()
+		before = count.Count()
 		for range appends {
 			group.Go(func() {
 				_, err := log.Append(t.Context(), registration())
@@ -130,7 +91,7 @@ func TestAppendsShareACommit(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := count.n.Load() - before; got != 2 {
+	if got := count.Count() - before; got != 2 {
 		t.Errorf("%d appends at once took %d round trips, want 2: the first alone, the others together", appends, got)
 	}
 }

@@ -1,0 +1,515 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"usher/eventstore"
+	"usher/identity/password"
+)
+
+const wrong password.Password = "another good password"
+
+// outcome is what became of a login, in a word.
+func outcome(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return fmt.Sprintf("%s %s", e.Code, e.RetryAfter)
+	}
+	if err != nil {
+		return string(CodeOf(err))
+	}
+	return "ok"
+}
+
+func (s *Service) try(t *testing.T, email string, secret password.Password) string {
+	t.Helper()
+	_, err := s.Login(t.Context(), Credentials{Email: email, Password: secret, Metadata: eventstore.Metadata{Address: "192.0.2.1"}})
+	return outcome(err)
+}
+
+// ASVS 6.3.1: guessing is slowed down, for an address that nobody has exactly like for one that somebody has, in all
+// processes and over restarts.
+func TestThrottleOfAnAccount(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		const refused = string(CodeInvalidCredentials)
+		for _, email := range []string{"ada@example.org", "nobody@example.org"} {
+			now := &clock{now: time.Now().Truncate(time.Second)}
+			process := func() *Service { return d.service(t, func(c *Config) { c.Now = now.Now }) }
+			s := process()
+			if email == "ada@example.org" {
+				mustRegister(t, s, email)
+			}
+			var got []string
+			guess := func(s *Service, secret password.Password) { got = append(got, s.try(t, email, secret)) }
+			for range accountFree {
+				guess(s, wrong)
+			}
+			want := []string{refused, refused, refused, refused}
+			// Then there is a wait, for right and wrong passwords, under any spelling, and in a process that starts now.
+			guess(s, wrong)
+			guess(s, secret)
+			guess(process(), secret)
+			got = append(got, s.try(t, strings.ToUpper(email), secret))
+			want = append(want, "throttled 10s", "throttled 10s", "throttled 10s", "throttled 10s")
+			now.add(7 * time.Second)
+			guess(s, wrong)
+			want = append(want, "throttled 3s")
+			// It doubles with each failure, and attempts that came too soon are none.
+			for _, wait := range []time.Duration{20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 5 * time.Minute, 5 * time.Minute} {
+				now.add(5 * time.Minute)
+				guess(s, wrong)
+				guess(s, wrong)
+				want = append(want, refused, "throttled "+wait.String())
+			}
+			// An hour after the last failure all is forgotten.
+			now.add(time.Hour)
+			for range accountFree {
+				guess(process(), wrong)
+			}
+			guess(s, wrong)
+			want = append(want, refused, refused, refused, refused, "throttled 10s")
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", email, diff)
+			}
+		}
+	})
+}
+
+func TestSuccessForgetsFailures(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		mustRegister(t, s, "ada@example.org")
+		for range 3 {
+			for range accountFree - 1 {
+				if got := s.try(t, "ada@example.org", wrong); got != string(CodeInvalidCredentials) {
+					t.Fatalf("wrong password: %s", got)
+				}
+			}
+			if got := s.try(t, "ada@example.org", secret); got != "ok" {
+				t.Fatalf("right password after %d failures: %s", accountFree-1, got)
+			}
+		}
+		var rows int
+		if err := d.db.QueryRow(t.Context(), `SELECT count(*) FROM throttle`).Scan(&rows); err != nil || rows != 0 {
+			t.Errorf("%d rows of the throttle are left, %v", rows, err)
+		}
+		// Failures that are counted while a right password is on its way are forgotten too.
+		email, err := ParseEmail("ada@example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		right, guess := s.throttle.begin(email, ""), s.throttle.begin(email, "")
+		defer right.leave()
+		for _, a := range []*attempt{right, guess} {
+			if err := a.wait(t.Context(), failures{}, failures{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(right.clear()) != 0 {
+			t.Error("a success without failures before it removes a row")
+		}
+		if _, err := guess.failed(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		guess.leave()
+		if len(right.clear()) != 1 {
+			t.Error("a success leaves the failure that was counted meanwhile")
+		}
+	})
+}
+
+// ASVS 6.3.1 and 2.3.4: guesses at the same moment don't get round the count. A process lets the free ones through, each
+// of two processes at most that many.
+func TestThrottleOfGuessesAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		for _, c := range []struct {
+			email       string
+			processes   int
+			least, most int // guesses that are looked at
+		}{
+			{"ada@example.org", 1, accountFree, accountFree},
+			{"nobody@example.org", 1, accountFree, accountFree},
+			{"eve@example.org", 2, accountFree, 2 * accountFree},
+		} {
+			services := make([]*Service, c.processes)
+			for i := range services {
+				services[i] = d.service(t, nil)
+			}
+			if c.email != "nobody@example.org" {
+				mustRegister(t, services[0], c.email)
+			}
+			const guesses = 100
+			got := map[string]int{}
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			for i := range guesses {
+				wg.Go(func() {
+					_, err := services[i%c.processes].Login(context.WithoutCancel(t.Context()), Credentials{Email: c.email, Password: wrong})
+					mu.Lock()
+					defer mu.Unlock()
+					got[string(CodeOf(err))]++
+				})
+			}
+			wg.Wait()
+			looked := got[string(CodeInvalidCredentials)]
+			if looked < c.least || looked > c.most || looked+got[string(CodeThrottled)] != guesses {
+				t.Errorf("%s, %d processes: %v, want %d to %d refused and the others throttled", c.email, c.processes, got, c.least, c.most)
+			}
+		}
+	})
+}
+
+// Those who know the password don't get into each other's way.
+func TestLoginsAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		mustRegister(t, s, "ada@example.org")
+		s.try(t, "ada@example.org", wrong)
+		const logins = 100
+		var wg sync.WaitGroup
+		for range logins {
+			wg.Go(func() {
+				if got := s.try(t, "ada@example.org", secret); got != "ok" {
+					t.Errorf("login: %s", got)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(s.throttle.lines); n != 0 {
+			t.Errorf("%d lines are left", n)
+		}
+	})
+}
+
+// An attempt that waits gives up with its caller, and past the bound none waits.
+func TestLineIsBounded(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		email, err := ParseEmail("ada@example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := func() *attempt {
+			a := s.throttle.begin(email, "")
+			t.Cleanup(a.leave)
+			return a
+		}
+		for range accountFree {
+			if err := begin().wait(t.Context(), failures{}, failures{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gone := errors.New("gone")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range maxWaiting {
+			a := begin()
+			wg.Go(func() {
+				if err := a.wait(ctx, failures{}, failures{}); !errors.Is(err, gone) {
+					t.Errorf("waited: %v, want that the caller is gone", err)
+				}
+			})
+		}
+		last := begin()
+		eventually(t, "all wait", func() bool {
+			s.throttle.mu.Lock()
+			defer s.throttle.mu.Unlock()
+			return last.line.waiting == maxWaiting
+		})
+		if err := last.wait(t.Context(), failures{}, failures{}); outcome(err) != "throttled 1s" {
+			t.Errorf("past the bound: %v, want throttled", err)
+		}
+		cancel(gone)
+		wg.Wait()
+	})
+}
+
+// Whoever tries one password on many accounts is slowed down by the network that it comes from, if that is wanted.
+func TestThrottleOfANetwork(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		now := &clock{now: time.Now().Truncate(time.Second)}
+		s := d.service(t, func(c *Config) { c.Now, c.RateLimits = now.Now, true })
+		off := d.service(t, func(c *Config) { c.Now = now.Now })
+		mustRegister(t, s, "ada@example.org")
+		try := func(s *Service, n int, secret password.Password, address string) string {
+			email := "ada@example.org"
+			if n >= 0 {
+				email = fmt.Sprintf("nobody%d@example.org", n)
+			}
+			_, err := s.Login(t.Context(), Credentials{Email: email, Password: secret, Metadata: eventstore.Metadata{Address: address}})
+			return outcome(err)
+		}
+		for n := range networkFree {
+			if got := try(s, n, wrong, fmt.Sprintf("2001:db8:1:2::%x", n)); got != string(CodeInvalidCredentials) {
+				t.Fatalf("guess %d: %s", n, got)
+			}
+			now.add(time.Second)
+		}
+		left := networkWindow - networkFree*time.Second
+		for _, c := range []struct {
+			name    string
+			service *Service
+			account int
+			address string
+			want    string
+		}{
+			{"the same network", s, -1, "2001:db8:1:2:ffff::1", "throttled " + left.String()},
+			{"the same network, another account", s, 1000, "2001:db8:1:2::1", "throttled " + left.String()},
+			{"another network", s, -1, "2001:db8:1:3::1", "ok"},
+			{"no address", s, -1, "", "ok"},
+			{"limits are off", off, -1, "2001:db8:1:2::1", "ok"},
+		} {
+			if got := try(c.service, c.account, secret, c.address); got != c.want {
+				t.Errorf("%s: %s, want %s", c.name, got, c.want)
+			}
+		}
+		now.add(left)
+		if got := try(s, -1, secret, "2001:db8:1:2::1"); got != "ok" {
+			t.Errorf("after the window: %s", got)
+		}
+		// The window does not move on with the failures in it.
+		if got := try(s, 1001, wrong, "2001:db8:1:2::1"); got != string(CodeInvalidCredentials) {
+			t.Errorf("in the next window: %s", got)
+		}
+	})
+}
+
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1":              "192.0.2.1",
+		"::ffff:192.0.2.1":       "192.0.2.1",
+		"2001:db8:1:2:3:4:5:6":   "2001:db8:1:2::/64",
+		"2001:DB8:1:2::":         "2001:db8:1:2::/64",
+		"fe80::1%eth0":           "fe80::/64",
+		"":                       "",
+		"example.org":            "",
+		"192.0.2.1:80":           "",
+		"192.0.2.1, 192.0.2.2":   "",
+		"[2001:db8:1:2:3:4:5:6]": "",
+	} {
+		if got := Network(address); got != want {
+			t.Errorf("Network(%q) = %q, want %q", address, got, want)
+		}
+	}
+}
+
+// The tables give no address away.
+func TestThrottleKeepsNoAddress(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, func(c *Config) { c.RateLimits = true })
+		s.try(t, "ada@example.org", wrong)
+		rows, err := d.db.Query(t.Context(), `SELECT key FROM throttle`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		n := 0
+		for ; rows.Next(); n++ {
+			var key []byte
+			if err := rows.Scan(&key); err != nil {
+				t.Fatal(err)
+			}
+			if len(key) != 32 || bytes.Contains(key, []byte("ada")) || bytes.Contains(key, []byte("192")) {
+				t.Errorf("key %q is no HMAC", key)
+			}
+		}
+		if err := rows.Err(); err != nil || n != 2 {
+			t.Errorf("%d rows, %v, want that of the account and that of the network", n, err)
+		}
+	})
+}
+
+func TestForgottenFailuresAreRemoved(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		now := &clock{now: time.Now().Truncate(time.Second)}
+		s := d.service(t, func(c *Config) { c.Now, c.RateLimits = now.Now, true })
+		count := func() (rows int) {
+			t.Helper()
+			if err := s.throttle.dropForgotten(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.db.QueryRow(t.Context(), `SELECT count(*) FROM throttle`).Scan(&rows); err != nil {
+				t.Fatal(err)
+			}
+			return rows
+		}
+		s.try(t, "ada@example.org", wrong)
+		for _, step := range []struct {
+			after time.Duration
+			want  int
+		}{{0, 2}, {networkWindow, 1}, {accountMemory, 0}} {
+			now.add(step.after)
+			if got := count(); got != step.want {
+				t.Errorf("%d rows after another %s, want %d", got, step.after, step.want)
+			}
+		}
+	})
+}
+
+// ASVS 16.5.3: what can't be counted is not looked at, and a failure that can't be counted is no answer.
+func TestThrottleFailsSecurely(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		rename := func(from, to string) {
+			t.Helper()
+			if _, err := d.db.Exec(t.Context(), `ALTER TABLE `+from+` RENAME TO `+to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rename("throttle", "gone")
+		if got := s.try(t, "ada@example.org", secret); got != string(CodeInternal) {
+			t.Errorf("Login without the throttle: %s", got)
+		}
+		if _, err := s.prove(t.Context(), u.ID, Proof{Password: secret}, eventstore.Metadata{}); CodeOf(err) != CodeInternal {
+			t.Errorf("prove without the throttle: %v", err)
+		}
+		rename("gone", "throttle")
+		email, err := ParseEmail("ada@example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := s.throttle.begin(email, "")
+		defer a.leave()
+		if err := a.wait(t.Context(), failures{}, failures{}); err != nil {
+			t.Fatal(err)
+		}
+		rename("throttle", "gone")
+		if err := s.failed(t.Context(), a, u.ID, MethodPassword, eventstore.Metadata{}, wrongCredentials()); CodeOf(err) != CodeInternal {
+			t.Errorf("a failure that is not counted: %v", err)
+		}
+		if n := len(s.failures); n != 0 {
+			t.Errorf("%d failures are recorded", n)
+		}
+	})
+}
+
+// ASVS 6.3.4: there is no way to try passwords past the throttle.
+func TestEveryWayToTryPasswordsIsThrottled(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		registration := Registration{Email: "ada@example.org", Password: secret, Name: "Ada", CommandID: CommandID("register", "k")}
+		r, err := s.Register(t.Context(), registration)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ways := map[string]func(password.Password) error{
+			"login": func(p password.Password) error {
+				_, err := s.Login(t.Context(), Credentials{Email: "ada@example.org", Password: p})
+				return err
+			},
+			"proof": func(p password.Password) error {
+				_, err := s.prove(t.Context(), r.User.ID, Proof{Password: p}, eventstore.Metadata{})
+				return err
+			},
+			"registration again": func(p password.Password) error {
+				again := registration
+				again.Password = p
+				_, err := s.Register(t.Context(), again)
+				return err
+			},
+		}
+		for name, way := range ways {
+			d.forgive(t)
+			for range accountFree {
+				if err := way(wrong); CodeOf(err) != CodeInvalidCredentials && CodeOf(err) != CodeKeyReused {
+					t.Errorf("%s, wrong password: %v", name, err)
+				}
+			}
+			for other, way := range ways {
+				if err := way(secret); !errors.Is(err, ErrThrottled) {
+					t.Errorf("%s after too many tries by %s: %v, want throttled", other, name, err)
+				}
+			}
+		}
+		// Who proves who they are has a fresh start.
+		d.forgive(t)
+		if err := ways["proof"](wrong); !errors.Is(err, ErrInvalidCredentials) {
+			t.Error(err)
+		}
+		if err := ways["proof"](secret); err != nil {
+			t.Error(err)
+		}
+		var rows int
+		if err := d.db.QueryRow(t.Context(), `SELECT count(*) FROM throttle`).Scan(&rows); err != nil || rows != 0 {
+			t.Errorf("%d rows of the throttle are left after a proof, %v", rows, err)
+		}
+	})
+}
+
+// A failed login is an event, as often as guesses are free and no more, and never for an address that nobody has.
+func TestLoginFailedIsRecorded(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		now := &clock{now: time.Now().Truncate(time.Second)}
+		s := d.service(t, func(c *Config) { c.Now = now.Now })
+		u := mustRegister(t, s, "ada@example.org")
+		for range 3 * accountFree {
+			for _, email := range []string{"ada@example.org", "nobody@example.org"} {
+				s.try(t, email, wrong)
+			}
+			now.add(longestWait)
+		}
+		if n := len(d.events(t, s)); n != 1 {
+			t.Fatalf("%d events before they are recorded, want the registration alone: the answer waits for none", n)
+		}
+		stop := run(t, s.RecordFailures)
+		stop() // and it appends what waits first
+		events := d.events(t, s)[1:]
+		if len(events) != accountFree {
+			t.Fatalf("events %q, want %d failed logins", types(events), accountFree)
+		}
+		for _, e := range events {
+			p, err := Decode[LoginFailed](e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Reason != MethodPassword || e.Stream.Kind != eventstore.KindSession || e.Stream.Subject != u.ID || e.Version != 1 || e.Metadata.Address != "192.0.2.1" {
+				t.Errorf("%s %+v in %+v by %+v", e.Type, p, e.Stream, e.Metadata)
+			}
+		}
+		if again, err := s.ReadUser(t.Context(), u.ID); err != nil || again.Version != 1 {
+			t.Errorf("the user's stream: %+v, %v, want no more than the registration", again, err)
+		}
+	})
+}
+
+// What can't be recorded is said.
+func TestLoginFailedIsNotLostSilently(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		var logged bytes.Buffer
+		s := d.service(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+		u := mustRegister(t, s, "ada@example.org")
+		s.failures = make(chan failure, 1)
+		s.try(t, "ada@example.org", wrong)
+		if logged.Len() > 0 {
+			t.Fatalf("logged: %s", &logged)
+		}
+		s.try(t, "ada@example.org", wrong)
+		if text := logged.String(); !strings.Contains(text, "too many are waiting") || !strings.Contains(text, u.ID.String()) || strings.Contains(text, "example.org") {
+			t.Errorf("logged %q, want that a failed login of the user is not recorded", text)
+		}
+	})
+}
