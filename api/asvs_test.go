@@ -24,14 +24,20 @@ const (
 	self   class = "self"   // who is logged in, about themselves
 	owner  class = "owner"  // who is logged in and owns what the path names; it is not there for others
 	admins class = "admins" // administrators
+	client class = "client" // services that are set up as clients, which no user is
 )
 
 // calls says of every call who may make it.
 var calls = map[string]class{
-	"GET /.well-known/jwks.json": public,
-	"GET /openapi.yaml":          public,
-	"GET /livez":                 anyone,
-	"GET /readyz":                anyone,
+	"GET /.well-known/jwks.json":                  public,
+	"GET /.well-known/openid-configuration":       public,
+	"GET /.well-known/oauth-authorization-server": public,
+	"GET /openapi.yaml":                           public,
+	"GET /livez":                                  anyone,
+	"GET /readyz":                                 anyone,
+
+	"POST /oauth2/introspect": client,
+	"POST /oauth2/revoke":     client,
 
 	"POST /v1/auth/register":            anyone,
 	"POST /v1/auth/login":               anyone,
@@ -147,6 +153,8 @@ func checkAccess(t *testing.T, name string, who class, caller string, a answer) 
 		if caller == "nobody" && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden) {
 			t.Errorf("%s by nobody: %d %s", name, a.status, a.body)
 		}
+	case who == client:
+		status = http.StatusUnauthorized
 	case !in:
 		status, code = http.StatusUnauthorized, identity.CodeUnauthenticated
 	case who == owner && caller != "the user":

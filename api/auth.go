@@ -93,7 +93,7 @@ func (s *Server) grant(c *echo.Context, r identity.LoginResult) error {
 		RefreshExpiresIn int64           `json:"refresh_expires_in"` // seconds
 		User             json.RawMessage `json:"user"`
 	}{
-		access, "Bearer", int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
+		access, bearerType, int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
 		string(r.Refresh), int64(r.RefreshExpiresAt.Sub(s.Now()) / time.Second), r.User.JSON(),
 	})
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -30,24 +31,36 @@ func (s *Server) caller(c *echo.Context) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
+	_, who, err := s.verify(c.Request().Context(), raw)
+	return who, err
+}
+
+// verify checks an access token: its claims, and whether its session goes on.
+func (s *Server) verify(ctx context.Context, raw string) (token.Claims, caller, error) {
 	claims, err := s.Verifier.Verify(raw)
 	if err != nil {
-		return caller{}, err
+		return token.Claims{}, caller{}, err
 	}
 	user, err := uuid.Parse(claims.Subject)
 	if err != nil {
-		return caller{}, token.ErrMalformed
+		return token.Claims{}, caller{}, token.ErrMalformed
 	}
 	session, err := uuid.Parse(claims.Session)
 	if err != nil {
-		return caller{}, token.ErrMalformed
+		return token.Claims{}, caller{}, token.ErrMalformed
 	}
-	u, err := s.Identity.SessionUser(c.Request().Context(), user, session)
+	u, err := s.Identity.SessionUser(ctx, user, session)
 	if errors.Is(err, identity.ErrSessionEnded) {
-		return caller{}, token.ErrRevoked
+		return token.Claims{}, caller{}, token.ErrRevoked
 	}
-	return caller{u, session}, err
+	return claims, caller{u, session}, err
 }
+
+// isRefused says whether an error of verify is about the token, and not about us.
+func isRefused(err error) bool { return errors.Is(err, token.ErrInvalid) }
+
+// bearerType is the type of access tokens (RFC 6750).
+const bearerType = "Bearer"
 
 // bearer reads the Authorization header (RFC 6750, section 2.1).
 func bearer(headers []string) (string, error) {
@@ -55,7 +68,7 @@ func bearer(headers []string) (string, error) {
 		return "", refuse(identity.CodeUnauthenticated, "the request has no access token")
 	}
 	scheme, raw, _ := strings.Cut(headers[0], " ")
-	if len(headers) > 1 || raw == "" || !strings.EqualFold(scheme, "Bearer") {
+	if len(headers) > 1 || raw == "" || !strings.EqualFold(scheme, bearerType) {
 		return "", token.ErrMalformed
 	}
 	return raw, nil
@@ -63,7 +76,10 @@ func bearer(headers []string) (string, error) {
 
 // challenge is the WWW-Authenticate header for an error (RFC 6750, section 3).
 func challenge(err error) string {
-	if errors.Is(err, token.ErrInvalid) {
+	if errors.As(err, new(oauthFailure)) {
+		return basicChallenge
+	}
+	if isRefused(err) {
 		return `Bearer realm="usher", error="invalid_token"`
 	}
 	return `Bearer realm="usher"`

@@ -27,21 +27,11 @@ const maxBody = 64 << 10
 // spelled as documented, all text valid Unicode without NUL. An empty body stands for {}. Errors have a code and never
 // show what was sent, except the names of fields.
 func decode(c *echo.Context, into any) error {
-	r := c.Request()
-	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && encoding != "identity" {
-		return refuse(codeUnsupportedType, "the body must not be compressed")
+	body, err := readBody(c)
+	if err != nil || len(body) == 0 {
+		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return refuse(codeBodyTooLarge, "the body is larger than %d bytes", maxBody)
-	case err != nil:
-		return refuse(identity.CodeInvalidRequest, "the body could not be read")
-	case len(body) == 0:
-		return nil
-	}
-	if !isJSON(r.Header.Values(echo.HeaderContentType)) {
+	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationJSON) {
 		return refuse(codeUnsupportedType, "the Content-Type has to be application/json")
 	}
 	if err := checkJSON(body, fieldNames(into)); err != nil {
@@ -57,12 +47,30 @@ func decode(c *echo.Context, into any) error {
 	return nil
 }
 
-func isJSON(contentType []string) bool {
+// readBody reads a body of bounded size.
+func readBody(c *echo.Context) ([]byte, error) {
+	r := c.Request()
+	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && encoding != "identity" {
+		return nil, refuse(codeUnsupportedType, "the body must not be compressed")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, refuse(codeBodyTooLarge, "the body is larger than %d bytes", maxBody)
+	case err != nil:
+		return nil, refuse(identity.CodeInvalidRequest, "the body could not be read")
+	}
+	return body, nil
+}
+
+// isMedia says whether a Content-Type header is that of text in UTF-8 of a media type.
+func isMedia(contentType []string, wanted string) bool {
 	if len(contentType) != 1 {
 		return false
 	}
 	media, params, err := mime.ParseMediaType(contentType[0])
-	if err != nil || media != echo.MIMEApplicationJSON {
+	if err != nil || media != wanted {
 		return false
 	}
 	charset, given := params["charset"]

@@ -3,8 +3,10 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +25,51 @@ var publicFor = []string{fmt.Sprintf("public, max-age=%d", KeysMaxAge/time.Secon
 func (s *Server) jwks(c *echo.Context) error {
 	return publicDocument(c, "application/jwk-set+json", s.Keys.JWKS())
 }
+
+// serverMetadata describes the authorization server that usher is, as far as it is one (RFC 8414, section 2).
+type serverMetadata struct {
+	Issuer              string   `json:"issuer"`
+	Keys                string   `json:"jwks_uri"`
+	Introspection       string   `json:"introspection_endpoint"`
+	IntrospectionAuth   []string `json:"introspection_endpoint_auth_methods_supported"`
+	Revocation          string   `json:"revocation_endpoint"`
+	RevocationAuth      []string `json:"revocation_endpoint_auth_methods_supported"`
+	Documentation       string   `json:"service_documentation"`
+	ResponseTypes       []string `json:"response_types_supported"` // none: there is no authorization endpoint
+	GrantTypes          []string `json:"grant_types_supported"`    // none: there is no token endpoint; left out it would say otherwise
+	SubjectTypes        []string `json:"subject_types_supported"`
+	SignatureAlgorithms []string `json:"id_token_signing_alg_values_supported"` // where libraries look up those of every token
+}
+
+// describeServer answers GET /.well-known/openid-configuration and /.well-known/oauth-authorization-server (RFC 8414).
+func (s *Server) describeServer(c *echo.Context) error {
+	base := strings.TrimSuffix(s.PublicURL, "/")
+	methods := []string{"client_secret_basic", "client_secret_post"}
+	var algorithms []string
+	for _, k := range s.Keys.Keys() {
+		if name := string(k.Algorithm()); !slices.Contains(algorithms, name) {
+			algorithms = append(algorithms, name)
+		}
+	}
+	raw, err := json.Marshal(serverMetadata{
+		Issuer: s.Issuer.Name(), Keys: base + pathKeys,
+		Introspection: base + pathIntrospect, IntrospectionAuth: methods, Revocation: base + pathRevoke, RevocationAuth: methods,
+		Documentation: base + pathOpenAPI,
+		ResponseTypes: []string{}, GrantTypes: []string{}, SubjectTypes: []string{"public"}, SignatureAlgorithms: algorithms,
+	})
+	if err != nil {
+		return err
+	}
+	return publicDocument(c, echo.MIMEApplicationJSON, raw)
+}
+
+// The paths that the server's metadata names.
+const (
+	pathKeys       = "/.well-known/jwks.json"
+	pathOpenAPI    = "/openapi.yaml"
+	pathIntrospect = "/oauth2/introspect"
+	pathRevoke     = "/oauth2/revoke"
+)
 
 // openAPI answers GET /openapi.yaml, the description of this API.
 func (s *Server) openAPI(c *echo.Context) error {

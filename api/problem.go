@@ -114,7 +114,7 @@ func explain(err error) (code identity.Code, detail string) {
 	return identity.CodeInternal, ""
 }
 
-// fail answers with the problem that an error is. Errors that are ours to mend are logged, with all that the caller is
+// fail answers with the problem that an error is, or in OAuth's form (see oauthFailure). Errors that are ours to mend are logged, with all that the caller is
 // not told.
 func (s *Server) fail(c *echo.Context, err error) {
 	code, detail := explain(err)
@@ -146,11 +146,15 @@ func (s *Server) fail(c *echo.Context, err error) {
 		h.Set(echo.HeaderConnection, "close") // the rest of the body is not read
 	}
 	h[echo.HeaderCacheControl] = noStore
-	body, err := json.Marshal(problem{
+	contentType, answer := echo.MIMEApplicationProblemJSON, any(problem{
 		Type: problemType + string(code), Title: known.title, Status: known.status, Detail: detail, Code: code, RequestID: requestID(c),
 	})
+	if errors.As(err, new(oauthFailure)) {
+		contentType, answer = echo.MIMEApplicationJSON, oauthError{oauthCode(known.status), detail}
+	}
+	body, err := json.Marshal(answer)
 	if err == nil {
-		err = c.Blob(known.status, echo.MIMEApplicationProblemJSON, body)
+		err = c.Blob(known.status, contentType, body)
 	}
 	if err != nil {
 		s.logger.DebugContext(ctx, "answer was not sent", slog.Any("error", err))

@@ -135,6 +135,10 @@ var scenarios = slices.Concat([]scenario{
 	{name: "outbox, for users", path: "/v1/outbox", as: "ada", status: 403, code: identity.CodeForbidden},
 
 	{name: "keys", path: "/.well-known/jwks.json", status: 200, has: []string{`"kty":"EC"`}, lacks: []string{`"d":`}, answered: []string{"Cache-Control", "public, max-age=300"}},
+	{name: "metadata", path: "/.well-known/oauth-authorization-server", status: 200, answered: []string{"Cache-Control", "public, max-age=300", "Content-Type", jsonType},
+		has:   []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`},
+		lacks: []string{"token_endpoint\"", "authorization_endpoint"}},
+	{name: "metadata, where libraries look", path: "/.well-known/openid-configuration", status: 200, has: []string{`"issuer":"https://usher.test"`}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
 	{name: "document, as it was before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other", W/{document's tag}`}, status: 304, answered: []string{"Etag", "{document's tag}"}},
 	{name: "document, any there is", path: "/openapi.yaml", headers: []string{"If-None-Match", "*"}, status: 304},

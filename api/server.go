@@ -38,6 +38,7 @@ type Config struct {
 	Issuer      *token.Issuer
 	Verifier    *token.Verifier
 	Keys        *token.KeyRing
+	PublicURL   string // where clients reach the server
 	Users       projections.Users
 	Checkpoints *projections.Checkpoints
 	// Outbox answers with the state of the relay.
@@ -123,8 +124,12 @@ func (s *Server) routes() {
 	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
 	e.GET("/v1/projections", s.admin(s.listProjections))
 	e.GET("/v1/outbox", s.admin(s.showOutbox))
-	e.GET("/.well-known/jwks.json", s.jwks)
-	e.GET("/openapi.yaml", s.openAPI)
+	e.POST(pathIntrospect, s.onToken(s.introspect))
+	e.POST(pathRevoke, s.onToken(s.revoke))
+	e.GET(pathKeys, s.jwks)
+	e.GET("/.well-known/openid-configuration", s.describeServer)
+	e.GET("/.well-known/oauth-authorization-server", s.describeServer)
+	e.GET(pathOpenAPI, s.openAPI)
 	e.GET("/livez", s.livez)
 	e.GET("/readyz", s.readyz)
 }

@@ -172,7 +172,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	}
 	cursorKey := master.Derive("cursors")
 	c := Config{
-		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Checkpoints: projections.NewCheckpoints(db),
 		Outbox: func(ctx context.Context) (Outbox, error) {

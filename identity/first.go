@@ -53,3 +53,6 @@ const (
 
 // ActorUser is a user as an actor.
 func ActorUser(id uuid.UUID) string { return "user:" + id.String() }
+
+// ActorClient is a client as an actor.
+func ActorClient(id uuid.UUID) string { return "client:" + id.String() }

@@ -116,11 +116,10 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 			}
 			return row, err
 		}
-		now := s.now()
 		switch {
 		case !s.goesOn(row):
 			return row, s.refused(ctx, row, m, SessionEnded{Reason: EndedExpired})
-		case row.counter == counter+1 && now.Sub(row.rotated) <= s.reuseGrace:
+		case s.lostReply(row, counter):
 			return row, nil
 		case row.counter > counter:
 			return row, s.refused(ctx, row, m, SessionReuseDetected{}, SessionEnded{Reason: EndedReuse})
@@ -134,6 +133,12 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 		}
 	}
 	return sessionRow{}, fmt.Errorf("refresh session %s: %w: its row stays locked", id, eventstore.ErrUnavailable)
+}
+
+// lostReply says whether a token is the one before the newest, and may still get the same successor: its reply may have
+// been lost.
+func (s *Service) lostReply(row sessionRow, counter int64) bool {
+	return row.counter == counter+1 && s.now().Sub(row.rotated) <= s.reuseGrace
 }
 
 // refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
@@ -173,20 +178,55 @@ func (s *Service) loginResult(u *User, row sessionRow, position int64) LoginResu
 	}
 }
 
-// Logout ends the session of a refresh token, of whatever age. It fails with ErrInvalidRefreshToken for a token that is
-// not one. A session that has ended already is no error.
-func (s *Service) Logout(ctx context.Context, t RefreshToken, m eventstore.Metadata) error {
+// RefreshInfo is what is known of a refresh token.
+type RefreshInfo struct {
+	User      *User
+	Session   uuid.UUID
+	IssuedAt  time.Time
+	ExpiresAt time.Time // unless it is used before
+}
+
+// InspectRefresh tells about a refresh token that Refresh would take, and changes nothing. It fails with
+// ErrInvalidRefreshToken for any other, or as the database does.
+func (s *Service) InspectRefresh(ctx context.Context, t RefreshToken) (RefreshInfo, error) {
+	id, counter, err := s.parseRefreshToken(t)
+	if err != nil {
+		return RefreshInfo{}, err
+	}
+	row, err := s.session(ctx, id)
+	switch {
+	case errors.Is(err, ErrSessionEnded):
+		return RefreshInfo{}, ErrInvalidRefreshToken
+	case err != nil:
+		return RefreshInfo{}, err
+	case !s.goesOn(row), row.counter > counter && !s.lostReply(row, counter):
+		return RefreshInfo{}, ErrInvalidRefreshToken
+	}
+	u, err := s.User(ctx, row.user)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return RefreshInfo{}, ErrInvalidRefreshToken
+	case err != nil:
+		return RefreshInfo{}, fmt.Errorf("read the user: %w", err)
+	case !u.hasSession(row.id, row.started):
+		return RefreshInfo{}, ErrInvalidRefreshToken
+	}
+	return RefreshInfo{User: u, Session: row.id, IssuedAt: row.rotated.UTC(), ExpiresAt: s.loginResult(u, row, 0).RefreshExpiresAt}, nil
+}
+
+// EndSessionOf ends the session of a refresh token, of whatever age. It fails with ErrInvalidRefreshToken for a token that
+// is not one. A session that has ended already is no error.
+func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason string, m eventstore.Metadata) (eventstore.Result, error) {
 	id, _, err := s.parseRefreshToken(t)
 	if err != nil {
-		return err
+		return eventstore.Result{}, err
 	}
 	row, err := s.session(ctx, id)
 	if errors.Is(err, ErrSessionEnded) {
-		return nil
+		return eventstore.Result{}, nil
 	}
 	if err != nil {
-		return err
+		return eventstore.Result{}, err
 	}
-	_, err = s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: EndedLogout})
-	return err
+	return s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: reason})
 }

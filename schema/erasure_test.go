@@ -17,6 +17,7 @@ import (
 // user's rows are deleted. A new table belongs to one or the other.
 var stays = map[string]string{
 	"commands":      "ids of commands, and positions",
+	"clients":       "services, not users",
 	"deployment":    "nothing about users",
 	"erasures":      "that there was a user, and when the user was erased",
 	"events":        "personal fields are sealed with the key that is destroyed",

@@ -59,6 +59,9 @@ func NewIssuer(config IssuerConfig) (*Issuer, error) {
 	return &Issuer{config: config}, nil
 }
 
+// Name is the iss of the issuer's tokens.
+func (i *Issuer) Name() string { return i.config.Issuer }
+
 // Issue signs an access token and returns it with its claims. It returns
 // [ErrNoSigningKey], [ErrMalformed] for a grant without a subject, or
 // [ErrTooLarge] if the roles don't fit into a token.

@@ -140,7 +140,7 @@ func checkAuth(ctx context.Context, d *deployment, r *report) {
 		r.fail("signing key", "JWT_SECRET_KEY is not set; expected "+expectOf("JWT_SECRET_KEY"), nil)
 		return
 	}
-	keys, err := d.keys().SigningKeys(ctx)
+	keys, err := d.identity().SigningKeys(ctx)
 	if err != nil {
 		r.fail("signing key", err.Error(), nil)
 		return

@@ -19,6 +19,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/postgres"
 	"usher/eventstore/sqlite"
+	"usher/identity"
 	"usher/publisher"
 	"usher/schema"
 )
@@ -192,6 +193,11 @@ func checkMigrated(ctx context.Context, m *schema.Migrator) error {
 		return err
 	}
 	return fmt.Errorf("the database can't be used; check DATABASE_URL: %w", err)
+}
+
+// identity is the service, for commands on what needs no passwords: keys, clients.
+func (d *deployment) identity() *identity.Service {
+	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, AccessLifetime: d.config.accessLifetime(), Logger: d.logger})
 }
 
 const closeTimeout = 15 * time.Second

@@ -16,11 +16,6 @@ func keysCommand() *cobra.Command {
 	return group("keys", "See and rotate the keys that sign access tokens", keysListCommand(), keysRotateCommand())
 }
 
-// keys is the service, for a command that has to do with keys only.
-func (d *deployment) keys() *identity.Service {
-	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, AccessLifetime: d.config.accessLifetime(), Logger: d.logger})
-}
-
 // keyView is a signing key as commands show it.
 type keyView struct {
 	ID        string            `json:"kid"`
@@ -51,7 +46,7 @@ func keysListCommand() *cobra.Command {
 			return err
 		}
 		defer d.close()
-		keys, err := d.keys().SigningKeys(cmd.Context())
+		keys, err := d.identity().SigningKeys(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -110,7 +105,7 @@ func keysRotateCommand() *cobra.Command {
 		if !*now {
 			wish.From = time.Now().Add(*announce)
 		}
-		service := d.keys()
+		service := d.identity()
 		rotated, err := service.RotateSigningKey(cmd.Context(), wish)
 		if err != nil {
 			return err

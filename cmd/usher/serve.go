@@ -271,7 +271,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		return nil, err
 	}
 	server := api.New(api.Config{
-		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring,
+		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
 		Outbox:   d.outbox,
 		Checks:   d.readiness(),

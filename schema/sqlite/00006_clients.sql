@@ -12,6 +12,14 @@ CREATE TABLE signing_keys (
 INSERT INTO signing_keys SELECT kid, algorithm, private, created_at, created_at, 0 FROM signing_keys_before;
 DROP TABLE signing_keys_before;
 
+CREATE TABLE clients (
+    client_id   TEXT PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    secret_hash BLOB NOT NULL,
+    created_at  TIMESTAMP NOT NULL
+) WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE clients;
 ALTER TABLE signing_keys DROP COLUMN token_seconds;
 ALTER TABLE signing_keys DROP COLUMN signs_from;

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"usher/identity"
+)
+
+func clientsCommand() *cobra.Command {
+	return group("clients", "Set up the services that may ask about tokens and revoke them",
+		clientsListCommand(), clientsAddCommand(), clientsRemoveCommand())
+}
+
+// clientView is a client as commands show it.
+type clientView struct {
+	ID        uuid.UUID `json:"client_id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+	Secret    string    `json:"client_secret,omitempty"` // once, as it is made
+}
+
+func clientsListCommand() *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List the clients", Args: cobra.NoArgs}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		list, err := d.identity().Clients(cmd.Context())
+		if err != nil {
+			return err
+		}
+		views := make([]clientView, len(list))
+		rows := make([][]any, len(list))
+		for i, client := range list {
+			views[i] = clientView{ID: client.ID, Name: client.Name, CreatedAt: client.CreatedAt}
+			rows[i] = []any{client.Name, client.ID, client.CreatedAt.Format(time.RFC3339)}
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), views)
+		}
+		return printTable(cmd.OutOrStdout(), []string{"NAME", "CLIENT ID", "CREATED"}, rows)
+	}
+	return c
+}
+
+func clientsAddCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Make a client and print its secret, which can't be shown again",
+		Long: "Make a client and print its secret, which can't be shown again. With id and secret a service calls\n" +
+			"/oauth2/introspect and /oauth2/revoke.",
+		Args: cobra.ExactArgs(1),
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		client, secret, err := d.identity().AddClient(cmd.Context(), args[0])
+		if err != nil {
+			return fmt.Errorf("add the client %q: %w", args[0], err)
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), clientView{client.ID, client.Name, client.CreatedAt, string(secret)})
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.\n", client.ID, string(secret))
+		return err
+	}
+	return c
+}
+
+func clientsRemoveCommand() *cobra.Command {
+	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Args: cobra.ExactArgs(1)}
+	dir := dirFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		err = d.identity().RemoveClient(cmd.Context(), args[0])
+		if errors.Is(err, identity.ErrNoClient) {
+			return errors.New("there is no such client")
+		}
+		return err
+	}
+	return c
+}
