@@ -7,6 +7,7 @@ import (
 	"log"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -17,6 +18,7 @@ import (
 	"usher/identity"
 	"usher/internal/devstack"
 	"usher/subscription"
+	"usher/token"
 )
 
 // A service keeps the roles of every user. What it keeps and its checkpoint change together: here under one lock, in a
@@ -130,6 +132,54 @@ func ExampleFinal() {
 	// Output: another process has moved the checkpoint
 }
 
+// A service verifies access tokens by itself, and refuses those whose session has ended although they have not expired. Each
+// of its instances follows the feed.
+func ExampleRevocationFeed() {
+	session, user := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	url, stop := exampleBroker()
+	defer stop()
+	conn, err := nats.Connect(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	const lifetime = 30 * time.Minute // JWT_ACCESS_TOKEN_EXPIRE_MINUTES
+	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: lifetime})
+	heard := make(chan struct{})
+	feed := &subscription.RevocationFeed{
+		JetStream: js,
+		Lifetime:  lifetime,
+		EndUser:   revocations.EndUser,
+		EndSession: func(session uuid.UUID) {
+			revocations.EndSession(session)
+			close(heard) // so that the example ends
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- feed.Run(ctx) }()
+	<-feed.Ready() // from now on requests may be answered, with token.VerifierConfig{Revoked: revocations.Revoked, …}
+
+	claims := token.Claims{Subject: user.String(), Session: session.String()}
+	fmt.Println("revoked:", revocations.Revoked(claims))
+	endExampleSession(js, session, user) // somebody logs out
+	<-heard
+	fmt.Println("revoked:", revocations.Revoked(claims))
+
+	cancel()
+	if err := <-done; err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// revoked: false
+	// revoked: true
+}
+
 // The stream keeps events for a while only. A service that comes later, and has no Source, is told what it missed.
 func ExampleGapError() {
 	url, stop := exampleBroker(identity.Registered{}, identity.Locked{}, identity.Unlocked{})
@@ -162,6 +212,20 @@ func ExampleGapError() {
 		fmt.Printf("read the feed after %d and before %d, then go on from there\n", gap.After, gap.Next)
 	}
 	// Output: read the feed after 0 and before 3, then go on from there
+}
+
+// endExampleSession publishes what the relay publishes when a session ends.
+func endExampleSession(js jetstream.JetStream, session, user uuid.UUID) {
+	p := identity.SessionEnded{Reason: identity.EndedLogout}
+	data, _ := identity.Encode(p)
+	e := eventstore.Event{
+		Position: 1, Stream: eventstore.SessionStream(session, user), Version: 2, ID: uuid.Must(uuid.NewV7()), Type: p.EventType(), SchemaVersion: 1,
+		Data: data, RecordedAt: time.Now(),
+	}
+	header, body := cloudevent.Encode(e, cloudevent.Options{Source: "urn:usher:example"})
+	if _, err := js.PublishMsg(context.Background(), &nats.Msg{Subject: cloudevent.Subject(e), Header: header, Data: body}); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // exampleBroker is a broker with the events of one user in its stream.

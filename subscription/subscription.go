@@ -17,6 +17,9 @@
 //   - The loop survives a broker that stops and comes back, a consumer or stream that is deleted and made again with the
 //     same sequences, redelivery in any order, and a crash at any point.
 //
+// A service that verifies access tokens and keeps nothing about users needs no subscription but a RevocationFeed, which tells
+// it whose tokens to refuse.
+//
 // It does not make the handler's own work and the checkpoint one transaction: that is the handler's to do. It does not
 // divide the work of one subscription among several workers.
 package subscription

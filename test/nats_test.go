@@ -1,18 +1,22 @@
 package test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher/internal/devstack"
+	"usher/subscription"
 )
 
 // guardedNATS is a server with the users and permissions of deploy/nats/nats.conf. url is its address for one of them.
@@ -24,7 +28,7 @@ func guardedNATS(t *testing.T) (url func(user string) string) {
 	}
 	// Every password is the user's name, as in a file that somebody filled in.
 	conf := string(raw)
-	for _, user := range []string{"relay", "api", "worker", "usher", "operator", "subscriber"} {
+	for _, user := range []string{"relay", "api", "worker", "usher", "operator", "subscriber", "verifier"} {
 		conf = strings.ReplaceAll(conf, "$NATS_"+strings.ToUpper(user)+"_PASSWORD", user)
 	}
 	path := filepath.Join(t.TempDir(), "nats.conf")
@@ -105,7 +109,31 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		t.Errorf("the subscriber fetched %d messages, %v, want 1", got, batch.Error())
 	}
 
+	// A service that verifies tokens makes a consumer of its own.
+	_, js, _ := connectAs(t, url, "verifier")
+	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: time.Hour, EndSession: func(uuid.UUID) {}, EndUser: func(uuid.UUID, time.Time, uuid.UUID) {}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- feed.Run(ctx) }()
+	select {
+	case <-feed.Ready():
+	case <-time.After(patience):
+		t.Error("the verifier's feed is not ready")
+	}
+	ready := time.Now()
+	eventually(t, "the feed knows that it is still current", func() error {
+		if age := feed.Age(); age > time.Since(ready) {
+			return fmt.Errorf("it is of %v ago, as when it became ready", age)
+		}
+		return nil
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
 	for user, subjects := range map[string][]string{
+		"verifier":   {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing"},
 		"subscriber": {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER"},
 		"api":        {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing"},
 		"worker":     {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.PURGE.USHER"},

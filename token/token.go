@@ -2,8 +2,8 @@
 // with the claims of RFC 9068 and the header typ "at+jwt".
 //
 // A [KeyRing] holds the keys, an [Issuer] signs with one of them, a [Verifier]
-// checks with all of them. A service that only consumes tokens makes its ring
-// from the issuer's JWKS document with [ParseJWKS]. The algorithm is a property
+// checks with all of them. A service that only consumes tokens has [RemoteKeys]
+// keep its ring as the issuer's JWKS document is. The algorithm is a property
 // of the key and never of the token, so a token can't choose how it is checked.
 //
 // Everything that is wrong with a token is an error that matches [ErrInvalid].
@@ -11,9 +11,9 @@
 // they, their key and their session last, so that only the first request with
 // a token pays for the signature.
 //
-// The package opens no connection and reads no clock of its own; it fetches no
-// keys, keeps no sessions and knows refresh tokens not at all. It imports
-// nothing else of this module.
+// The package opens no connection, but for [RemoteKeys], which fetches that
+// document and nothing else. It keeps no sessions and knows refresh tokens not
+// at all. It imports nothing else of this module.
 package token
 
 import (

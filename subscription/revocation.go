@@ -1,0 +1,302 @@
+package subscription
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher/eventstore"
+	"usher/eventstore/cloudevent"
+)
+
+// RevocationFeed tells a service which sessions have ended, so that it refuses their access tokens although these have not
+// expired. A token.Revocations is what to tell: its methods are those that the feed wants. Its fields are set before Run
+// and not changed after.
+//
+// Every instance of a service needs the whole feed for itself, so there is no durable consumer and no checkpoint. Run
+// begins with what happened within the lifetime of an access token: whatever ended earlier has no token left. After that
+// it is behind the event by milliseconds. What is told twice does no harm.
+//
+// While the broker can't be reached nothing is told, and Age grows: what to do then is for the service to decide. It may
+// go on, since an access token is good for minutes only, or ask /oauth2/introspect.
+type RevocationFeed struct {
+	JetStream jetstream.JetStream
+	// Lifetime is the longest that an access token lives.
+	Lifetime time.Duration
+	// EndSession is told of one session that has ended, and EndUser of all sessions of a user that began before a moment,
+	// except one; the nil UUID stands for none. They are called one at a time and must be quick.
+	EndSession func(session uuid.UUID)
+	EndUser    func(user uuid.UUID, before time.Time, except uuid.UUID)
+
+	// Stream is the JetStream stream, Stream ("USHER") when empty.
+	Stream string
+	// Logger is slog.Default() when nil.
+	Logger *slog.Logger
+
+	once    sync.Once
+	ready   chan struct{}
+	mu      sync.Mutex
+	current time.Time // when everything was known that had happened by then; zero for never
+}
+
+// The events that end sessions, beside what else they say.
+const (
+	sessionEnded    = "session.ended"
+	userLocked      = "user.locked"
+	userDisabled    = "user.disabled"
+	passwordChanged = "user.password_changed"
+	userErased      = "user.erased"
+
+	reasonRehash = "rehash" // of user.password_changed: the same password, stored in another way
+)
+
+var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased}
+
+const (
+	feedCheck    = time.Second // between looks at whether anything is on its way
+	feedMargin   = time.Minute // of time, for clocks that differ
+	feedInactive = time.Minute // after which the server forgets a consumer that nobody reads
+)
+
+// Ready is closed once everything has been told that happened before Run: from then on a service that refuses what it
+// was told of may answer requests.
+func (f *RevocationFeed) Ready() <-chan struct{} {
+	f.once.Do(func() { f.ready = make(chan struct{}) })
+	return f.ready
+}
+
+// Age is how long ago it was last certain that everything had been told: a second or less while all is well, and more and
+// more while the broker can't be reached. Before the feed is ready it is the greatest duration there is.
+func (f *RevocationFeed) Age() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current.IsZero() {
+		return math.MaxInt64
+	}
+	return time.Since(f.current)
+}
+
+// caughtUp notes that everything was told that had happened by a moment.
+func (f *RevocationFeed) caughtUp(moment time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current.IsZero() {
+		f.Ready()
+		close(f.ready)
+	}
+	if moment.After(f.current) {
+		f.current = moment
+	}
+}
+
+// Run tells until ctx ends, and then returns nil. It fails if the connection was closed. Everything else is logged and
+// tried again.
+//
+// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE, $JS.API.CONSUMER.INFO and
+// $JS.API.CONSUMER.MSG.NEXT of the stream.
+func (f *RevocationFeed) Run(ctx context.Context) error {
+	l := feedLoop{RevocationFeed: f, logger: f.Logger}
+	if l.logger == nil {
+		l.logger = slog.Default()
+	}
+	l.logger = l.logger.With("subscription", "revocations")
+	reported := ""
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		told := l.told
+		err := l.session(ctx)
+		var final *finalError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &final):
+			return final.error
+		}
+		if l.told > told || errors.Is(err, errReconnected) {
+			wait, reported = firstWait, ""
+		}
+		if text := err.Error(); text != reported {
+			reported = text
+			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
+		}
+		if pause(ctx, wait) != nil {
+			return nil
+		}
+	}
+}
+
+// feedLoop is a feed while it runs. It lives through sessions, and each tells everything that may still matter: that is
+// little, and right whatever happened to the stream meanwhile.
+type feedLoop struct {
+	*RevocationFeed
+	logger *slog.Logger
+	told   int // messages
+}
+
+// session tells what happened lately and what happens, until something fails.
+func (l *feedLoop) session(ctx context.Context) error {
+	conn := l.JetStream.Conn()
+	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer conn.RemoveStatusListener(status)
+	if err := connected(ctx, conn, status); err != nil {
+		return err
+	}
+	begin := time.Now()
+	consumer, err := l.consumer(ctx)
+	if err != nil {
+		return err
+	}
+	if consumer.CachedInfo().NumPending == 0 {
+		l.caughtUp(begin)
+	}
+
+	failed := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	}
+	var mu sync.Mutex
+	sequence := uint64(0) // of the consumer's last message
+	pull, err := consumer.Consume(func(m jetstream.Msg) {
+		arrived := time.Now()
+		meta, err := m.Metadata()
+		if err != nil {
+			fail(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if meta.Sequence.Consumer != sequence+1 { // nothing is delivered twice here, so it is lost
+			fail(errJump)
+			return
+		}
+		sequence = meta.Sequence.Consumer
+		l.tell(ctx, m, meta)
+		l.told++
+		if meta.NumPending == 0 {
+			l.caughtUp(arrived)
+		}
+	},
+		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }),
+	)
+	if err != nil {
+		return fmt.Errorf("pull: %w", err)
+	}
+	defer func() {
+		pull.Stop()
+		<-pull.Closed()
+	}()
+
+	tick := time.NewTicker(feedCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			asked := time.Now()
+			info, err := l.info(ctx, consumer)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			if info.NumPending == 0 && info.Delivered.Consumer == sequence {
+				l.caughtUp(asked)
+			}
+			mu.Unlock()
+		case err := <-failed:
+			return fmt.Errorf("pull: %w", err)
+		case s := <-status:
+			if s == nats.CLOSED {
+				return Final(nats.ErrConnectionClosed)
+			}
+			return errReconnected
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// consumer makes a consumer that begins with what may still matter.
+func (l *feedLoop) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	since := l.since()
+	c := jetstream.ConsumerConfig{
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
+		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
+	}
+	for _, eventType := range revoking {
+		c.FilterSubjects = append(c.FilterSubjects, Type(eventType))
+	}
+	stream := l.Stream
+	if stream == "" {
+		stream = Stream
+	}
+	consumer, err := l.JetStream.CreateConsumer(ctx, stream, c)
+	if err != nil {
+		return nil, fmt.Errorf("make a consumer: %w", err)
+	}
+	return consumer, nil
+}
+
+func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask about the consumer: %w", err)
+	}
+	return info, nil
+}
+
+// since is when the oldest events happened that may still matter.
+func (l *feedLoop) since() time.Time { return time.Now().Add(-l.Lifetime - feedMargin) }
+
+// tell tells what a message says. Of one that can't be read the subject says whom it is about, and when it came: then all
+// sessions of the user are taken to have ended, for they may have.
+func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+	e, err := cloudevent.Decode(m.Headers(), m.Data())
+	var content struct {
+		Reason  string    `json:"reason"`
+		Session uuid.UUID `json:"session"`
+	}
+	if err == nil {
+		err = json.Unmarshal(e.Data, &content)
+	}
+	if err != nil {
+		l.logger.ErrorContext(ctx, "message is no event", "position", meta.Sequence.Stream, slog.Any("error", err))
+		subject, _, _ := strings.Cut(strings.TrimPrefix(m.Subject(), cloudevent.SubjectPrefix), ".")
+		if user, err := uuid.Parse(subject); err == nil {
+			l.EndUser(user, meta.Timestamp, uuid.Nil)
+		}
+		return
+	}
+	if e.RecordedAt.Before(l.since()) { // the stream was filled again, or the event waited to be published
+		return
+	}
+	l.revoke(e, content.Reason, content.Session)
+}
+
+func (l *feedLoop) revoke(e eventstore.Event, reason string, kept uuid.UUID) {
+	switch e.Type {
+	case sessionEnded:
+		l.EndSession(e.Stream.ID)
+	case userLocked, userDisabled, userErased:
+		l.EndUser(e.Stream.Subject, e.RecordedAt, uuid.Nil)
+	case passwordChanged:
+		if reason != reasonRehash {
+			l.EndUser(e.Stream.Subject, e.RecordedAt, kept)
+		}
+	}
+}
