@@ -40,6 +40,7 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
 		h[echo.HeaderCacheControl] = noStore // unless the answer says otherwise
+		end := s.trace(c)
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -51,7 +52,10 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 				s.fail(c, err)
 				err = nil
 			}
-			s.metrics.observe(c, time.Since(begin))
+			end()
+			took := time.Since(begin)
+			s.metrics.observe(c, took)
+			s.logRequest(c, took)
 		}()
 		return next(c)
 	}
@@ -90,8 +94,11 @@ func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
 		return eventstore.Metadata{}, fmt.Errorf("read the request's id: %w", err)
 	}
 	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), UserAgent: userAgent(c.Request().UserAgent())}
+	if m.TraceParent = eventstore.NewTraceParent(c.Request().Context()); m.TraceParent != "" {
+		return m, nil
+	}
 	if parent := c.Request().Header.Get(headerTraceParent); traceParent.MatchString(parent) {
-		m.TraceParent = parent
+		m.TraceParent = parent // of a trace that is not recorded here
 	}
 	return m, nil
 }

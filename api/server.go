@@ -22,6 +22,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"usher/eventstore"
 	"usher/identity"
@@ -49,6 +50,7 @@ type Config struct {
 	CursorKey []byte
 
 	Registry *prometheus.Registry // a new one when nil
+	Tracer   trace.Tracer         // records requests; none when nil
 	Logger   *slog.Logger         // nothing is logged when nil
 	// PositionWait bounds how long a read waits for Usher-Min-Position. 5 s when 0.
 	PositionWait time.Duration

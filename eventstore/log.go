@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
 )
 
 // Limits of an append.
@@ -79,7 +80,18 @@ func (l *Log) Waiting() int { return l.committer.waiting() }
 // ErrStreamClosed, ErrEventTooLarge, ErrInvalid, ErrNoKey, ErrOverloaded, ErrClosed or ErrUnavailable, and then nothing was written; or
 // with ErrOutcomeUnknown, and then it may have been. Cancelling ctx takes the append back while it waits; once it was
 // sent the answer is ErrOutcomeUnknown.
-func (l *Log) Append(ctx context.Context, a Append) (Result, error) {
+func (l *Log) Append(ctx context.Context, a Append) (r Result, err error) {
+	ctx, span := startSpan(ctx, "append")
+	if span != nil {
+		defer func() {
+			span.SetAttributes(attribute.String("usher.stream", a.Stream.String()), attribute.Int64("usher.position", r.Position))
+			endSpan(span, err)
+		}()
+	}
+	return l.append(ctx, a)
+}
+
+func (l *Log) append(ctx context.Context, a Append) (Result, error) {
 	if err := checkAppend(&a); err != nil {
 		return Result{}, fmt.Errorf("append to %s: %w", a.Stream, err)
 	}

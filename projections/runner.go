@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"usher/eventstore"
@@ -28,6 +29,7 @@ type Runner struct {
 	JetStream   jetstream.JetStream // whose stream is followed near the head of the log
 	Stream      string              // subscription.Stream when empty
 	Logger      *slog.Logger        // slog.Default() when nil
+	Tracer      trace.Tracer        // records the handling of events whose trace is sampled; nothing is when nil
 
 	// BatchSize bounds the events of a transaction; 2,000 when 0. Near the head a transaction has what is there.
 	BatchSize int

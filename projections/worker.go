@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"usher/eventstore"
 )
@@ -156,6 +157,7 @@ func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 
 // commit applies a batch in one transaction. The events of parked users are parked behind.
 func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
+	began := time.Now()
 	last := events[len(events)-1]
 	applied := 0
 	err := w.DB.Transact(ctx, func(tx eventstore.DB) error {
@@ -181,6 +183,11 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 		w.poisoned = 0
 	}
 	w.moved(last.Position)
+	if w.Tracer != nil {
+		for _, e := range events {
+			e.RecordSpan(w.Tracer, "project "+w.Projection.Name(), trace.SpanKindConsumer, began, nil)
+		}
+	}
 	return nil
 }
 

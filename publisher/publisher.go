@@ -26,6 +26,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
@@ -66,6 +67,7 @@ type Config struct {
 	LeaseTTL     time.Duration // how long a dead relay's standby waits, 10 s when 0
 	ScrubEvery   time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
 	OverwriteFor time.Duration // how long the messages of one erased user are overwritten, before the rest is only purged; 5 s when 0
+	Tracer       trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
 	Logger       *slog.Logger  // slog.Default() when nil
 	Now          func() time.Time
 }

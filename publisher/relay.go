@@ -214,6 +214,7 @@ func (r *Relay) pump(ctx context.Context, after, until int64) error {
 	if err != nil {
 		return err
 	}
+	w.traced.tracer = r.Tracer
 	defer w.close()
 	if err := r.pumping(stop); err != nil {
 		return err

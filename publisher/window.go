@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
@@ -51,6 +52,8 @@ type window struct {
 	start   int64        // the position before the first
 	moved   chan struct{}
 	onAck   func(position int64)
+
+	traced traced
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -112,10 +115,43 @@ func (w *window) publish(ctx context.Context, e eventstore.Event) error {
 		w.fail(err)
 		return err
 	}
+	w.traced.sent(e)
 	n := int64(len(w.sizes))
 	w.sizes[e.Position%n] = w.sizes[(e.Position-1)%n] + int64(len(body))
 	w.sent.Store(e.Position)
 	return nil
+}
+
+// traced are the events on their way whose trace is recorded, in the order of their positions: few, if any.
+type traced struct {
+	tracer trace.Tracer // nil where nothing is traced
+
+	mu     sync.Mutex
+	events []eventstore.Event
+	began  []time.Time
+}
+
+func (t *traced) sent(e eventstore.Event) {
+	if t.tracer == nil || !e.Metadata.Sampled() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events, t.began = append(t.events, e), append(t.began, time.Now())
+}
+
+// acked records those up to a position.
+func (t *traced) acked(position int64) {
+	if t.tracer == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.events) > 0 && t.events[0].Position <= position {
+		e := t.events[0]
+		e.RecordSpan(t.tracer, "publish "+e.Type, trace.SpanKindProducer, t.began[0], nil)
+		t.events, t.began = t.events[1:], t.began[1:]
+	}
 }
 
 func (w *window) waitForRoom(ctx context.Context, size int64) error {
@@ -162,6 +198,7 @@ func (w *window) answer(m *nats.Msg) {
 		w.fail(fmt.Errorf("publish position %d: %w", position, err))
 	} else if position > w.acked.Load() {
 		w.acked.Store(position)
+		w.traced.acked(position)
 		w.onAck(position)
 	}
 	select {

@@ -123,6 +123,14 @@ func collectorChosen() bool {
 	return chosen
 }
 
+// tracingChosen says whether the standard variables of OpenTelemetry name a collector.
+func tracingChosen() bool {
+	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
+		return false
+	}
+	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+}
+
 // setting is one field of the config, as its tags describe it.
 type setting struct {
 	Name, Default, Expect, About string

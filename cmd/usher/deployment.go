@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 
 	"usher/eventstore"
 	"usher/eventstore/postgres"
@@ -60,7 +61,8 @@ type deployment struct {
 	}
 	log        *eventstore.Log
 	metrics    *logMetrics
-	natsURL    string // "" where there is none
+	tracer     trace.Tracer // nil where nothing is traced
+	natsURL    string       // "" where there is none
 	cursorKey  []byte
 	refreshKey []byte
 	codeKey    []byte
@@ -286,6 +288,7 @@ func (d *deployment) relay(conn *nats.Conn) (*publisher.Relay, error) {
 		BatchSize:    c.OutboxBatchSize,
 		Poll:         time.Duration(c.OutboxIntervalSecond) * time.Second,
 		Holder:       d.holder,
+		Tracer:       d.tracer,
 		Logger:       d.logger,
 	})
 }

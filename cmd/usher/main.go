@@ -88,7 +88,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 func newLogger(c *config, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(tracedHandler{slog.NewJSONHandler(w, options)})
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(tracedHandler{slog.NewTextHandler(w, options)})
 }

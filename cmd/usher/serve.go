@@ -139,6 +139,12 @@ func (d *deployment) serve(ctx context.Context, p process) error {
 	if !collectorChosen() {
 		debug.SetGCPercent(gcPercent)
 	}
+	tracer, stopTracing, err := startTracing(ctx, d.logger)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
+	d.tracer = tracer
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	group, background := errgroup.WithContext(background)
 	front, err := d.start(background, group, p)
@@ -195,7 +201,7 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 			return nil, err
 		}
 		runner := &projections.Runner{Projection: projection, DB: d.store, Log: d.log, Checkpoints: checkpoints, JetStream: js,
-			Logger: d.logger, Holder: d.holder}
+			Tracer: d.tracer, Logger: d.logger, Holder: d.holder}
 		group.Go(func() error { return runner.Run(ctx) })
 	}
 	if p.metrics != nil {
@@ -275,7 +281,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
 		Outbox:   d.outbox,
 		Checks:   d.readiness(),
-		Registry: registry, Logger: d.logger,
+		Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
 		if err := p.ready(madeAdmin); err != nil {

@@ -9,7 +9,7 @@
 //	ce-correlationid  the request that began it all
 //	ce-causationid    the event or command that caused this one, where there is one
 //	ce-actor          who did it, where that is known
-//	ce-traceparent    W3C Trace Context, where there is one
+//	ce-traceparent    W3C Trace Context, where there is one; also as the header traceparent
 //	ce-address        the client's address and ce-useragent its user agent, where they are known; personal
 //	ce-personal       "omitted" or "forgotten", where the event has personal fields and the message does not
 //
@@ -64,6 +64,7 @@ const (
 	headerCausation     = "ce-causationid"
 	headerActor         = "ce-actor"
 	headerTraceParent   = "ce-traceparent"
+	headerTraceContext  = "traceparent" // the same, where tracing libraries look for it
 	headerAddress       = "ce-address"
 	headerUserAgent     = "ce-useragent"
 	headerContentType   = "content-type"
@@ -74,7 +75,7 @@ const (
 )
 
 // headerCount is room for every header above and the two that a publisher adds.
-const headerCount = 22
+const headerCount = 23
 
 // Options of Encode.
 type Options struct {
@@ -131,6 +132,7 @@ func Encode(e eventstore.Event, o Options) (header nats.Header, body []byte) {
 	}
 	w.optional(headerActor, e.Metadata.Actor)
 	w.optional(headerTraceParent, e.Metadata.TraceParent)
+	w.optional(headerTraceContext, e.Metadata.TraceParent)
 
 	if mark := personalMark(e, o); mark != "" {
 		w.plain(HeaderPersonal, mark)

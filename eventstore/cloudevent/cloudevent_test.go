@@ -65,6 +65,7 @@ func TestEncode(t *testing.T) {
 		"ce-causationid":   {session.String()},
 		"ce-actor":         {"user:" + user.String()},
 		"ce-traceparent":   {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		"traceparent":      {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
 		"ce-address":       {"2001:db8::1"},
 		"ce-useragent":     {"Mozilla/5.0%20(100%25%20%22quoted%22%20%E6%97%A5%E6%9C%AC%20%F0%9F%98%80)"},
 	}
