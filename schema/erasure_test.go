@@ -30,6 +30,7 @@ var stays = map[string]string{
 	"signing_keys":  "nothing about users",
 	"streams":       "that there was a user",
 	"subscriptions": "nothing about users",
+	"throttle":      "HMACs and counts, which are deleted within the hour",
 
 	"webhook_deliveries": "ids, positions and types; endpoints' answers are sealed with the key that is destroyed",
 	"webhook_progress":   "nothing about users",
