@@ -69,6 +69,7 @@ var calls = map[string]class{
 	"POST /v1/users/:id/logout-all":     admins,
 	"PUT /v1/users/:id/roles/:role":     admins,
 	"DELETE /v1/users/:id/roles/:role":  admins,
+	"GET /v1/events":                    admins,
 	"GET /v1/projections":               admins,
 	"GET /v1/outbox":                    admins,
 }

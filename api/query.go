@@ -32,14 +32,16 @@ func query(c *echo.Context, known ...string) (url.Values, error) {
 }
 
 // limit reads how many items a page has at most.
-func limit(values url.Values) (int, error) {
+func limit(values url.Values) (int, error) { return limitUpTo(values, projections.MaxLimit) }
+
+func limitUpTo(values url.Values, most int) (int, error) {
 	text := values.Get("limit")
 	if text == "" {
 		return projections.DefaultLimit, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > projections.MaxLimit {
-		return 0, refuse(identity.CodeInvalidRequest, "the limit is a number from 1 to %d", projections.MaxLimit)
+	if err != nil || n < 1 || n > most {
+		return 0, refuse(identity.CodeInvalidRequest, "the limit is a number from 1 to %d", most)
 	}
 	return n, nil
 }

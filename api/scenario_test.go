@@ -153,7 +153,7 @@ var scenarios = slices.Concat([]scenario{
 	{name: "request id is taken over", path: "/livez", headers: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000A"}, status: 200,
 		answered: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000a"}},
 }, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
-	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, eraseScenarios)
+	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios)
 
 // badBodies are refused by every call that has a body. good is what an object would have to hold.
 func badBodies(path, good string) []scenario {

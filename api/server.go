@@ -67,6 +67,7 @@ type Server struct {
 	metrics metrics
 	ready   readiness
 	head    head
+	feed    feed
 }
 
 // New makes a server.
@@ -87,6 +88,7 @@ func New(c Config) *Server {
 		c.Now = time.Now
 	}
 	s := &Server{Config: c, logger: c.Logger, metrics: newMetrics(c.Registry, c.Passwords)}
+	s.feed.closing = make(chan struct{})
 	s.ready = readiness{checks: c.Checks, now: c.Now, logger: c.Logger}
 	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail})
 	s.echo.Use(s.attend)
@@ -124,6 +126,7 @@ func (s *Server) routes() {
 	e.PUT("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.GrantRole)))
 	e.DELETE("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.RevokeRole)))
 	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
+	e.GET("/v1/events", s.admin(s.listEvents))
 	e.GET("/v1/projections", s.admin(s.listProjections))
 	e.GET("/v1/outbox", s.admin(s.showOutbox))
 	e.POST(pathIntrospect, s.onToken(s.introspect))
@@ -140,8 +143,9 @@ func (s *Server) routes() {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
 
 // Run answers requests on a listener, which it closes, until ctx ends; then it finishes those that have begun, within
-// ShutdownWait, and returns nil. It fails with the listener's error, or if it had to cut requests off.
+// ShutdownWait, and returns nil. It fails with the listener's error, or if it had to cut requests off. It is called once.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	defer context.AfterFunc(ctx, func() { close(s.feed.closing) })()
 	return serve(ctx, listener, s, s.ShutdownWait, s.logger)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"usher/eventstore"
@@ -98,6 +99,7 @@ func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
 		}
 		if len(events) < followBatch {
 			caughtUp()
+			s.followed.set(position)
 			return position, nil
 		}
 	}
@@ -106,3 +108,36 @@ func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
 // WakeCut says whether the signals of other processes are cut off from Follow. From cut to mended, and until the log
 // was read once more, users are read from the log each time.
 func (s *Service) WakeCut(cut bool) { s.trust.setCut(cut) }
+
+// Followed answers with a channel that is closed once Follow has read further, which it does after commits of whichever
+// process.
+func (s *Service) Followed() <-chan struct{} { return s.followed.wait() }
+
+// progress is a position that moves on, and those who wait for that. The zero value is where the log begins.
+type progress struct {
+	mu       sync.Mutex
+	position int64
+	further  chan struct{}
+}
+
+func (p *progress) wait() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.further == nil {
+		p.further = make(chan struct{})
+	}
+	return p.further
+}
+
+func (p *progress) set(position int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if position <= p.position {
+		return
+	}
+	p.position = position
+	if p.further != nil {
+		close(p.further)
+		p.further = nil
+	}
+}

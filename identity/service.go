@@ -59,6 +59,7 @@ type Service struct {
 	trust    trust
 	throttle *throttle
 	failures chan failure
+	followed progress
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.

@@ -1,0 +1,180 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// Bounds of the feed.
+const (
+	maxFeedPage = 1000
+	feedSpan    = 20_000 // events that one request looks at
+	maxFeedWait = 60     // seconds
+	maxWaiting  = 64     // requests that wait for events; those beyond are refused at once
+	// feedPause is how long a request that waits, and was woken by events that it does not want, leaves the log alone.
+	feedPause = 50 * time.Millisecond
+)
+
+// feed is what requests for the feed share.
+type feed struct {
+	waiting atomic.Int64
+	closing chan struct{} // closed when the server stops: nobody waits any longer
+}
+
+// feedQuery says which part of the log a request asks for.
+type feedQuery struct {
+	after  int64
+	limit  int
+	wait   time.Duration
+	wanted func(eventType string) bool
+}
+
+// listEvents answers GET /v1/events, the whole log as a feed: events in the order of their positions. A page always says how
+// far it looked, also when it found nothing: who goes on from there misses nothing and sees nothing twice. A page that
+// looked no further than where it began is at the end of the log; with a wait it is answered once there is something, or
+// the time is up.
+func (s *Server) listEvents(c *echo.Context) error {
+	values, err := query(c, "after", "cursor", "type", "limit", "wait")
+	if err != nil {
+		return err
+	}
+	f, err := s.feedQuery(c.Request().Context(), values)
+	if err != nil {
+		return err
+	}
+	if _, err := s.minPosition(c); err != nil {
+		return err
+	}
+	events, through, err := s.scan(c.Request().Context(), f)
+	if err == nil && through == f.after && f.wait > 0 {
+		events, through, err = s.awaitEvents(c, f)
+	}
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Items      []EventView `json:"items"`
+		NextCursor string      `json:"next_cursor"`
+	}{make([]EventView, len(events)), strconv.FormatInt(through, 10)}
+	for i, e := range events {
+		page.Items[i] = ViewEvent(e)
+	}
+	return c.JSON(http.StatusOK, page)
+}
+
+func (s *Server) scan(ctx context.Context, f feedQuery) ([]eventstore.Event, int64, error) {
+	return s.Log.Scan(ctx, f.after, f.limit, feedSpan, f.wanted)
+}
+
+// awaitEvents waits at the end of the log until there is an event that is wanted, or the time is up. Commits of this process
+// wake it, and so does whatever identity.Service.Follow finds of other processes.
+func (s *Server) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.Event, through int64, err error) {
+	if s.feed.waiting.Add(1) > maxWaiting {
+		s.feed.waiting.Add(-1)
+		return nil, 0, refuse(identity.CodeOverloaded, "too many requests wait for events")
+	}
+	defer s.feed.waiting.Add(-1)
+	// A server that can't be told has no such limit.
+	err = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(f.wait + writeTimeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, 0, err
+	}
+	ctx := c.Request().Context()
+	committed, stop := s.Log.Watch()
+	defer stop()
+	over := time.NewTimer(f.wait)
+	defer over.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		followed := s.Identity.Followed()
+		events, through, err = s.scan(ctx, f)
+		if err != nil || len(events) > 0 || through-f.after >= feedSpan {
+			return events, through, err
+		}
+		f.after = through
+		pause.Reset(feedPause)
+		select {
+		case <-committed:
+		case <-followed:
+		case <-over.C:
+			return events, through, nil
+		case <-s.feed.closing:
+			return events, through, nil
+		case <-ctx.Done():
+			return nil, 0, context.Cause(ctx)
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return nil, 0, context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Server) feedQuery(ctx context.Context, values url.Values) (f feedQuery, err error) {
+	from := "after"
+	if values.Has("cursor") { // under the name that other lists have for it
+		from = "cursor"
+	}
+	if values.Has("after") && values.Has("cursor") {
+		return f, refuse(identity.CodeInvalidRequest, "after and cursor are the same; one of them will do")
+	}
+	if values.Has(from) {
+		position, ok := parsePosition(values.Get(from))
+		if !ok {
+			return f, refuse(codeInvalidPosition, "%s is a position, or the next_cursor of a page", from)
+		}
+		head, err := s.reach(ctx, position)
+		if err != nil {
+			return f, err
+		}
+		if position > head { // whoever has read as far as that has read another log, or this one before it was restored
+			return f, refuse(codeInvalidPosition, "the log is at %d", head)
+		}
+		f.after = position
+	}
+	if f.limit, err = limitUpTo(values, maxFeedPage); err != nil {
+		return f, err
+	}
+	if f.wanted, err = typeFilter(values); err != nil {
+		return f, err
+	}
+	if text := values.Get("wait"); text != "" {
+		seconds, err := strconv.Atoi(text)
+		if err != nil || seconds < 0 || seconds > maxFeedWait {
+			return f, refuse(identity.CodeInvalidRequest, "wait is a number of seconds from 0 to %d", maxFeedWait)
+		}
+		f.wait = time.Duration(seconds) * time.Second
+	}
+	return f, nil
+}
+
+var typeForm = regexp.MustCompile(`^[a-z_]{1,64}\.([a-z_]{1,64}|\*)$`)
+
+// typeFilter reads the parameter type: a type of events, or all that begin with a word, such as user.*
+func typeFilter(values url.Values) (func(string) bool, error) {
+	if !values.Has("type") {
+		return func(string) bool { return true }, nil
+	}
+	text := values.Get("type")
+	if !typeForm.MatchString(text) {
+		return nil, refuse(identity.CodeInvalidRequest, "type is a type of events, such as user.registered, or the beginning of some, such as user.*")
+	}
+	if prefix, all := strings.CutSuffix(text, "*"); all {
+		return func(t string) bool { return strings.HasPrefix(t, prefix) }, nil
+	}
+	return func(t string) bool { return t == text }, nil
+}
