@@ -41,6 +41,10 @@ const (
 	TypeSessionEnded                   = "session.ended"
 	TypeKeyRotated                     = "key.rotated"
 	TypeWebhookDisabled                = "webhook.disabled"
+
+	TypeProjectionRebuilt      = "projection.rebuilt"
+	TypeProjectionRolledBack   = "projection.rolled_back"
+	TypeProjectionEventSkipped = "projection.event_skipped"
 )
 
 // RoleAdmin is the role that may administer users.
@@ -225,6 +229,41 @@ type WebhookDisabled struct {
 	Reason  string    `json:"reason"` // WebhookGone, WebhookFailing or WebhookOperator
 }
 
+// ProjectionRebuilt says that a read model was filled anew from the log, and is read from the new tables from now on.
+type ProjectionRebuilt struct {
+	Name        string                 `json:"name"`
+	Generation  int                    `json:"generation"`   // of the tables that are live now
+	CodeVersion int                    `json:"code_version"` // of the code that filled them
+	Position    int64                  `json:"position"`     // up to which both were compared
+	Events      int64                  `json:"events"`       // that were applied
+	Differences []ProjectionDifference `json:"differences"`  // from the tables that were live before; empty for none
+	Duration    float64                `json:"duration"`     // in seconds
+}
+
+// ProjectionDifference is how the rows of one table of two generations differ.
+type ProjectionDifference struct {
+	Table   string `json:"table"`
+	Missing int64  `json:"missing"` // that the generation which was live lacked
+	Extra   int64  `json:"extra"`   // that it had and should not have had
+	Changed int64  `json:"changed"` // that both have, with other content
+}
+
+// ProjectionRolledBack says that a read model is read from the tables again that were live before its last rebuild.
+type ProjectionRolledBack struct {
+	Name        string `json:"name"`
+	Generation  int    `json:"generation"`
+	CodeVersion int    `json:"code_version"`
+	Position    int64  `json:"position"`
+}
+
+// ProjectionEventSkipped says that an operator gave up an event that a projection can't apply.
+type ProjectionEventSkipped struct {
+	Name     string    `json:"name"`
+	Position int64     `json:"position"` // of the event
+	Type     string    `json:"type"`     // of the event
+	User     uuid.UUID `json:"user"`     // whom it is about, or its system stream
+}
+
 // EventType implements Payload.
 func (Registered) EventType() string                 { return TypeUserRegistered }
 func (Imported) EventType() string                   { return TypeUserImported }
@@ -251,6 +290,10 @@ func (SessionReuseDetected) EventType() string       { return TypeSessionReuseDe
 func (SessionEnded) EventType() string               { return TypeSessionEnded }
 func (KeyRotated) EventType() string                 { return TypeKeyRotated }
 func (WebhookDisabled) EventType() string            { return TypeWebhookDisabled }
+
+func (ProjectionRebuilt) EventType() string      { return TypeProjectionRebuilt }
+func (ProjectionRolledBack) EventType() string   { return TypeProjectionRolledBack }
+func (ProjectionEventSkipped) EventType() string { return TypeProjectionEventSkipped }
 
 // Payloads with personal fields say where they are, to be read and to be filled.
 func (p Registered) personal() any                  { return p.Personal }
@@ -299,6 +342,10 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeSessionEnded:                   decodePayload[SessionEnded],
 	TypeKeyRotated:                     decodePayload[KeyRotated],
 	TypeWebhookDisabled:                decodePayload[WebhookDisabled],
+
+	TypeProjectionRebuilt:      decodePayload[ProjectionRebuilt],
+	TypeProjectionRolledBack:   decodePayload[ProjectionRolledBack],
+	TypeProjectionEventSkipped: decodePayload[ProjectionEventSkipped],
 }
 
 // EventTypes lists the type of every event that there is, sorted.

@@ -44,6 +44,10 @@ func samples() []Payload {
 		SessionReuseDetected{}, SessionEnded{Reason: EndedLogout},
 		KeyRotated{KeyID: "k1", Algorithm: "ES256", SignsFrom: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		WebhookDisabled{Webhook: uuid.MustParse("0198c0de-0000-7000-8000-000000000002"), Reason: WebhookGone},
+		ProjectionRebuilt{Name: "users", Generation: 2, CodeVersion: 1, Position: 1200, Events: 1200, Duration: 1.25,
+			Differences: []ProjectionDifference{{Table: "users", Missing: 1, Extra: 2, Changed: 3}}},
+		ProjectionRolledBack{Name: "users", Generation: 1, CodeVersion: 1, Position: 1300},
+		ProjectionEventSkipped{Name: "users", Position: 17, Type: TypeUserRoleGranted, User: uuid.MustParse("01980000-0000-7000-8000-000000000001")},
 	}
 }
 

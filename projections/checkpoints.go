@@ -10,8 +10,8 @@ import (
 	"usher/eventstore"
 )
 
-// Checkpoints tells how far the projections are, waits for them, and pauses and resumes them. There is one in a process;
-// the runners of the same process tell it at once, and those of other processes are seen in the database.
+// Checkpoints tells how far the projections are, and waits for them. There is one in a process; the runners of the same
+// process tell it at once, and those of other processes are seen in the database.
 type Checkpoints struct {
 	db eventstore.DB
 
@@ -146,82 +146,121 @@ type Status struct {
 	Position    int64     `json:"position"` // its checkpoint
 	Lag         int64     `json:"lag"`      // events from there to the head of the log
 	Error       string    `json:"error,omitempty"`
+	Rebuild     *Rebuild  `json:"rebuild,omitempty"`
+	Standby     *Standby  `json:"standby,omitempty"`
 	ParkedUsers int       `json:"parked_users,omitempty"`
 	ParkedCount int       `json:"parked_events,omitempty"`
 	Parked      []Parked  `json:"parked,omitempty"` // the poison events, the oldest 20
+	SkipCount   int       `json:"skipped_events,omitempty"`
+	Skipped     []Skipped `json:"skipped,omitempty"` // events that the live generation lacks, the newest 20
 	UpdatedAt   time.Time `json:"updated_at"`
+}
+
+// Standby is the generation that a rollback makes the live one again.
+type Standby struct {
+	Generation  int    `json:"generation"`
+	CodeVersion int    `json:"code_version"`
+	Position    int64  `json:"position"`
+	Error       string `json:"error,omitempty"` // why it is held up
 }
 
 // List answers with the status of every projection, in the order of their names.
 func (c *Checkpoints) List(ctx context.Context) ([]Status, error) {
-	list, err := c.list(ctx)
+	list, err := c.list(ctx, "")
 	if err != nil {
 		return nil, fmt.Errorf("list projections: %w", err)
-	}
-	for i := range list {
-		if list[i].ParkedCount == 0 {
-			continue
-		}
-		if list[i].Parked, err = poisonEvents(ctx, c.db, list[i].Name); err != nil {
-			return nil, fmt.Errorf("list projections: %w", err)
-		}
 	}
 	return list, nil
 }
 
-func (c *Checkpoints) list(ctx context.Context) ([]Status, error) {
-	now := map[eventstore.Dialect]string{
-		eventstore.Postgres: "clock_timestamp()",
-		eventstore.SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-	}[c.db.Dialect()]
+// Status answers with the status of one projection. It fails with ErrUnknownProjection.
+func (c *Checkpoints) Status(ctx context.Context, name string) (Status, error) {
+	list, err := c.list(ctx, name)
+	if err == nil && len(list) == 0 {
+		err = ErrUnknownProjection
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("status of %s: %w", name, err)
+	}
+	return list[0], nil
+}
+
+func (c *Checkpoints) list(ctx context.Context, name string) ([]Status, error) {
 	rows, err := c.db.Query(ctx, `
 		SELECT p.name, p.generation, p.code_version, p.checkpoint, p.state, p.error, p.updated_at,
 		       (SELECT coalesce(max(position), 0) FROM events),
 		       (SELECT count(DISTINCT subject) FROM parked_events e WHERE e.projection = p.name),
 		       (SELECT count(*) FROM parked_events e WHERE e.projection = p.name),
-		       EXISTS (SELECT 1 FROM leases l WHERE l.name = '`+leasePrefix+`' || p.name AND l.expires_at > `+now+`)
-		  FROM projections p ORDER BY p.name`)
+		       (SELECT count(*) FROM skipped_events e WHERE e.projection = p.name AND e.generation = p.generation),
+		       EXISTS (SELECT 1 FROM leases l WHERE l.name = '`+leasePrefix+`' || p.name AND l.expires_at > `+clock(c.db.Dialect())+`),
+		       coalesce(n.state, ''), coalesce(n.generation, 0), coalesce(n.position, 0), coalesce(n.target, 0), coalesce(n.rate, 0), coalesce(n.error, ''),
+		       coalesce(s.generation, 0), coalesce(s.code_version, 0), coalesce(s.position, 0), coalesce(s.error, '')
+		  FROM projections p
+		  LEFT JOIN projection_generations n ON n.projection = p.name AND n.role = 'next'
+		  LEFT JOIN projection_generations s ON s.projection = p.name AND s.role = 'standby'
+		 WHERE $1 IN ('', p.name)
+		 ORDER BY p.name`, name)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	list := []Status{}
 	for rows.Next() {
-		var s Status
-		var state string
-		var head int64
-		var held bool
-		if err := rows.Scan(&s.Name, &s.Generation, &s.CodeVersion, &s.Position, &state, &s.Error, &s.UpdatedAt, &head,
-			&s.ParkedUsers, &s.ParkedCount, &held); err != nil {
+		s, err := scanStatus(rows)
+		if err != nil {
 			return nil, err
-		}
-		s.State, s.Lag, s.UpdatedAt = State(state), max(head-s.Position, 0), s.UpdatedAt.UTC()
-		if !held && s.State != StatePaused && s.State != StateFailing {
-			s.State = StateStopped
 		}
 		list = append(list, s)
 	}
-	return list, rows.Err()
-}
-
-// Pause makes a projection stop after the batch at hand, in whatever process it runs, until Resume. Queries go on. It
-// fails with ErrUnknownProjection.
-func (c *Checkpoints) Pause(ctx context.Context, name string) error {
-	return c.change(ctx, "pause", name, "state = '"+string(StatePaused)+"'")
-}
-
-// Resume lets a paused projection go on. It fails with ErrUnknownProjection.
-func (c *Checkpoints) Resume(ctx context.Context, name string) error {
-	return c.change(ctx, "resume", name, "state = CASE state WHEN '"+string(StatePaused)+"' THEN '"+string(StateRunning)+"' ELSE state END")
-}
-
-func (c *Checkpoints) change(ctx context.Context, what, name, set string) error {
-	touched, err := c.db.Exec(ctx, "UPDATE projections SET "+set+", updated_at = $2 WHERE name = $1", name, time.Now().UTC())
-	if err == nil && touched == 0 {
-		err = ErrUnknownProjection
+	if err := rows.Err(); err != nil {
+		return nil, err
 	}
+	for i := range list {
+		s := &list[i]
+		if s.ParkedCount > 0 {
+			if s.Parked, err = poisonEvents(ctx, c.db, s.Name); err != nil {
+				return nil, err
+			}
+		}
+		if s.SkipCount > 0 {
+			if s.Skipped, err = skippedEvents(ctx, c.db, s.Name, s.Generation); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return list, nil
+}
+
+func scanStatus(row eventstore.Row) (s Status, err error) {
+	var (
+		state, rebuild string
+		head           int64
+		held           bool
+		next           Rebuild
+		standby        Standby
+	)
+	err = row.Scan(&s.Name, &s.Generation, &s.CodeVersion, &s.Position, &state, &s.Error, &s.UpdatedAt, &head,
+		&s.ParkedUsers, &s.ParkedCount, &s.SkipCount, &held,
+		&rebuild, &next.Generation, &next.Position, &next.Target, &next.Rate, &next.Error,
+		&standby.Generation, &standby.CodeVersion, &standby.Position, &standby.Error)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", what, name, err)
+		return s, err
 	}
-	return nil
+	s.State, s.Lag, s.UpdatedAt = State(state), max(head-s.Position, 0), s.UpdatedAt.UTC()
+	switch s.State {
+	case StatePaused, StateFailing, StateOutdated:
+	default:
+		if !held {
+			s.State = StateStopped
+		}
+	}
+	if next.Generation > 0 {
+		next.State, next.Target = RebuildState(rebuild), max(next.Target, s.Position)
+		next.estimate()
+		s.Rebuild = &next
+	}
+	if standby.Generation > 0 {
+		s.Standby = &standby
+	}
+	return s, nil
 }

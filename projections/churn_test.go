@@ -29,13 +29,17 @@ func (s *stack) appendUnchecked(tb testing.TB, user uuid.UUID, events ...eventst
 
 func appendTo(tb testing.TB, log *eventstore.Log, user uuid.UUID, events ...eventstore.NewEvent) {
 	tb.Helper()
+	if _, err := log.Append(tb.Context(), userAppend(user, events...)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func userAppend(user uuid.UUID, events ...eventstore.NewEvent) eventstore.Append {
 	a := eventstore.Append{Stream: eventstore.UserStream(user), Expected: eventstore.AnyVersion, Events: events}
 	if t := events[0].Type; t == identity.TypeUserRegistered || t == identity.TypeUserImported {
 		a.Expected, a.CreateKey = eventstore.NoStream, true
 	}
-	if _, err := log.Append(tb.Context(), a); err != nil {
-		tb.Fatal(err)
-	}
+	return a
 }
 
 func renamed(name string) eventstore.NewEvent {

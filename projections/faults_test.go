@@ -26,10 +26,41 @@ import (
 	"usher/projections"
 )
 
-// child says, in the environment, that the process is to run the projection of users until it is killed.
+// childEnv says, in the environment, that the process is a child, which works on the projection of users until it is
+// killed.
 const childEnv = "PROJECTIONS_TEST_CHILD"
 
-type child struct{ Postgres, SQLite, Broker, MasterKey string }
+type child struct {
+	Postgres, SQLite, Broker, MasterKey string
+	Rebuild                             bool // rebuild it; otherwise run it
+}
+
+// spawn starts a child on the stack's database.
+func (s *stack) spawn(t *testing.T, rebuild bool) *exec.Cmd {
+	t.Helper()
+	c := child{Broker: s.broker.URL(), MasterKey: s.masterText, Rebuild: rebuild}
+	if s.db.Dialect() == eventstore.Postgres {
+		c.Postgres = s.place
+	} else {
+		c.SQLite = s.place
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	if err := devstack.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(cmd) })
+	return cmd
+}
+
+func kill(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill() // the only error is that it has ended
+	_ = cmd.Wait()
+}
 
 func runIfChild() {
 	text := os.Getenv(childEnv)
@@ -68,8 +99,14 @@ func runChild(text string) error {
 	if err != nil {
 		return err
 	}
+	log := eventstore.New(db, master, eventstore.Options{})
+	if c.Rebuild {
+		o := projections.Operator{Projections: []projections.Projection{projections.UserProjection{}}, DB: db, Log: log, BatchSize: 3, LeaseTTL: 100 * time.Millisecond}
+		_, err := o.Rebuild(ctx, projections.UsersName, func(projections.Rebuild) {})
+		return err
+	}
 	r := projections.Runner{
-		Projection: projections.UserProjection{}, DB: db, Log: eventstore.New(db, master, eventstore.Options{}),
+		Projection: projections.UserProjection{}, DB: db, Log: log,
 		Checkpoints: projections.NewCheckpoints(db), JetStream: js, BatchSize: 7, LeaseTTL: 100 * time.Millisecond, Poll: 50 * time.Millisecond,
 	}
 	return r.Run(ctx)
@@ -79,34 +116,17 @@ func runChild(text string) error {
 func TestKilledRunner(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, s *stack) {
-		c := child{Broker: s.broker.URL(), MasterKey: s.masterText}
-		if s.db.Dialect() == eventstore.Postgres {
-			c.Postgres = s.place
-		} else {
-			c.SQLite = s.place
-		}
-		text, err := json.Marshal(c)
-		if err != nil {
-			t.Fatal(err)
-		}
 		s.churn(t, 100)
 		reached := int64(0)
 		for round := range 6 {
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), childEnv+"="+string(text))
-			if err := devstack.Spawn(cmd); err != nil {
-				t.Fatal(err)
-			}
+			cmd := s.spawn(t, false)
 			s.churn(t, 30)
 			s.publish(t, cloudevent.Options{})
 			eventually(t, "the read model moves", func() bool {
 				list, err := s.checkpoints.List(t.Context())
 				return err == nil && len(list) == 1 && list[0].Position > reached+int64(5*round)
 			})
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
+			kill(cmd)
 			at := s.status(t).Position
 			if diff := s.diff(t, at); diff != "" {
 				t.Fatalf("after kill %d at %d (-log +read model):\n%s", round, at, diff)
@@ -306,17 +326,18 @@ func testPoison(t *testing.T, s *stack, follow bool) {
 	}
 
 	// Tried again too early nothing changes; once the code is mended, it does, beside the running projection.
-	if n, err := r.Retry(t.Context(), sick[0]); n != 0 || err == nil {
+	o := s.operator(defect)
+	if n, err := o.Retry(t.Context(), "users", sick[0]); n != 0 || err == nil {
 		t.Errorf("Retry() = %d, %v, want 0 and an error", n, err)
 	}
 	defect.mended.Store(true)
-	if n, err := r.Retry(t.Context(), sick[0]); n != 2 || err != nil {
+	if n, err := o.Retry(t.Context(), "users", sick[0]); n != 2 || err != nil {
 		t.Errorf("Retry() = %d, %v, want 2", n, err)
 	}
-	if _, err := r.Skip(t.Context(), sick[1], 1); !errors.Is(err, projections.ErrNotFound) {
-		t.Errorf("Skip() of another position = %v, want %v", err, projections.ErrNotFound)
+	if _, err := o.Skip(t.Context(), "users", sick[1], 1, eventstore.Metadata{}); !errors.Is(err, projections.ErrNotParked) {
+		t.Errorf("Skip() of another position = %v, want %v", err, projections.ErrNotParked)
 	}
-	if n, err := r.Skip(t.Context(), sick[1], st.Parked[1].Position); n != 1 || err != nil {
+	if n, err := o.Skip(t.Context(), "users", sick[1], st.Parked[1].Position, eventstore.Metadata{}); n != 1 || err != nil {
 		t.Errorf("Skip() = %d, %v, want 1 event behind", n, err)
 	}
 	s.append(t, sick[0], renamed("Well again"))
@@ -382,7 +403,7 @@ func TestBrokenProjectionStops(t *testing.T) {
 		broken.mended.Store(true)
 		s.await(t)
 		for _, user := range s.users {
-			if _, err := r.Retry(t.Context(), user); err != nil {
+			if _, err := s.operator(broken).Retry(t.Context(), "users", user); err != nil && !errors.Is(err, projections.ErrNotParked) {
 				t.Fatal(err)
 			}
 		}

@@ -41,6 +41,32 @@ func poisonEvents(ctx context.Context, db eventstore.DB, name string) ([]Parked,
 	return list, rows.Err()
 }
 
+// Skipped is an event that an operator gave up.
+type Skipped struct {
+	Position  int64     `json:"position"`
+	Subject   uuid.UUID `json:"subject"` // the user, or the system stream
+	SkippedAt time.Time `json:"skipped_at"`
+}
+
+func skippedEvents(ctx context.Context, db eventstore.DB, name string, generation int) ([]Skipped, error) {
+	rows, err := db.Query(ctx, `SELECT position, subject, skipped_at FROM skipped_events
+		WHERE projection = $1 AND generation = $2 ORDER BY skipped_at DESC, position LIMIT $3`, name, generation, listedPoison)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []Skipped
+	for rows.Next() {
+		var s Skipped
+		if err := rows.Scan(&s.Position, &s.Subject, &s.SkippedAt); err != nil {
+			return nil, err
+		}
+		s.SkippedAt = s.SkippedAt.UTC()
+		list = append(list, s)
+	}
+	return list, rows.Err()
+}
+
 // errBroken: event after event can't be applied, so it is not the events.
 var errBroken = errors.New("no event can be applied")
 
@@ -60,14 +86,17 @@ func (w *worker) park(ctx context.Context, e eventstore.Event, cause error) erro
 			if _, err := w.advance(ctx, tx, e); err != nil {
 				return err
 			}
-			return insertParked(ctx, tx, w.Projection.Name(), e, cause.Error())
+			return insertParked(ctx, tx, w.name(), e, cause.Error())
 		})
 	})
+	if errors.Is(err, errExchanged) { // perhaps it can be applied to the other generation
+		return w.apply(ctx, []eventstore.Event{e})
+	}
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err
 	}
 	w.moved(e.Position)
-	w.logger().ErrorContext(ctx, "event parked: it can't be applied", "type", e.Type, "position", e.Position,
+	w.logTo.ErrorContext(ctx, "event parked: it can't be applied", "type", e.Type, "position", e.Position,
 		"stream", e.Stream.String(), slog.Any("error", cause))
 	return nil
 }
@@ -75,7 +104,7 @@ func (w *worker) park(ctx context.Context, e eventstore.Event, cause error) erro
 // parkBehind parks the events of users who are parked, and answers with the others. An erasure passes, and what is parked
 // of its user is given up: it does not matter any more, and the user's rows have to go.
 func (w *worker) parkBehind(ctx context.Context, tx eventstore.DB, events []eventstore.Event) ([]eventstore.Event, error) {
-	parked, err := parkedSubjects(ctx, tx, w.Projection.Name())
+	parked, err := parkedSubjects(ctx, tx, w.name())
 	if err != nil {
 		return nil, fmt.Errorf("read parked events: %w", err)
 	}
@@ -86,13 +115,13 @@ func (w *worker) parkBehind(ctx context.Context, tx eventstore.DB, events []even
 			continue
 		}
 		if e.Type == eventstore.TypeErased {
-			if _, err := tx.Exec(ctx, "DELETE FROM parked_events WHERE projection = $1 AND subject = $2", w.Projection.Name(), subjectOf(e)); err != nil {
+			if _, err := tx.Exec(ctx, "DELETE FROM parked_events WHERE projection = $1 AND subject = $2", w.name(), subjectOf(e)); err != nil {
 				return nil, fmt.Errorf("give up parked events: %w", err)
 			}
 			pass = append(pass, e)
 			continue
 		}
-		if err := insertParked(ctx, tx, w.Projection.Name(), e, ""); err != nil {
+		if err := insertParked(ctx, tx, w.name(), e, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -134,99 +163,4 @@ func errorText(text string) string {
 		}
 	}
 	return string(clean[:min(len(clean), maxErrorText)])
-}
-
-// Retry applies the parked events of a user in their order, each in a transaction of its own, and answers with how many
-// it applied. It can run in any process, beside the running projection. An event that still can't be applied stays
-// parked with those behind it, and Retry fails with its error.
-func (r *Runner) Retry(ctx context.Context, subject uuid.UUID) (applied int, err error) {
-	for {
-		more, err := r.unpark(ctx, subject)
-		if err != nil {
-			return applied, fmt.Errorf("retry %s for %s: %w", r.Projection.Name(), subject, err)
-		}
-		if !more {
-			return applied, nil
-		}
-		applied++
-	}
-}
-
-// Skip gives up the first parked event of a user, which the read model then lacks until it is rebuilt, and applies those
-// behind it as Retry does. It fails with ErrNotFound if that event is not at the given position.
-func (r *Runner) Skip(ctx context.Context, subject uuid.UUID, position int64) (applied int, err error) {
-	err = r.DB.Transact(ctx, func(tx eventstore.DB) error {
-		first, _, err := r.firstParked(ctx, tx, subject)
-		if err != nil {
-			return err
-		}
-		if first != position {
-			return ErrNotFound
-		}
-		return r.deleteParked(ctx, tx, position)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("skip %d of %s: %w", position, r.Projection.Name(), err)
-	}
-	return r.Retry(ctx, subject)
-}
-
-// unpark applies the first parked event of a user, if there is one.
-func (r *Runner) unpark(ctx context.Context, subject uuid.UUID) (done bool, err error) {
-	var position int64
-	var poison error
-	err = r.DB.Transact(ctx, func(tx eventstore.DB) error {
-		var generation int
-		position, generation, err = r.firstParked(ctx, tx, subject)
-		if err != nil {
-			return err
-		}
-		events, err := r.Log.ReadAll(ctx, position-1, 1)
-		if err != nil {
-			return err
-		}
-		if len(events) == 0 {
-			return eventstore.ErrGap
-		}
-		if poison = r.Projection.Apply(ctx, tx, Generation{Number: generation}, events); poison != nil {
-			return poison
-		}
-		return r.deleteParked(ctx, tx, position)
-	})
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil && poison != nil && !transient(err) && ctx.Err() == nil:
-		_, noted := r.DB.Exec(ctx, "UPDATE parked_events SET error = $3 WHERE projection = $1 AND position = $2",
-			r.Projection.Name(), position, errorText(poison.Error()))
-		return false, errors.Join(err, noted)
-	}
-	return err == nil, err
-}
-
-// firstParked locks the projection against its runner and finds the first parked event of a user. It fails with
-// ErrNotFound if there is none and with ErrUnknownProjection.
-func (r *Runner) firstParked(ctx context.Context, tx eventstore.DB, subject uuid.UUID) (position int64, generation int, err error) {
-	var code int
-	err = tx.QueryRow(ctx, "UPDATE projections SET updated_at = $2 WHERE name = $1 RETURNING generation, code_version",
-		r.Projection.Name(), time.Now().UTC()).Scan(&generation, &code)
-	switch {
-	case errors.Is(err, eventstore.ErrNoRows):
-		return 0, 0, ErrUnknownProjection
-	case err != nil:
-		return 0, 0, err
-	case code != r.Projection.CodeVersion():
-		return 0, 0, ErrRebuildNeeded
-	}
-	err = tx.QueryRow(ctx, "SELECT position FROM parked_events WHERE projection = $1 AND subject = $2 ORDER BY position LIMIT 1",
-		r.Projection.Name(), subject).Scan(&position)
-	if errors.Is(err, eventstore.ErrNoRows) {
-		err = ErrNotFound
-	}
-	return position, generation, err
-}
-
-func (r *Runner) deleteParked(ctx context.Context, tx eventstore.DB, position int64) error {
-	_, err := tx.Exec(ctx, "DELETE FROM parked_events WHERE projection = $1 AND position = $2", r.Projection.Name(), position)
-	return err
 }

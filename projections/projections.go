@@ -11,7 +11,8 @@
 //     batch begins at and under the lease that is in force.
 //   - An event that can't be applied stops nobody but its user: it is parked, later events of that user are parked
 //     behind it, and all others go on. [Checkpoints.List] shows it and [Runner.Retry] mends it.
-//   - Queries go through views of the live generation of the tables, so that exchanging a generation is one transaction.
+//   - Queries go through views of the live generation of the tables. A rebuild fills another generation beside it, from
+//     the log alone, and exchanges the two in one transaction: reads and writes go on and stay right meanwhile.
 //
 // It does not decide anything: a command never reads a read model, and losing every read model loses nothing.
 package projections
@@ -28,9 +29,9 @@ var (
 	// ErrFenced: another process runs the projection now, under a later lease. What this one was about to write was
 	// rolled back.
 	ErrFenced = errors.New("another process runs the projection")
-	// ErrRebuildNeeded: the tables were filled by another version of the projection's code. They can be queried, and
-	// are not kept up to date until they are rebuilt.
-	ErrRebuildNeeded = errors.New("the read model was filled by another version of the code and has to be rebuilt")
+	// ErrOtherVersion: the tables were filled by another version of the projection's code than this one, which neither
+	// writes to them nor, where they lack a column that it needs, reads them.
+	ErrOtherVersion = errors.New("the read model was filled by another version of the code")
 	// ErrBehind: a read model did not reach a position in time. Try again later.
 	ErrBehind = errors.New("the read model is behind")
 	// ErrUnknownProjection: no projection of that name was ever run on this database.
@@ -47,9 +48,16 @@ var (
 type Projection interface {
 	// Name is the read model's name, for example "users".
 	Name() string
-	// CodeVersion counts the versions of the tables and of Apply. Tables filled by another one have to be rebuilt.
+	// CodeVersion counts the versions of the tables and of what Apply makes of events. Raise it with either: processes of
+	// the new version then ask for a rebuild when they start, and until it is done the old tables are queried, by the old
+	// and the new code alike, and kept up to date by processes of the old version, if there are any. So that both can,
+	//
+	//   - a column keeps its type and its meaning for as long as it has its name;
+	//   - a column is given up one release after the last query that names it;
+	//   - queries name their columns. What fails for want of one fails with ErrOtherVersion, until the rebuild is done.
 	CodeVersion() int
-	// Tables says what tables a generation of the read model has.
+	// Tables says what tables a generation of the read model has. One that a version gives up stays in the list, without
+	// Create, so that it is dropped with the generations that have it.
 	Tables(d eventstore.Dialect, generation int) []Table
 	// Apply changes the tables of a generation by events, which are in the order of their positions. It is called once
 	// for every event, in a transaction that is rolled back if Apply fails, and has no effects beside tx. An event
@@ -68,6 +76,8 @@ type Generation struct {
 // Table is a table of one generation of a read model.
 type Table struct {
 	Name    string   // without the generation, for example "users"
+	Key     []string // the columns of the primary key
+	User    string   // the column of the user whom a row is about, "" for a table whose rows are about none
 	Create  string   // the statement that makes it, under TableName
 	Indexes []string // the statements, with IF NOT EXISTS, that make its indexes once it is filled
 }
@@ -88,36 +98,5 @@ const (
 	StatePaused     State = "paused"      // was paused by an operator
 	StateFailing    State = "failing"     // can't go on, and tries again: see the error
 	StateStopped    State = "stopped"     // no process runs it
+	StateOutdated   State = "outdated"    // no process of the version of the code that filled it runs it: it waits for a rebuild
 )
-
-// create makes the tables of a generation and its views, which become the live ones.
-func create(ctx context.Context, tx eventstore.DB, p Projection, generation int) error {
-	for _, t := range p.Tables(tx.Dialect(), generation) {
-		view := ViewName(t.Name)
-		for _, statement := range []string{
-			t.Create,
-			"DROP VIEW IF EXISTS " + view,
-			"CREATE VIEW " + view + " AS SELECT * FROM " + TableName(t.Name, generation),
-		} {
-			if _, err := tx.Exec(ctx, statement); err != nil {
-				return fmt.Errorf("create %s: %w", TableName(t.Name, generation), err)
-			}
-		}
-	}
-	return nil
-}
-
-// createIndexes makes the indexes that the tables of a generation lack. They come after the load, which they would
-// slow down by half.
-func createIndexes(ctx context.Context, db eventstore.DB, p Projection, generation int) error {
-	return db.Transact(ctx, func(tx eventstore.DB) error {
-		for _, t := range p.Tables(tx.Dialect(), generation) {
-			for _, statement := range t.Indexes {
-				if _, err := tx.Exec(ctx, statement); err != nil {
-					return fmt.Errorf("create the indexes of %s: %w", TableName(t.Name, generation), err)
-				}
-			}
-		}
-		return nil
-	})
-}

@@ -42,12 +42,14 @@ type Runner struct {
 	Poll time.Duration
 }
 
-// Log is what a runner reads the log with. *eventstore.Log implements it.
+// Log is the log. *eventstore.Log implements it.
 type Log interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
 	// Head is the position of the newest event.
 	Head(ctx context.Context) (int64, error)
+	// Append records what was done to a projection.
+	Append(ctx context.Context, a eventstore.Append) (eventstore.Result, error)
 }
 
 const (
@@ -61,27 +63,30 @@ const (
 func (r *Runner) batchSize() int      { return cmp.Or(r.BatchSize, defaultBatch) }
 func (r *Runner) ttl() time.Duration  { return cmp.Or(r.LeaseTTL, defaultTTL) }
 func (r *Runner) poll() time.Duration { return cmp.Or(r.Poll, defaultPoll) }
-func (r *Runner) logger() *slog.Logger {
-	return cmp.Or(r.Logger, slog.Default()).With("projection", r.Projection.Name())
-}
 
-// Run waits for the lease and keeps the read model up to date while it holds it, until ctx ends; then it returns nil.
-// Whatever fails is logged, shown by Checkpoints.List and tried again, with one exception: Run fails with
-// ErrRebuildNeeded where the tables were filled by another version of the code.
+func (r *Runner) model() model { return newModel(r.Projection, r.DB, r.Log, r.Logger) }
+
+// Run keeps the read model up to date whenever it holds the projection's lease, and does the rebuilds that are asked for,
+// until ctx ends; then it returns nil. Whatever fails is logged, shown by Checkpoints.List and tried again. Where the live
+// generation was filled by an older version of the code, Run asks for a rebuild once and leaves the tables alone until
+// they are exchanged.
 func (r *Runner) Run(ctx context.Context) error {
-	holder := cmp.Or(r.Holder, newHolder())
+	m, holder := r.model(), cmp.Or(r.Holder, newHolder())
+	var rebuilds sync.WaitGroup
+	defer rebuilds.Wait()
+	rebuilds.Go(func() { r.doRebuilds(ctx, m, holder) })
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, lastWait) {
 		began := time.Now()
-		err := r.lead(ctx, holder)
+		err := r.lead(ctx, m, holder)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, ErrRebuildNeeded):
-			return err
+		case errors.Is(err, ErrOtherVersion):
+			m.logTo.InfoContext(ctx, "another version of the code fills the read model now")
 		case errors.Is(err, ErrFenced):
-			r.logger().InfoContext(ctx, "projection passed on to another process")
+			m.logTo.InfoContext(ctx, "projection passed on to another process")
 		default:
-			r.logger().ErrorContext(ctx, "projection failed; trying again", slog.Any("error", err))
+			m.logTo.ErrorContext(ctx, "projection failed; trying again", slog.Any("error", err))
 		}
 		if time.Since(began) > lastWait {
 			wait = firstWait
@@ -103,24 +108,21 @@ func newHolder() string {
 }
 
 // lead waits for the lease and works under it until it is lost or something fails that only a new start mends.
-func (r *Runner) lead(ctx context.Context, holder string) error {
-	lease := &eventstore.Lease{DB: r.DB, Name: leasePrefix + r.Projection.Name(), Holder: holder, TTL: r.ttl()}
+func (r *Runner) lead(ctx context.Context, m model, holder string) error {
+	if err := r.awaitOwnVersion(ctx, m); err != nil {
+		return err
+	}
+	lease := &eventstore.Lease{DB: r.DB, Name: leasePrefix + m.name(), Holder: holder, TTL: r.ttl()}
 	if err := r.acquire(ctx, lease); err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.ttl())
-		defer cancel()
-		if err := lease.Release(ctx); err != nil { // it runs out by itself
-			r.logger().WarnContext(ctx, "lease kept until it ends", slog.Any("error", err))
-		}
-	}()
-
-	w := &worker{Runner: r, epoch: lease.Epoch}
-	g, working := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.renew(working, *lease) })
-	g.Go(func() error { return w.work(working) })
-	err := g.Wait()
+	err := m.hold(ctx, *lease, func(ctx context.Context) error {
+		w := &worker{Runner: r, model: m, epoch: lease.Epoch}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return w.work(ctx) })
+		g.Go(func() error { return w.keepStandby(ctx) })
+		return g.Wait()
+	})
 	if errors.Is(err, ErrFenced) {
 		err = errors.Join(err, r.raiseEpoch(ctx, lease))
 	}
@@ -149,26 +151,6 @@ func (r *Runner) acquire(ctx context.Context, lease *eventstore.Lease) error {
 	}
 }
 
-// renew keeps the lease until it is lost. A database that can't be reached is no reason to stop: nothing can be written
-// there meanwhile, and the epoch guards what comes after.
-func (r *Runner) renew(ctx context.Context, lease eventstore.Lease) error {
-	epoch := lease.Epoch
-	for {
-		if err := pause(ctx, r.ttl()/3); err != nil {
-			return err
-		}
-		held, err := lease.Acquire(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil:
-			r.logger().WarnContext(ctx, "lease not renewed", slog.Any("error", err))
-		case !held || lease.Epoch != epoch:
-			return ErrFenced
-		}
-	}
-}
-
 // work takes the read model over and keeps it up to date: from the log while it is behind, else from the stream.
 func (w *worker) work(ctx context.Context) error {
 	if err := w.persist(ctx, "take over", w.takeOver); err != nil {
@@ -184,13 +166,13 @@ func (w *worker) work(ctx context.Context) error {
 			if err := w.awaitResume(ctx); err != nil {
 				return err
 			}
-		case errors.Is(err, ErrFenced):
+		case errors.Is(err, ErrFenced) || errors.Is(err, ErrOtherVersion):
 			return err
 		default:
 			if w.checkpoint.Load() > began {
 				wait = firstWait
 			}
-			w.logger().ErrorContext(ctx, "projection can't go on; trying again", slog.Any("error", err), slog.Duration("wait", wait))
+			w.logTo.ErrorContext(ctx, "projection can't go on; trying again", slog.Any("error", err), slog.Duration("wait", wait))
 			if err := w.report(ctx, StateFailing, err.Error()); err != nil {
 				return err
 			}
@@ -208,9 +190,7 @@ func (w *worker) keepUp(ctx context.Context) error {
 		if err := w.catchUp(ctx); err != nil {
 			return err
 		}
-		if err := w.persist(ctx, "create indexes", func(ctx context.Context) error {
-			return createIndexes(ctx, w.DB, w.Projection, w.generation)
-		}); err != nil {
+		if err := w.persist(ctx, "create indexes", w.completeIndexes); err != nil {
 			return err
 		}
 		if err := w.report(ctx, StateRunning, ""); err != nil {
@@ -222,12 +202,25 @@ func (w *worker) keepUp(ctx context.Context) error {
 	}
 }
 
+// completeIndexes makes the indexes that the live generation lacks, whichever it is by now.
+func (w *worker) completeIndexes(ctx context.Context) error {
+	l, err := w.readLive(ctx, w.db)
+	switch {
+	case err != nil:
+		return err
+	case l.code != w.projection.CodeVersion():
+		return ErrOtherVersion
+	}
+	w.generation = l.generation
+	return w.createIndexes(ctx, l.generation)
+}
+
 // report stores the state, unless the projection was paused or passed on.
 func (w *worker) report(ctx context.Context, s State, text string) error {
 	return w.persist(ctx, "report the state", func(ctx context.Context) error {
 		_, err := w.DB.Exec(ctx, `UPDATE projections SET state = $3, error = $4, updated_at = $5
 			WHERE name = $1 AND epoch = $2 AND state <> 'paused' AND (state <> $3 OR error <> $4)`,
-			w.Projection.Name(), w.epoch, string(s), errorText(text), time.Now().UTC())
+			w.name(), w.epoch, string(s), errorText(text), time.Now().UTC())
 		if err != nil {
 			return fmt.Errorf("report the state: %w", err)
 		}
@@ -236,19 +229,22 @@ func (w *worker) report(ctx context.Context, s State, text string) error {
 }
 
 func (w *worker) awaitResume(ctx context.Context) error {
-	w.logger().InfoContext(ctx, "projection paused")
+	w.logTo.InfoContext(ctx, "projection paused")
 	for {
 		if err := pause(ctx, w.poll()); err != nil {
 			return err
 		}
 		var state string
+		var code int
 		err := w.persist(ctx, "wait for a resume", func(ctx context.Context) error {
-			return w.DB.QueryRow(ctx, "SELECT state FROM projections WHERE name = $1", w.Projection.Name()).Scan(&state)
+			return w.DB.QueryRow(ctx, "SELECT state, code_version FROM projections WHERE name = $1", w.name()).Scan(&state, &code)
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if State(state) != StatePaused {
+		case code != w.projection.CodeVersion():
+			return ErrOtherVersion
+		case State(state) != StatePaused:
 			return nil
 		}
 	}
@@ -327,7 +323,7 @@ func (w *worker) follow(ctx context.Context) error {
 	s := subscription.Subscription{
 		JetStream:  w.JetStream,
 		Stream:     w.Stream,
-		Name:       "projection-" + w.Projection.Name(),
+		Name:       "projection-" + w.name(),
 		Checkpoint: func(context.Context) (int64, error) { return w.checkpoint.Load(), nil },
 		Handle: func(ctx context.Context, events []eventstore.Event) error {
 			return subscription.Final(w.apply(ctx, events))
@@ -336,7 +332,7 @@ func (w *worker) follow(ctx context.Context) error {
 		Source:    w.Log,
 		Personal:  true,
 		MaxBatch:  w.batchSize(),
-		Logger:    w.logger(),
+		Logger:    w.logTo,
 	}
 	err := s.Run(ctx)
 	if ctx.Err() != nil {
@@ -346,12 +342,15 @@ func (w *worker) follow(ctx context.Context) error {
 }
 
 // watch returns errBehind after the log was ahead of the checkpoint, and the checkpoint did not move, from one look to
-// the next.
+// the next; and ErrOtherVersion once another version of the code is the one to go on.
 func (w *worker) watch(ctx context.Context) error {
 	stuck := int64(-1)
 	for {
 		if err := pause(ctx, w.poll()); err != nil {
 			return err
+		}
+		if l, err := w.readLive(ctx, w.db); err == nil && l.code != w.projection.CodeVersion() {
+			return ErrOtherVersion
 		}
 		head, err := w.Log.Head(ctx)
 		at := w.checkpoint.Load()

@@ -218,14 +218,14 @@ func (s *stack) table(t *testing.T, name string) (content []string) {
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, s *stack) {
-		if err := s.checkpoints.Pause(t.Context(), "users"); !errors.Is(err, projections.ErrUnknownProjection) {
+		if err := s.operator().Pause(t.Context(), "users"); !errors.Is(err, projections.ErrUnknownProjection) {
 			t.Errorf("Pause() = %v, want %v", err, projections.ErrUnknownProjection)
 		}
 		start(t, s.runner())
 		s.churn(t, 20)
 		s.publish(t, cloudevent.Options{})
 		s.await(t)
-		if err := s.checkpoints.Pause(t.Context(), "users"); err != nil {
+		if err := s.operator().Pause(t.Context(), "users"); err != nil {
 			t.Fatal(err)
 		}
 		s.churn(t, 20)
@@ -234,33 +234,12 @@ func TestPauseAndResume(t *testing.T) {
 		if got := s.status(t); got.State != projections.StatePaused || got.Position != 20 && got.Lag == 0 {
 			t.Errorf("status = %+v, want paused before what came since", got)
 		}
-		if err := s.checkpoints.Resume(t.Context(), "users"); err != nil {
+		if err := s.operator().Resume(t.Context(), "users"); err != nil {
 			t.Fatal(err)
 		}
 		s.await(t)
 		s.exact(t)
 		s.awaitState(t, projections.StateRunning)
-	})
-}
-
-// newerUsers is a later version of the projection's code.
-type newerUsers struct{ projections.UserProjection }
-
-func (newerUsers) CodeVersion() int { return 2 }
-
-func TestOtherCodeNeedsARebuild(t *testing.T) {
-	t.Parallel()
-	eachStore(t, func(t *testing.T, s *stack) {
-		s.churn(t, 20)
-		stop := start(t, s.runner())
-		s.await(t)
-		stop()
-		r := s.runner()
-		r.Projection = newerUsers{}
-		if err := r.Run(t.Context()); !errors.Is(err, projections.ErrRebuildNeeded) {
-			t.Errorf("Run() = %v, want %v", err, projections.ErrRebuildNeeded)
-		}
-		s.exact(t) // queries go on
 	})
 }
 

@@ -204,6 +204,16 @@ func (s *stack) runner() *projections.Runner {
 	}
 }
 
+func (s *stack) operator(ps ...projections.Projection) *projections.Operator {
+	if ps == nil {
+		ps = []projections.Projection{projections.UserProjection{}}
+	}
+	return &projections.Operator{
+		Projections: ps, DB: s.db, Log: s.log, BatchSize: 100, LeaseTTL: time.Second, Poll: 20 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(s.output, nil)),
+	}
+}
+
 // start runs a runner until stop is called or the test ends.
 func start(tb testing.TB, r *projections.Runner) (stop func()) {
 	tb.Helper()

@@ -49,8 +49,9 @@ const (
 // and id of the last user, so users who come or go meanwhile neither shift a page nor make another user appear twice
 // or be left out.
 //
-// It fails with ErrBadFilter, with ErrBadCursor for a cursor that was not given out for this filter, and with
-// ErrUnknownProjection while the read model does not exist.
+// It fails with ErrBadFilter, with ErrBadCursor for a cursor that was not given out for this filter, with
+// ErrUnknownProjection while the read model does not exist, and with ErrOtherVersion where the live generation lacks a
+// column.
 func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
@@ -64,7 +65,7 @@ func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
 	}
 	rows, err := q.DB.Query(ctx, sql, args...)
 	if err != nil {
-		return UserPage{}, fmt.Errorf("list users: %w", q.explain(ctx, err))
+		return UserPage{}, fmt.Errorf("list users: %w", explain(ctx, q.DB, UserProjection{}, err))
 	}
 	defer rows.Close()
 	page := UserPage{Items: make([]UserView, 0, f.Limit)}
@@ -82,12 +83,12 @@ func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
 	}
 	rows.Close()
 	if err := rows.Err(); err != nil {
-		return UserPage{}, fmt.Errorf("list users: %w", q.explain(ctx, err))
+		return UserPage{}, fmt.Errorf("list users: %w", explain(ctx, q.DB, UserProjection{}, err))
 	}
 	return page, nil
 }
 
-// Get answers with a user. It fails with ErrNotFound, and with ErrUnknownProjection while the read model does not exist.
+// Get answers with a user. It fails with ErrNotFound, and as List does.
 func (q Users) Get(ctx context.Context, id uuid.UUID) (UserView, error) {
 	var u UserView
 	err := scanUser(q.DB.QueryRow(ctx, "SELECT "+viewColumns+" FROM "+ViewName("users")+" WHERE id = $1", id), &u)
@@ -95,22 +96,9 @@ func (q Users) Get(ctx context.Context, id uuid.UUID) (UserView, error) {
 		err = ErrNotFound
 	}
 	if err != nil {
-		return UserView{}, fmt.Errorf("get user %s: %w", id, q.explain(ctx, err))
+		return UserView{}, fmt.Errorf("get user %s: %w", id, explain(ctx, q.DB, UserProjection{}, err))
 	}
 	return u, nil
-}
-
-// explain makes ErrUnknownProjection of the error of a query on a read model that does not exist yet.
-func (q Users) explain(ctx context.Context, err error) error {
-	if errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, ErrNotFound) || ctx.Err() != nil {
-		return err
-	}
-	var generation int
-	known := q.DB.QueryRow(ctx, "SELECT generation FROM projections WHERE name = $1", UsersName).Scan(&generation)
-	if errors.Is(known, eventstore.ErrNoRows) {
-		return ErrUnknownProjection
-	}
-	return err
 }
 
 func (f UserFilter) check() error {

@@ -67,6 +67,8 @@ func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
 	name := TableName("users", generation)
 	return []Table{{
 		Name:   "users",
+		Key:    []string{"id"},
+		User:   "id",
 		Create: fmt.Sprintf(create, name),
 		Indexes: []string{
 			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_created ON %[1]s (created_at, id)", name),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 // worker is a Runner under one lease. Only one batch is applied at a time.
 type worker struct {
 	*Runner
+	model
 	epoch      int64
 	generation int
 	checkpoint atomic.Int64 // as of the last commit that is known
@@ -36,17 +36,17 @@ func (w *worker) takeOver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if code != w.Projection.CodeVersion() {
-			return fmt.Errorf("%w (version %d filled it, this is %d)", ErrRebuildNeeded, code, w.Projection.CodeVersion())
+		if code != w.projection.CodeVersion() {
+			return fmt.Errorf("%w: version %d, and this is %d", ErrOtherVersion, code, w.projection.CodeVersion())
 		}
 		w.generation = generation
 		w.checkpoint.Store(at)
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("take over %s: %w", w.Projection.Name(), err)
+		return fmt.Errorf("take over %s: %w", w.name(), err)
 	}
-	w.Checkpoints.move(w.Projection.Name(), w.checkpoint.Load())
+	w.Checkpoints.move(w.name(), w.checkpoint.Load())
 	return nil
 }
 
@@ -55,7 +55,7 @@ func (w *worker) registered(ctx context.Context, tx eventstore.DB) (generation, 
 	var epoch int64
 	err = tx.QueryRow(ctx, `
 		UPDATE projections SET epoch = CASE WHEN epoch < $2 THEN $2 ELSE epoch END WHERE name = $1
-		RETURNING generation, code_version, checkpoint, epoch`, w.Projection.Name(), w.epoch).Scan(&generation, &code, &at, &epoch)
+		RETURNING generation, code_version, checkpoint, epoch`, w.name(), w.epoch).Scan(&generation, &code, &at, &epoch)
 	if err == nil && epoch != w.epoch {
 		err = ErrFenced
 	}
@@ -67,11 +67,14 @@ func (w *worker) register(ctx context.Context, tx eventstore.DB) error {
 	inserted, err := tx.Exec(ctx, `
 		INSERT INTO projections (name, generation, code_version, checkpoint, epoch, state, updated_at)
 		VALUES ($1, 1, $2, 0, $3, $4, $5) ON CONFLICT DO NOTHING`,
-		w.Projection.Name(), w.Projection.CodeVersion(), w.epoch, string(StateCatchingUp), time.Now().UTC())
+		w.name(), w.projection.CodeVersion(), w.epoch, string(StateCatchingUp), time.Now().UTC())
 	if err != nil || inserted == 0 {
 		return err
 	}
-	return create(ctx, tx, w.Projection, 1)
+	if err := w.createTables(ctx, tx, 1); err != nil {
+		return err
+	}
+	return w.createViews(ctx, tx, 1)
 }
 
 var (
@@ -84,21 +87,20 @@ var (
 )
 
 // advance moves the checkpoint to an event's position, in a transaction that goes on only if this worker may write: nobody
-// has moved it since, nobody has taken over, nobody has paused, and the event is the log's. (After the log was restored from
-// a backup, the stream has events that the log does not have; two logs that differ at one position differ at all later
-// ones, so the last event of a batch speaks for all of them.) It says whether any user is parked. The row stays locked,
+// has moved it since, nobody has taken over, exchanged the generation or paused, and the event is the log's. (After the log
+// was restored from a backup, the stream has events that the log does not have; two logs that differ at one position differ
+// at all later ones, so the last event of a batch speaks for all of them.) It says whether any user is parked. The row stays locked,
 // so that nothing is parked or unparked beside the transaction.
 //
 // A read model is a copy: what a crash of the database takes of it, it takes together with the checkpoint. So its
 // commits on Postgres need not wait for the disk.
 func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Event) (parked bool, err error) {
-	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[tx.Dialect()]
 	err = tx.QueryRow(ctx, `
 		UPDATE projections SET checkpoint = $3, updated_at = $5
-		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND state <> 'paused'
+		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND generation = $7 AND state <> 'paused'
 		   AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
-		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+relaxed,
-		w.Projection.Name(), w.checkpoint.Load(), to.Position, w.epoch, time.Now().UTC(), to.ID).Scan(&parked, new(string))
+		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+relaxed(tx.Dialect()),
+		w.name(), w.checkpoint.Load(), to.Position, w.epoch, time.Now().UTC(), to.ID, w.generation).Scan(&parked, new(string))
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return false, w.refused(ctx, tx, to.Position)
 	}
@@ -108,33 +110,45 @@ func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Ev
 	return parked, nil
 }
 
+// errExchanged: another generation is the live one now, and the worker knows it.
+var errExchanged = errors.New("the generations were exchanged")
+
 // refused finds out why the checkpoint could not be moved.
 func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error {
 	var at, epoch int64
+	var generation, code int
 	var state string
-	err := tx.QueryRow(ctx, "SELECT checkpoint, epoch, state FROM projections WHERE name = $1", w.Projection.Name()).Scan(&at, &epoch, &state)
+	err := tx.QueryRow(ctx, "SELECT checkpoint, epoch, generation, code_version, state FROM projections WHERE name = $1", w.name()).
+		Scan(&at, &epoch, &generation, &code, &state)
 	switch {
-	case err != nil && !errors.Is(err, eventstore.ErrNoRows):
+	case errors.Is(err, eventstore.ErrNoRows):
+		return ErrFenced
+	case err != nil:
 		return fmt.Errorf("read the checkpoint: %w", err)
-	case err == nil && epoch == w.epoch && at == to:
+	case code != w.projection.CodeVersion():
+		return fmt.Errorf("%w: version %d, and this is %d", ErrOtherVersion, code, w.projection.CodeVersion())
+	case epoch == w.epoch && at == to:
 		return errCommitted
-	case err == nil && epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
+	case epoch == w.epoch && at == w.checkpoint.Load() && generation != w.generation:
+		w.generation = generation
+		return errExchanged
+	case epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
 		return errPaused
-	case err == nil && epoch == w.epoch && at == w.checkpoint.Load():
+	case epoch == w.epoch && at == w.checkpoint.Load():
 		return errForeign
 	}
 	return ErrFenced
 }
 
 // apply brings a batch into the read model: the events that follow the checkpoint, without a gap. It returns once they
-// are applied or parked; transient errors are tried again until ctx ends. It fails with ErrFenced, errPaused,
-// errForeign, errBroken, eventstore.ErrGap or ctx's cause.
+// are applied or parked; transient errors are tried again until ctx ends. It fails with ErrFenced, ErrOtherVersion,
+// errPaused, errForeign, errBroken, eventstore.ErrGap or ctx's cause.
 func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
 	if next := w.checkpoint.Load() + 1; events[0].Position != next {
-		return fmt.Errorf("apply to %s: %w: position %d where %d belongs", w.Projection.Name(), eventstore.ErrGap, events[0].Position, next)
+		return fmt.Errorf("apply to %s: %w: position %d where %d belongs", w.name(), eventstore.ErrGap, events[0].Position, next)
 	}
 	err := w.persist(ctx, "apply a batch", func(ctx context.Context) error { return w.commit(ctx, events) })
 	switch {
@@ -142,7 +156,10 @@ func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, ErrFenced) || errors.Is(err, errPaused) || errors.Is(err, errForeign):
+	case errors.Is(err, errExchanged):
+		w.logTo.InfoContext(ctx, "projection goes on with another generation", "generation", w.generation)
+		return w.apply(ctx, events)
+	case errors.Is(err, ErrFenced) || errors.Is(err, ErrOtherVersion) || errors.Is(err, errPaused) || errors.Is(err, errForeign):
 		return err
 	case len(events) == 1:
 		return w.park(ctx, events[0], err)
@@ -174,7 +191,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 		if applied = len(pass); applied == 0 {
 			return nil
 		}
-		return w.Projection.Apply(ctx, tx, Generation{Number: w.generation}, pass)
+		return w.projection.Apply(ctx, tx, Generation{Number: w.generation}, pass)
 	})
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err
@@ -193,44 +210,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 
 func (w *worker) moved(to int64) {
 	w.checkpoint.Store(to)
-	w.Checkpoints.move(w.Projection.Name(), to)
-}
-
-// Waits between tries of what failed for no reason of its own.
-const (
-	firstWait = 50 * time.Millisecond
-	lastWait  = 5 * time.Second
-)
-
-// transient says whether an error will pass by itself.
-func transient(err error) bool {
-	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrOutcomeUnknown)
-}
-
-// persist calls do until it succeeds or fails with an error that is not transient, or ctx ends.
-func (w *worker) persist(ctx context.Context, what string, do func(context.Context) error) error {
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		err := do(ctx)
-		if err == nil || !transient(err) || ctx.Err() != nil {
-			return err
-		}
-		w.logger().WarnContext(ctx, "projection waits", "doing", what, slog.Any("error", err), slog.Duration("wait", wait))
-		if err := pause(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	w.Checkpoints.move(w.name(), to)
 }
 
 // subjectOf is what an event parks: its user, or the system stream that it belongs to.

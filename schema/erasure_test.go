@@ -32,6 +32,9 @@ var stays = map[string]string{
 	"subscriptions": "nothing about users",
 	"throttle":      "HMACs and counts, which are deleted within the hour",
 
+	"projection_generations": "nothing about users",
+	"skipped_events":         "positions, and whom the events were about",
+
 	"webhook_deliveries": "ids, positions and types; endpoints' answers are sealed with the key that is destroyed",
 	"webhook_progress":   "nothing about users",
 	"webhook_states":     "nothing about users",

@@ -67,11 +67,15 @@ func TestEventSchemas(t *testing.T) {
 	}
 }
 
-// What could tell who somebody is is marked, so that it is sealed.
+// What could tell who somebody is is marked, so that it is sealed. Only events about users have anybody to tell of: a
+// projection has a name too.
 func TestPersonalFieldsAreMarked(t *testing.T) {
 	t.Parallel()
 	for _, n := range schema.Events() {
 		eventType, version, _ := strings.Cut(n, ".v")
+		if strings.HasPrefix(eventType, "projection.") {
+			continue
+		}
 		v, err := strconv.Atoi(version)
 		if err != nil {
 			t.Fatal(err)

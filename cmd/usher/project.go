@@ -58,32 +58,3 @@ func projectCommand() *cobra.Command {
 	}
 	return c
 }
-
-func projectionsCommand() *cobra.Command {
-	return group("projections", "See how the read models are", projectionsListCommand())
-}
-
-func projectionsListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the read models, their position, lag and state", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		list, err := projections.NewCheckpoints(d.store).List(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), list)
-		}
-		rows := make([][]any, len(list))
-		for i, s := range list {
-			rows[i] = []any{s.Name, s.Generation, s.Position, s.Lag, s.State, s.ParkedCount, s.Error}
-		}
-		return printTable(cmd.OutOrStdout(), []string{"NAME", "GENERATION", "POSITION", "LAG", "STATE", "PARKED", "ERROR"}, rows)
-	}
-	return c
-}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/projections"
+)
+
+func projectionsCommand() *cobra.Command {
+	return group("projections", "See how the read models are, and put them right",
+		projectionsListCommand(), projectionsRebuildCommand(),
+		operatorCommand("cancel NAME", "Cancel a rebuild, whichever process does it; nothing is left of it",
+			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				return "cancelled", o.Cancel(cmd.Context(), name)
+			}),
+		operatorCommand("rollback NAME", "Go back to the tables that were live before the last rebuild",
+			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				n, err := o.Rollback(cmd.Context(), name, identity.ActorOperator)
+				return fmt.Sprintf("generation %d is live", n), err
+			}),
+		operatorCommand("drop-standby NAME", "Drop the tables that were live before the last rebuild; there is no way back then",
+			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				return "dropped", o.DropStandby(cmd.Context(), name)
+			}),
+		operatorCommand("pause NAME", "Stop keeping a read model up to date; queries go on",
+			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				return "paused", o.Pause(cmd.Context(), name)
+			}),
+		operatorCommand("resume NAME", "Go on after a pause",
+			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				return "resumed", o.Resume(cmd.Context(), name)
+			}),
+		projectionsRetryCommand(), projectionsSkipCommand())
+}
+
+func projectionsListCommand() *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List the read models, their position, lag and state", Args: cobra.NoArgs}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		list, err := projections.NewCheckpoints(d.store).List(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), list)
+		}
+		rows := make([][]any, len(list))
+		for i, s := range list {
+			rows[i] = []any{s.Name, s.Generation, s.Position, s.Lag, s.State, s.ParkedCount, s.SkipCount, describeStandby(s), describeRebuild(s), s.Error}
+		}
+		w := cmd.OutOrStdout()
+		if err := printTable(w, []string{"NAME", "GENERATION", "POSITION", "LAG", "STATE", "PARKED", "SKIPPED", "STANDBY", "REBUILD", "ERROR"}, rows); err != nil {
+			return err
+		}
+		for _, s := range list {
+			for _, p := range s.Parked {
+				fmt.Fprintf(w, "%s: parked: position %d of user %s: %s\n", s.Name, p.Position, p.Subject, p.Error)
+			}
+			for _, p := range s.Skipped {
+				fmt.Fprintf(w, "%s: skipped: position %d of user %s\n", s.Name, p.Position, p.Subject)
+			}
+		}
+		return nil
+	}
+	return c
+}
+
+func describeStandby(s projections.Status) string {
+	switch {
+	case s.Standby == nil:
+		return "-"
+	case s.Standby.Error != "":
+		return fmt.Sprintf("%d, held up at %d: %s", s.Standby.Generation, s.Standby.Position, s.Standby.Error)
+	}
+	return fmt.Sprintf("%d at %d", s.Standby.Generation, s.Standby.Position)
+}
+
+func describeRebuild(s projections.Status) string {
+	switch {
+	case s.Rebuild == nil:
+		return "-"
+	case s.Rebuild.Error != "":
+		return fmt.Sprintf("%s at %d: %s", s.Rebuild.State, s.Rebuild.Position, s.Rebuild.Error)
+	}
+	return describeProgress(*s.Rebuild)
+}
+
+// operatorCommand makes a command that does something to one projection and says what.
+func operatorCommand(use, short string, do func(*cobra.Command, *projections.Operator, string) (string, error)) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgs: projectionNames()}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		done, err := do(cmd, d.operator(cmd), args[0])
+		if err != nil {
+			return explainProjection(err)
+		}
+		if !*asJSON {
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", args[0], done)
+			return err
+		}
+		status, err := projections.NewCheckpoints(d.store).Status(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return printJSON(cmd.OutOrStdout(), status)
+	}
+	return c
+}
+
+// operator does to the deployment's projections what its commands are for. They say themselves what they do: only what
+// goes wrong is logged.
+func (d *deployment) operator(cmd *cobra.Command) *projections.Operator {
+	quiet := *d.config
+	quiet.LogLevel = max(quiet.LogLevel, slog.LevelWarn)
+	return &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: newLogger(&quiet, cmd.ErrOrStderr())}
+}
+
+// explainProjection says what to do about a projection that a command can't be done to.
+func explainProjection(err error) error {
+	switch {
+	case errors.Is(err, projections.ErrUnknownProjection):
+		return fmt.Errorf("%w; there are %v, once `usher project` has run them", err, projectionNames())
+	case errors.Is(err, projections.ErrNotParked):
+		return fmt.Errorf("%w; `usher projections list` shows what is", err)
+	case errors.Is(err, projections.ErrOtherVersion):
+		return fmt.Errorf("%w; use that version of usher, or rebuild it with this one", err)
+	}
+	return err
+}
+
+func projectionsRetryCommand() *cobra.Command {
+	var user string
+	c := operatorCommand("retry NAME", "Apply the events again that could not be applied",
+		func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+			id, err := userFlag(user)
+			if err != nil {
+				return "", err
+			}
+			n, err := o.Retry(cmd.Context(), name, id)
+			return fmt.Sprintf("%d events applied", n), err
+		})
+	c.Aliases = []string{"unpark"}
+	c.Flags().StringVar(&user, "user", "", "only those of this user")
+	return c
+}
+
+func projectionsSkipCommand() *cobra.Command {
+	var user string
+	var position int64
+	c := operatorCommand("skip NAME", "Give up an event that can't be applied",
+		func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+			id, err := userFlag(user)
+			if err != nil {
+				return "", err
+			}
+			switch {
+			case position < 0 || (id == uuid.Nil) != (position == 0):
+				return "", fmt.Errorf("%w: --user and --position go together", errUse)
+			case id == uuid.Nil:
+				if id, position, err = onlyObstacle(cmd, o, name); err != nil {
+					return "", err
+				}
+			}
+			n, err := o.Skip(cmd.Context(), name, id, position, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
+			return fmt.Sprintf("position %d skipped, %d events behind it applied", position, n), err
+		})
+	c.Long = "Give up an event that can't be applied: the first parked one of a user, or one that stopped a rebuild or holds\n" +
+		"the standby up. The read model lacks it until a rebuild can apply it. The events behind it are applied. Without\n" +
+		"--user and --position it is the parked event, if there is only one."
+	c.Flags().StringVar(&user, "user", "", "whom the event is about")
+	c.Flags().Int64Var(&position, "position", 0, "its position")
+	return c
+}
+
+// onlyObstacle is the one event that is parked.
+func onlyObstacle(cmd *cobra.Command, o *projections.Operator, name string) (user uuid.UUID, position int64, err error) {
+	s, err := projections.NewCheckpoints(o.DB).Status(cmd.Context(), name)
+	switch {
+	case err != nil:
+		return uuid.Nil, 0, err
+	case len(s.Parked) == 0:
+		return uuid.Nil, 0, projections.ErrNotParked
+	case len(s.Parked) > 1:
+		return uuid.Nil, 0, errors.New("several events are parked: say which by --user and --position; `usher projections list` shows them")
+	}
+	return s.Parked[0].Subject, s.Parked[0].Position, nil
+}
+
+func userFlag(text string) (uuid.UUID, error) {
+	if text == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("%w: %s is not the id of a user; expected a UUID", errUse, strconv.Quote(text))
+	}
+	return id, nil
+}

@@ -1,0 +1,275 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+)
+
+// filling brings a generation that is not the live one up from the log. Each batch moves the generation's checkpoint from
+// where the batch begins, in the transaction that applies it, so of several processes that try only one gets it in, and
+// one that was killed is gone on from.
+//
+// Nothing is parked in such a generation: an event that can't be applied stops it with a *PoisonError, unless an operator
+// has given the event up before, or its user was erased since, so that what it would have changed has to go anyway.
+type filling struct {
+	model
+	role       role
+	generation Generation
+	position   int64
+
+	began  time.Time // of this run, which began at first
+	first  int64
+	target int64  // where it is to get to, to be shown
+	show   func() // is told of each batch; may be nil
+}
+
+var (
+	// errMoved: the generation's checkpoint is somewhere else: another process fills it too.
+	errMoved = errors.New("another process fills the generation")
+	// ErrCancelled: the rebuild was cancelled, or another took its place.
+	ErrCancelled = errors.New("the rebuild was cancelled")
+)
+
+// PoisonError says which event can't be applied.
+type PoisonError struct {
+	Projection string
+	Position   int64
+	Type       string
+	Subject    uuid.UUID // the user, or the system stream
+	Err        error
+}
+
+func (e *PoisonError) Error() string {
+	return fmt.Sprintf("%s of %s at position %d can't be applied to %s: %v", e.Type, e.Subject, e.Position, e.Projection, e.Err)
+}
+
+// Unwrap is why.
+func (e *PoisonError) Unwrap() error { return e.Err }
+
+func (m model) fillingOf(b beside) *filling {
+	return &filling{
+		model: m, role: b.role, position: b.position, began: time.Now(), first: b.position,
+		generation: Generation{Number: b.number, Loading: b.role == roleNext},
+	}
+}
+
+// fill applies the log up to a position.
+func (f *filling) fill(ctx context.Context, to int64) error {
+	f.target = max(f.target, to)
+	for f.position < to {
+		err := f.readRange(ctx, f.position, to, f.apply)
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+		if err := f.reread(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reread finds out where another process has brought the generation.
+func (f *filling) reread(ctx context.Context) error {
+	return f.persist(ctx, "read the checkpoint", func(ctx context.Context) error {
+		b, err := f.readBeside(ctx, f.db, f.role)
+		if errors.Is(err, eventstore.ErrNoRows) || err == nil && b.number != f.generation.Number {
+			return ErrCancelled
+		}
+		f.position = b.position
+		return err
+	})
+}
+
+// apply applies a batch that follows the checkpoint. Where it can't be, it is halved until the event that is to blame is
+// alone.
+func (f *filling) apply(ctx context.Context, events []eventstore.Event) error {
+	err := f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.commit(ctx, events, f.applyAll) })
+	switch {
+	case err == nil || ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled):
+		return err
+	case len(events) == 1:
+		return f.pass(ctx, events[0], err)
+	}
+	half := len(events) / 2
+	if err := f.apply(ctx, events[:half]); err != nil {
+		return err
+	}
+	return f.apply(ctx, events[half:])
+}
+
+func (f *filling) applyAll(ctx context.Context, tx eventstore.DB, events []eventstore.Event) error {
+	return f.projection.Apply(ctx, tx, f.generation, events)
+}
+
+// pass goes past an event that can't be applied, if an operator has given it up or its user was erased.
+func (f *filling) pass(ctx context.Context, e eventstore.Event, cause error) error {
+	poison := f.poison(e, cause)
+	return f.persist(ctx, "pass a skipped event", func(ctx context.Context) error {
+		return f.commit(ctx, []eventstore.Event{e}, func(ctx context.Context, tx eventstore.DB, _ []eventstore.Event) error {
+			var skipped, erased bool
+			err := tx.QueryRow(ctx, `
+				SELECT EXISTS (SELECT 1 FROM skipped_events WHERE projection = $1 AND position = $2),
+				       EXISTS (SELECT 1 FROM streams WHERE stream = $3 AND state = 'erased')`,
+				f.name(), e.Position, subjectOf(e)).Scan(&skipped, &erased)
+			switch {
+			case err != nil:
+				return err
+			case erased:
+				return nil
+			case !skipped:
+				return poison
+			}
+			return insertSkipped(ctx, tx, f.name(), f.generation.Number, e)
+		})
+	})
+}
+
+// commit moves the checkpoint over a batch and does what belongs to it, in one transaction.
+func (f *filling) commit(ctx context.Context, events []eventstore.Event,
+	do func(context.Context, eventstore.DB, []eventstore.Event) error,
+) error {
+	to := events[len(events)-1].Position
+	err := f.db.Transact(ctx, func(tx eventstore.DB) error {
+		if err := f.advance(ctx, tx, to); err != nil {
+			return err
+		}
+		return do(ctx, tx, events)
+	})
+	if err != nil && !errors.Is(err, errCommitted) {
+		return err
+	}
+	f.moved(to)
+	return nil
+}
+
+func (f *filling) moved(to int64) {
+	f.position = to
+	if f.show != nil {
+		f.show()
+	}
+}
+
+// rate is how many events a second this run applies.
+func (f *filling) rate(at int64) float64 {
+	return float64(at-f.first) / max(time.Since(f.began).Seconds(), 0.001)
+}
+
+// advance moves the checkpoint, in a transaction that goes on only if nobody has moved it since. As with the live
+// generation, its commits on Postgres need not wait for the disk.
+func (f *filling) advance(ctx context.Context, tx eventstore.DB, to int64) error {
+	rate := 0.0
+	if f.role == roleNext {
+		rate = f.rate(to)
+	}
+	err := tx.QueryRow(ctx, `
+		UPDATE projection_generations SET position = $5, target = $6, rate = $7, error = '', updated_at = $8
+		 WHERE projection = $1 AND role = $2 AND generation = $3 AND position = $4
+		RETURNING `+relaxed(tx.Dialect()),
+		f.name(), string(f.role), f.generation.Number, f.position, to, f.target, rate, time.Now().UTC()).Scan(new(string))
+	if !errors.Is(err, eventstore.ErrNoRows) {
+		if err != nil {
+			return fmt.Errorf("advance to %d: %w", to, err)
+		}
+		return nil
+	}
+	b, err := f.readBeside(ctx, tx, f.role)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows) || err == nil && b.number != f.generation.Number:
+		return ErrCancelled
+	case err != nil:
+		return err
+	case b.position == to:
+		return errCommitted
+	}
+	return errMoved
+}
+
+// relaxed is an expression that lets a transaction's commit be answered before it is on the disk.
+func relaxed(d eventstore.Dialect) string {
+	if d == eventstore.Postgres {
+		return "set_config('synchronous_commit', 'off', true)"
+	}
+	return "''"
+}
+
+// level brings the generation to where the live one is, holds both there, and does what follows in the same transaction.
+func (f *filling) level(ctx context.Context, then func(ctx context.Context, tx eventstore.DB, l live) error) error {
+	for {
+		var l live
+		err := f.persist(ctx, "read the checkpoint", func(ctx context.Context) (err error) {
+			l, err = f.readLive(ctx, f.db)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := f.fill(ctx, l.checkpoint); err != nil {
+			return err
+		}
+		err = f.persist(ctx, "join the live generation", func(ctx context.Context) error {
+			return f.db.Transact(ctx, func(tx eventstore.DB) (err error) {
+				if l, err = f.lockLive(ctx, tx); err != nil {
+					return err
+				}
+				if err := f.applyTail(ctx, tx, l.checkpoint); err != nil {
+					return &tailError{err}
+				}
+				return then(ctx, tx, l)
+			})
+		})
+		var tail *tailError
+		switch {
+		case err == nil:
+			f.position = l.checkpoint
+			return nil
+		case ctx.Err() != nil || !errors.As(err, &tail) || errors.Is(err, errAhead):
+			return err
+		case errors.Is(err, errMoved) || errors.Is(err, errCommitted):
+			if err := f.reread(ctx); err != nil {
+				return err
+			}
+		case errors.Is(err, ErrCancelled):
+			return ErrCancelled
+		}
+		// Whatever else is wrong with the tail, filling it by itself tells.
+	}
+}
+
+// tailError is why the last few events were not applied under the live generation's lock.
+type tailError struct{ error }
+
+func (e *tailError) Unwrap() error { return e.error }
+
+// errTail: there are too many events left to apply them while the live generation is held up.
+var errTail = errors.New("the live generation has gone on")
+
+const maxTail = 1000 // events
+
+func (f *filling) applyTail(ctx context.Context, tx eventstore.DB, to int64) error {
+	switch {
+	case to == f.position:
+		// The row is locked all the same, against others who fill.
+		return f.advance(ctx, tx, to)
+	case to < f.position:
+		return fmt.Errorf("generation %d of %s is at %d: %w: the live one is at %d", f.generation.Number, f.name(), f.position, errAhead, to)
+	case to-f.position > maxTail:
+		return errTail
+	}
+	events, err := f.log.ReadAll(ctx, f.position, int(to-f.position))
+	if err != nil {
+		return err
+	}
+	if err := f.advance(ctx, tx, to); err != nil {
+		return err
+	}
+	return f.applyAll(ctx, tx, events)
+}
+
+// errAhead can't be: a generation is filled up to where the live one is, which never goes back.
+var errAhead = errors.New("it is ahead of the live generation")

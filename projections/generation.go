@@ -1,0 +1,170 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"usher/eventstore"
+)
+
+// role is what a generation that is not the live one is there for. There is at most one of each.
+type role string
+
+const (
+	roleNext    role = "next"    // is to become the live one: a rebuild fills it
+	roleStandby role = "standby" // was the live one before, and is kept current as the way back
+)
+
+// beside is the row of a generation that is not the live one.
+type beside struct {
+	role     role
+	number   int
+	code     int // version of the code that fills it
+	position int64
+	state    RebuildState
+	failure  string
+	actor    string
+	since    time.Time
+}
+
+// readBeside fails with eventstore.ErrNoRows where there is no generation of the role.
+func (m model) readBeside(ctx context.Context, db eventstore.DB, r role) (b beside, err error) {
+	b.role = r
+	var state string
+	err = db.QueryRow(ctx, `SELECT generation, code_version, position, state, error, actor, since
+		FROM projection_generations WHERE projection = $1 AND role = $2`, m.name(), string(r)).
+		Scan(&b.number, &b.code, &b.position, &state, &b.failure, &b.actor, &b.since)
+	if err != nil && !errors.Is(err, eventstore.ErrNoRows) {
+		return b, fmt.Errorf("read the %s generation of %s: %w", r, m.name(), err)
+	}
+	b.state = RebuildState(state)
+	return b, err
+}
+
+func (m model) insertBeside(ctx context.Context, tx eventstore.DB, b beside) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO projection_generations (projection, role, generation, code_version, position, state, actor, since, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)`,
+		m.name(), string(b.role), b.number, b.code, b.position, string(b.state), b.actor, time.Now().UTC())
+	if err != nil {
+		return fmt.Errorf("store the %s generation of %s: %w", b.role, m.name(), err)
+	}
+	return nil
+}
+
+// drop drops the generation that has a role, if there is one and the condition holds, and says whether it did. Whoever
+// fills it notices at the next batch.
+func (m model) drop(ctx context.Context, r role, is func(beside) bool) (dropped bool, err error) {
+	err = m.db.Transact(ctx, func(tx eventstore.DB) error {
+		b, err := m.readBeside(ctx, tx, r)
+		if errors.Is(err, eventstore.ErrNoRows) {
+			return nil
+		}
+		if err == nil && is(b) {
+			dropped, err = m.remove(ctx, tx, r)
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("drop the %s generation of %s: %w", r, m.name(), err)
+	}
+	return dropped, nil
+}
+
+func whichever(beside) bool { return true }
+
+// remove drops the tables of the generation that has a role, if there is one, and forgets it.
+func (m model) remove(ctx context.Context, tx eventstore.DB, r role) (removed bool, err error) {
+	number, err := m.detach(ctx, tx, r)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, m.dropTables(ctx, tx, number)
+}
+
+// detach takes its role from a generation. It fails with eventstore.ErrNoRows where none has it.
+func (m model) detach(ctx context.Context, tx eventstore.DB, r role) (number int, err error) {
+	err = tx.QueryRow(ctx, "DELETE FROM projection_generations WHERE projection = $1 AND role = $2 RETURNING generation",
+		m.name(), string(r)).Scan(&number)
+	if err != nil && !errors.Is(err, eventstore.ErrNoRows) {
+		err = fmt.Errorf("remove the %s generation of %s: %w", r, m.name(), err)
+	}
+	return number, err
+}
+
+// createTables makes the tables of a generation, empty.
+func (m model) createTables(ctx context.Context, tx eventstore.DB, generation int) error {
+	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
+		if t.Create == "" {
+			continue
+		}
+		if _, err := tx.Exec(ctx, t.Create); err != nil {
+			return fmt.Errorf("create %s: %w", TableName(t.Name, generation), err)
+		}
+	}
+	return nil
+}
+
+// createViews makes a generation the one that queries read.
+func (m model) createViews(ctx context.Context, tx eventstore.DB, generation int) error {
+	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
+		view := ViewName(t.Name)
+		if _, err := tx.Exec(ctx, "DROP VIEW IF EXISTS "+view); err != nil {
+			return fmt.Errorf("drop %s: %w", view, err)
+		}
+		if t.Create == "" {
+			continue
+		}
+		if _, err := tx.Exec(ctx, "CREATE VIEW "+view+" AS SELECT * FROM "+TableName(t.Name, generation)); err != nil {
+			return fmt.Errorf("create %s: %w", view, err)
+		}
+	}
+	return nil
+}
+
+// createIndexes makes the indexes that the tables of a generation lack. They come after the load, which they would slow
+// down by half. On SQLite every other writer waits for a transaction, so each index has one of its own.
+func (m model) createIndexes(ctx context.Context, generation int) error {
+	for _, t := range m.projection.Tables(m.db.Dialect(), generation) {
+		for _, statement := range t.Indexes {
+			if _, err := m.db.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("create the indexes of %s: %w", TableName(t.Name, generation), err)
+			}
+		}
+	}
+	return nil
+}
+
+// analyze lets Postgres know what is in the tables of a generation before anything is planned on them.
+func (m model) analyze(ctx context.Context, generation int) error {
+	if m.db.Dialect() != eventstore.Postgres {
+		return nil
+	}
+	for _, t := range m.projection.Tables(m.db.Dialect(), generation) {
+		if t.Create == "" {
+			continue
+		}
+		if _, err := m.db.Exec(ctx, "ANALYZE "+TableName(t.Name, generation)); err != nil {
+			return fmt.Errorf("analyze %s: %w", TableName(t.Name, generation), err)
+		}
+	}
+	return nil
+}
+
+// dropTables drops the tables of a generation, whichever version of the code made them.
+func (m model) dropTables(ctx context.Context, tx eventstore.DB, generation int) error {
+	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
+		if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+TableName(t.Name, generation)); err != nil {
+			return fmt.Errorf("drop %s: %w", TableName(t.Name, generation), err)
+		}
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM skipped_events WHERE projection = $1 AND generation = $2", m.name(), generation); err != nil {
+		return fmt.Errorf("forget what generation %d of %s lacks: %w", generation, m.name(), err)
+	}
+	return nil
+}

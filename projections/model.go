@@ -1,0 +1,171 @@
+package projections
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"usher/eventstore"
+)
+
+// model is a read model and what it stands on: what runners, rebuilds and operators have in common.
+type model struct {
+	projection Projection
+	db         eventstore.DB
+	log        Log
+	logTo      *slog.Logger
+	batch      int // events of a transaction that fills a generation; by the dialect when 0
+}
+
+func newModel(p Projection, db eventstore.DB, log Log, logTo *slog.Logger) model {
+	return model{projection: p, db: db, log: log, logTo: cmp.Or(logTo, slog.Default()).With("projection", p.Name())}
+}
+
+func (m model) name() string { return m.projection.Name() }
+
+// live is a projection's row.
+type live struct {
+	generation int
+	code       int // version of the code that filled the generation
+	checkpoint int64
+}
+
+// readLive fails with ErrUnknownProjection.
+func (m model) readLive(ctx context.Context, db eventstore.DB) (l live, err error) {
+	err = m.scanLive(&l, db.QueryRow(ctx, "SELECT generation, code_version, checkpoint FROM projections WHERE name = $1", m.name()))
+	return l, err
+}
+
+// lockLive reads the row and keeps the checkpoint where it is until the transaction ends. It fails with
+// ErrUnknownProjection.
+func (m model) lockLive(ctx context.Context, tx eventstore.DB) (l live, err error) {
+	err = m.scanLive(&l, tx.QueryRow(ctx, `UPDATE projections SET updated_at = $2 WHERE name = $1
+		RETURNING generation, code_version, checkpoint`, m.name(), time.Now().UTC()))
+	return l, err
+}
+
+func (m model) scanLive(l *live, row eventstore.Row) error {
+	err := row.Scan(&l.generation, &l.code, &l.checkpoint)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows):
+		return ErrUnknownProjection
+	case err != nil:
+		return fmt.Errorf("read the projection %s: %w", m.name(), err)
+	}
+	return nil
+}
+
+// Waits between tries of what failed for no reason of its own.
+const (
+	firstWait = 50 * time.Millisecond
+	lastWait  = 5 * time.Second
+)
+
+// transient says whether an error will pass by itself.
+func transient(err error) bool {
+	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrOutcomeUnknown)
+}
+
+// persist calls do until it succeeds or fails with an error that is not transient, or ctx ends.
+func (m model) persist(ctx context.Context, what string, do func(context.Context) error) error {
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		err := do(ctx)
+		if err == nil || !transient(err) || ctx.Err() != nil {
+			return err
+		}
+		m.logTo.WarnContext(ctx, "projection waits", "doing", what, slog.Any("error", err), slog.Duration("wait", wait))
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or fails with ctx's cause if that ends first.
+func pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// The sizes of the transactions that fill a generation. On SQLite every other writer waits for one.
+const (
+	fillPostgres = 10_000
+	fillSQLite   = 2_000
+)
+
+func (m model) fillBatch() int {
+	switch {
+	case m.batch > 0:
+		return m.batch
+	case m.db.Dialect() == eventstore.SQLite:
+		return fillSQLite
+	}
+	return fillPostgres
+}
+
+// maxReaders bounds the ranges of the log that are read and opened at the same time, and so what is in memory.
+const maxReaders = 4
+
+// readRange hands the events after one position and up to another over, in order, in batches. Later ranges are read and
+// opened meanwhile, several at a time.
+func (m model) readRange(ctx context.Context, after, to int64, handle func(context.Context, []eventstore.Event) error) error {
+	size := int64(m.fillBatch())
+	ahead := make(chan chan []eventstore.Event, min(maxReaders, runtime.GOMAXPROCS(0)))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(ahead)
+		for at := after; at < to; at += size {
+			batch := make(chan []eventstore.Event, 1)
+			select {
+			case ahead <- batch:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			g.Go(func() error {
+				events, err := m.readBatch(ctx, at, int(min(size, to-at)))
+				batch <- events
+				return err
+			})
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for batch := range ahead {
+			select {
+			case events := <-batch:
+				if len(events) == 0 { // the reader failed
+					return nil
+				}
+				if err := handle(ctx, events); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (m model) readBatch(ctx context.Context, after int64, n int) (events []eventstore.Event, err error) {
+	err = m.persist(ctx, "read the log", func(ctx context.Context) error {
+		events, err = m.log.ReadAll(ctx, after, n)
+		return err
+	})
+	if err == nil && len(events) < n {
+		return nil, fmt.Errorf("read after %d: %w: %d events where there are %d", after, eventstore.ErrGap, len(events), n)
+	}
+	return events, err
+}
