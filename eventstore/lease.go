@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -51,4 +52,70 @@ func (l *Lease) Release(ctx context.Context) error {
 		return fmt.Errorf("release the lease %s: %w", l.Name, err)
 	}
 	return nil
+}
+
+// ErrLeaseLost: the lease has passed on to another holder, or could not be renewed in time.
+var ErrLeaseLost = errors.New("the lease was lost")
+
+// Hold waits for the lease, works while it is held, and gives it up. The context of the work ends once the lease can't be
+// held any longer.
+//
+// It fails with the error of the work, with ErrLeaseLost where the lease was lost meanwhile, with the cause of ctx, or as
+// the database does while it waits: then the work has not begun.
+func (l *Lease) Hold(ctx context.Context, work func(context.Context) error) error {
+	for {
+		held, err := l.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		if held {
+			break
+		}
+		if err := wait(ctx, l.TTL/4); err != nil {
+			return err
+		}
+	}
+	working, stop := context.WithCancelCause(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() { stop(l.renew(working)) })
+	err := work(working)
+	lost := errors.Is(context.Cause(working), ErrLeaseLost)
+	stop(nil)
+	renewing.Wait()
+	if lost {
+		return ErrLeaseLost
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TTL)
+	defer cancel()
+	return errors.Join(err, l.Release(after))
+}
+
+// renew renews the lease until ctx ends, or fails with ErrLeaseLost. While the database can't be reached, nobody else can
+// take the lease either, but nobody knows: it counts as held for as long as it was acquired for.
+func (l *Lease) renew(ctx context.Context) error {
+	renewed, last := *l, time.Now()
+	for {
+		if err := wait(ctx, l.TTL/3); err != nil {
+			return err
+		}
+		held, err := renewed.Acquire(ctx)
+		switch {
+		case err == nil && (!held || renewed.Epoch != l.Epoch), err != nil && time.Since(last) > l.TTL:
+			return ErrLeaseLost
+		case err == nil:
+			last = time.Now()
+		}
+	}
+}
+
+// wait waits, or fails with the cause of ctx if that ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -28,6 +28,12 @@ func (e Email) String() string { return e.typed }
 // case ASCII (punycode). It is for comparing only; mail goes to String.
 func (e Email) Key() string { return e.key }
 
+// Mailbox is the address as a mail server is told it: the local part as it was typed, and the domain in ASCII, which every
+// server takes.
+func (e Email) Mailbox() string {
+	return e.typed[:strings.LastIndexByte(e.typed, '@')] + e.key[strings.LastIndexByte(e.key, '@'):]
+}
+
 // lookup is how domains are compared: mapped to lower case and NFC, checked as UTS 46 says for a look-up.
 var lookup = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true), idna.StrictDomainName(true))
 

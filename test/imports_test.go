@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"token":             {},
 	"eventstore":        {},
 	"identity":          {"eventstore"},
+	"identity/mail":     {"eventstore", "identity", "subscription"},
 	"subscription":      {"eventstore"},
 	"publisher":         {"eventstore"},
 	"publisher/webhook": {"eventstore", "identity", "subscription"},

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher/internal/devstack"
+	"usher/internal/devstack/mailserver"
 	"usher/subscription"
 )
 
@@ -71,6 +72,8 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	t.Parallel()
 	url := guardedNATS(t)
 	d := newServeDeployment(t, database(t), url("api"))
+	mails := mailserver.Start(t, mailserver.Options{})
+	d.env = append(d.env, "SMTP_URL="+mails.URL())
 	_, c := d.startServe()
 	d.env = append(d.env, "NATS_URL="+url("relay"))
 	d.start("publish", "--continuous")
@@ -79,6 +82,7 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	d.env = append(d.env, "NATS_URL="+url("operator"))
 	ada := c.mustRegister(t, "ada@example.org")
 	eventually(t, "the event is published and in the read model", func() error { return d.caughtUp(ada.position) })
+	eventually(t, "the mail that it calls for is sent", func() error { return wantMails(mails, 1) })
 	if out := d.command("check", "--component", "broker", "--verbose"); strings.Contains(out, "failed") {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}
@@ -135,7 +139,7 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	for user, subjects := range map[string][]string{
 		"verifier":   {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing"},
 		"subscriber": {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER"},
-		"api":        {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing"},
+		"api":        {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.API.CONSUMER.CREATE.USHER.mine"},
 		"worker":     {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.PURGE.USHER"},
 		"operator":   {"usher.v1.forged.user.registered"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	netmail "net/mail"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,6 +21,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/identity/mail"
 	"usher/identity/password"
 )
 
@@ -71,6 +73,9 @@ type config struct {
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
 	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
+
+	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587, with ?starttls=required, optional or off, or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. no-reply@ the host of PUBLIC_URL when not set."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
 	AdminPassword secret `envconfig:"ADMIN_PASSWORD" expect:"a password that the policy accepts" about:"The first administrator's password."`
@@ -198,6 +203,8 @@ func (c *config) check() error {
 		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
+		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL)),
+		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
 	} {
@@ -269,6 +276,16 @@ func validPublicURL(text string) bool {
 
 func validEmail(text string) bool {
 	_, err := identity.ParseEmail(text)
+	return err == nil
+}
+
+func validMailServer(text string) bool {
+	_, err := mail.ParseServer(text)
+	return err == nil
+}
+
+func validMailFrom(text string) bool {
+	_, err := netmail.ParseAddress(text)
 	return err == nil
 }
 

@@ -49,6 +49,8 @@ var badValues = map[string][]string{
 	"PASSWORD_HASH_WORKERS":              {marker, "-1"},
 	"ENUMERATION_SAFE_REGISTRATION":      {marker},
 	"RATE_LIMITS":                        {marker, "true"},
+	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host", "smtp://host?starttls=" + marker},
+	"MAIL_FROM":                          {marker, "a b <" + marker + "@>"},
 	"ADMIN_EMAIL":                        {marker},
 	"LOG_LEVEL":                          {marker},
 	"LOG_FORMAT":                         {marker},
@@ -154,6 +156,7 @@ func TestConfigHidesSecrets(t *testing.T) {
 		"MASTER_KEY":     master,
 		"JWT_SECRET_KEY": strings.Repeat(marker, 6),
 		"ADMIN_PASSWORD": marker,
+		"SMTP_URL":       "smtp://u:" + marker + "@host",
 	}
 	env := []string{"ADMIN_EMAIL=ada@example.org", "HTTP_ADDR=:8081"}
 	for name, value := range secrets {

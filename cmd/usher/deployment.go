@@ -66,6 +66,7 @@ type deployment struct {
 	cursorKey  []byte
 	refreshKey []byte
 	codeKey    []byte
+	deviceKey  []byte
 	holder     string // of leases; "" for a random one
 }
 
@@ -168,7 +169,8 @@ func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) err
 		}
 		return err
 	}
-	d.cursorKey, d.refreshKey, d.codeKey = master.Derive("cursors"), master.Derive("refresh-tokens"), master.Derive("codes")
+	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
+	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})
 	return nil

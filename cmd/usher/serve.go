@@ -33,6 +33,7 @@ type process struct {
 	api         bool
 	publisher   bool
 	projections []string // names
+	showMail    bool     // in the log, where no mail server is set
 	listeners
 	conn  *nats.Conn                 // nil where there is no NATS, for a process that is just an API
 	ready func(madeAdmin bool) error // is called once the API is about to answer
@@ -263,6 +264,9 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		}
 	}
 	d.settleErasures(ctx, users)
+	if err := d.startMail(ctx, group, p, registry, users); err != nil {
+		return nil, err
+	}
 	if err := keys.start(ctx, c, users); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ CREATE TABLE mails (
 );
 CREATE INDEX mails_due ON mails (due_at) WHERE NOT claimed;
 CREATE INDEX mails_user ON mails (user_id);
+COMMENT ON TABLE mails IS 'state table: mails to be sent; appends only erase from it';
 
 -- What each user has logged in with: an HMAC over user, address and user agent, under a key that is not here.
 CREATE TABLE devices (
@@ -41,6 +42,7 @@ CREATE TABLE devices (
     last_at  timestamptz NOT NULL,
     PRIMARY KEY (user_id, device)
 );
+COMMENT ON TABLE devices IS 'state table: where users logged in; appends only erase from it';
 
 SELECT make_apply_state();
 

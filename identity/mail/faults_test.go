@@ -1,0 +1,205 @@
+package mail
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/google/go-cmp/cmp"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/internal/devstack/mailserver"
+)
+
+// recipients are whom the server's mails went to.
+func (s *stack) recipients() []string {
+	var list []string
+	for _, m := range s.server.Mails() {
+		list = append(list, m.To)
+	}
+	return list
+}
+
+// A mail server that is away delays mails and loses none. Nobody but the log is told, and that once.
+func TestServerAway(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		s.server.Stop()
+		m := s.started(t, nil)
+		var want []string
+		for i := range 5 {
+			email := fmt.Sprintf("u%d@example.org", i)
+			s.register(t, email)
+			want = append(want, email)
+		}
+		eventually(t, "the mailer has tried", func() bool { return s.output.count("can't be handed over") > 0 && m.waiting.Load() == 5 })
+		if err := s.server.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		s.await(t, 5)
+		s.settle(t)
+		seen := map[string]bool{}
+		for _, to := range s.recipients() {
+			seen[to] = true
+		}
+		for _, to := range want {
+			if !seen[to] {
+				t.Errorf("no mail to %s", to)
+			}
+		}
+		m.wantCount(t, kindVerify, outcomeSent, 5)
+		if n := s.output.count("can't be handed over"); n != 1 {
+			t.Errorf("the outage is logged %d times, want once", n)
+		}
+		eventually(t, "the end of the outage is logged", func() bool { return s.output.count("mail goes on") == 1 })
+		if strings.Contains(s.output.String(), "@example.org") {
+			t.Error("the log has addresses")
+		}
+	})
+}
+
+// A mailbox that puts its mail off waits by itself, longer each time; one that refuses it gets none.
+func TestMailboxes(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		answer := func(to string) error {
+			switch to {
+			case "busy@example.org":
+				return mailserver.Refuse(451, smtp.EnhancedCode{4, 3, 0})
+			case "gone@example.org":
+				return mailserver.Refuse(550, smtp.EnhancedCode{5, 1, 1})
+			}
+			return nil
+		}
+		s.server.OnRcpt(answer)
+		m := s.started(t, nil)
+		for _, email := range []string{"busy@example.org", "gone@example.org", "ada@example.org"} {
+			s.register(t, email)
+		}
+		if mail := s.await(t, 1); mail.To != "ada@example.org" {
+			t.Errorf("mail to %q, want ada@example.org", mail.To)
+		}
+		s.settle(t)
+		m.wantCount(t, kindVerify, outcomeRefused, 1)
+		m.wantCount(t, kindVerify, outcomeDelayed, 1)
+		m.wantCount(t, kindVerify, outcomeSent, 1)
+		if !strings.Contains(s.output.String(), "refused the message with 550") || strings.Contains(s.output.String(), "@example.org") {
+			t.Error("the log lacks the refusal, or has addresses")
+		}
+		for attempts := 1; attempts < 4; attempts++ {
+			s.clock.add(backoff(attempts))
+			m.signal()
+			s.settle(t)
+			m.wantCount(t, kindVerify, outcomeDelayed, float64(attempts+1))
+		}
+		s.server.OnRcpt(nil)
+		s.clock.add(backoff(4))
+		m.signal()
+		if mail := s.await(t, 2); mail.To != "busy@example.org" {
+			t.Errorf("mail to %q, want busy@example.org", mail.To)
+		}
+
+		// One that never takes it is given up after a day.
+		s.server.OnRcpt(answer)
+		if err := s.users.RequestPasswordReset(t.Context(), "busy@example.org", eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t)
+		for range maxAttempts {
+			s.clock.add(lastBackoff)
+			m.signal()
+			s.settle(t)
+		}
+		m.wantCount(t, kindReset, outcomeDelayed, maxAttempts-1)
+		m.wantCount(t, kindReset, outcomeGivenUp, 1)
+		var n int
+		if err := s.db.QueryRow(t.Context(), `SELECT count(*) FROM mails`).Scan(&n); err != nil || n != 0 {
+			t.Errorf("%d mails are left, %v, want none", n, err)
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	var got []time.Duration
+	for attempts := 1; attempts <= 8; attempts++ {
+		got = append(got, backoff(attempts)/time.Minute)
+	}
+	if diff := cmp.Diff([]time.Duration{1, 2, 4, 8, 16, 32, 60, 60}, got); diff != "" {
+		t.Errorf("backoff in minutes (-want +got):\n%s", diff)
+	}
+	if last := backoff(maxAttempts); last != lastBackoff {
+		t.Errorf("backoff(%d) = %v, want %v", maxAttempts, last, lastBackoff)
+	}
+}
+
+// A mail that breaks the connection each time keeps nobody else from theirs, and neither does a server that hangs.
+func TestMailThatBreaksTheConnection(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		hang := make(chan struct{})
+		t.Cleanup(func() { close(hang) })
+		s.server.OnData(func(to string) error {
+			switch to {
+			case "cut@example.org":
+				return mailserver.ErrDrop
+			case "hang@example.org":
+				<-hang
+			}
+			return nil
+		})
+		m := s.mailer(t, func(c *Config) { c.Transport = s.smtp(t, func(c *SMTPConfig) { c.Timeout = 200 * time.Millisecond }) })
+		for _, email := range []string{"cut@example.org", "hang@example.org", "ada@example.org", "eve@example.org"} {
+			s.register(t, email)
+		}
+		run(t, m.Run)
+		eventually(t, "the others get theirs", func() bool {
+			got := strings.Join(s.recipients(), " ")
+			return strings.Contains(got, "ada@example.org") && strings.Contains(got, "eve@example.org")
+		})
+	})
+}
+
+// While NATS is away mails that are to be sent wait for it; what was written down before goes out all the same.
+func TestBrokerAway(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		s.started(t, nil)
+		s.register(t, "first@example.org")
+		s.await(t, 1)
+		s.broker.Shutdown()
+		s.register(t, "second@example.org")
+		if err := s.users.RequestPasswordReset(t.Context(), "first@example.org", eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.broker.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		s.await(t, 3)
+		s.settle(t)
+		s.await(t, 3)
+	})
+}
+
+// A code that was not sent yet is not sent once another was asked for.
+func TestOneCodeAtATime(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		user := s.register(t, "ada@example.org")
+		m := s.started(t, nil)
+		s.server.OnRcpt(refusing(451, 4, 3, 0))
+		for range 3 {
+			s.append(t, user, identity.ActorAnonymous, identity.PasswordResetRequested{})
+			s.append(t, user, identity.ActorUser(user), identity.EmailVerificationRequested{})
+		}
+		s.settle(t)
+		s.server.OnRcpt(nil)
+		s.clock.add(lastBackoff)
+		m.signal()
+		s.settle(t)
+		s.await(t, 2)
+	})
+}
