@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"usher/identity"
@@ -14,7 +16,8 @@ import (
 )
 
 func usersCommand() *cobra.Command {
-	return group("users", "Look users up", usersListCommand(), usersShowCommand(), usersEraseCommand())
+	return group("users", "Look users up and administer them", usersListCommand(), usersShowCommand(), usersCreateCommand(),
+		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersEraseCommand())
 }
 
 // users queries the read model of the deployment.
@@ -63,29 +66,53 @@ func usersListCommand() *cobra.Command {
 }
 
 func usersShowCommand() *cobra.Command {
-	c := &cobra.Command{Use: "show ID", Short: "Show one user", Args: cobra.ExactArgs(1)}
+	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, now or as of a moment", Args: oneUser()}
 	dir := dirFlag(c)
 	jsonFlag(c) // it is JSON in any case
+	at := c.Flags().String("at", "", "a position, or a time such as 2026-01-02T15:04:05Z: the user as of then")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := uuid.Parse(args[0])
-		if err != nil {
-			return fmt.Errorf("%w: %q is not the id of a user; expected a UUID", errUse, args[0])
-		}
 		d, err := open(cmd, *dir)
 		if err != nil {
 			return err
 		}
 		defer d.close()
-		u, err := d.users().Get(cmd.Context(), id)
-		if errors.Is(err, projections.ErrNotFound) {
-			return errors.New("there is no such user")
+		ctx, users := cmd.Context(), d.identity()
+		position := int64(math.MaxInt64)
+		if *at != "" {
+			if position, err = d.moment(ctx, *at); err != nil {
+				return err
+			}
 		}
+		id, err := findUser(ctx, users, args[0])
 		if err != nil {
-			return explainReadModel(err)
+			return err
+		}
+		u, err := users.UserAt(ctx, id, position)
+		if err != nil {
+			return explainUser(err)
 		}
 		return printJSON(cmd.OutOrStdout(), u)
 	}
 	return c
+}
+
+// moment is the position that the log was at at a moment.
+func (d *deployment) moment(ctx context.Context, text string) (int64, error) {
+	if position, err := strconv.ParseInt(text, 10, 64); err == nil && position >= 0 {
+		head, err := d.log.Head(ctx)
+		if err == nil && position > head {
+			err = fmt.Errorf("%w: the log is at %d", errUse, head)
+		}
+		return position, err
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: --at takes a position, or a time such as 2026-01-02T15:04:05Z", errUse)
+	case at.After(time.Now()):
+		return 0, fmt.Errorf("%w: --at is a time that is still to come", errUse)
+	}
+	return d.log.PositionAt(ctx, at)
 }
 
 // explainReadModel says what to do about a read model that is not there.

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"usher/eventstore"
+	"usher/identity"
+	"usher/identity/password"
+)
+
+// byOperator is the metadata of what an operator command does.
+func byOperator() eventstore.Metadata {
+	return eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator}
+}
+
+// oneUser says what is wrong with the arguments of a command that is about a user, before anything is opened.
+func oneUser(more ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(1+len(more))(cmd, args); err != nil {
+			return err
+		}
+		if _, err := uuid.Parse(args[0]); err == nil {
+			return nil
+		}
+		if _, err := identity.ParseEmail(args[0]); err != nil {
+			return fmt.Errorf("%q is not a user; expected the id of a user or an email address", args[0])
+		}
+		return nil
+	}
+}
+
+// userCommand is a command that does one thing to a user, who is its first argument.
+func userCommand(c *cobra.Command, done string, do func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error)) *cobra.Command {
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		users := d.identity()
+		id, err := findUser(cmd.Context(), users, args[0])
+		if err != nil {
+			return err
+		}
+		result, err := do(cmd.Context(), users, id, args[1:])
+		if err != nil {
+			return explainUser(err)
+		}
+		d.pingRelay()
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), map[string]any{"id": id, "position": result.Position})
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s, at position %d\n", done, id, result.Position)
+		return err
+	}
+	return c
+}
+
+// explainUser says what is wrong in the words of a refusal, without its code.
+func explainUser(err error) error {
+	var refusal *identity.Error
+	switch {
+	case errors.Is(err, identity.ErrNotFound):
+		return errors.New("there is no such user")
+	case errors.As(err, &refusal) && refusal.Detail != "" && refusal.Err == nil:
+		return errors.New(refusal.Detail)
+	}
+	return err
+}
+
+func usersLockCommand() *cobra.Command {
+	c := &cobra.Command{Use: "lock ID|EMAIL", Short: "Keep a user from logging in, and end the user's sessions", Args: oneUser()}
+	return userCommand(c, "locked", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+		return users.LockUser(ctx, id, byOperator())
+	})
+}
+
+func usersUnlockCommand() *cobra.Command {
+	c := &cobra.Command{Use: "unlock ID|EMAIL", Short: "End a lock", Args: oneUser()}
+	return userCommand(c, "unlocked", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+		return users.UnlockUser(ctx, id, byOperator())
+	})
+}
+
+func usersDisableCommand() *cobra.Command {
+	c := &cobra.Command{Use: "disable ID|EMAIL", Short: "Close an account until it is enabled, and end the user's sessions", Args: oneUser()}
+	return userCommand(c, "disabled", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+		return users.DisableUser(ctx, id, byOperator())
+	})
+}
+
+func usersEnableCommand() *cobra.Command {
+	c := &cobra.Command{Use: "enable ID|EMAIL", Short: "Open an account again", Args: oneUser()}
+	return userCommand(c, "enabled", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+		return users.EnableUser(ctx, id, byOperator())
+	})
+}
+
+func usersRolesCommand() *cobra.Command {
+	add := &cobra.Command{Use: "add ID|EMAIL ROLE", Short: "Give a user a role", Args: oneUser("role")}
+	remove := &cobra.Command{Use: "remove ID|EMAIL ROLE", Short: "Take a role from a user", Args: oneUser("role")}
+	return group("roles", "Give users roles and take them away",
+		userCommand(add, "given the role to", func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
+			return users.GrantRole(ctx, id, args[0], byOperator())
+		}),
+		userCommand(remove, "taken the role from", func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
+			return users.RevokeRole(ctx, id, args[0], byOperator())
+		}))
+}
+
+func usersCreateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "create EMAIL",
+		Short: "Make a user",
+		Long: "Make a user. Without a password the user can't log in before one is set, with a code that is mailed on request of\n" +
+			"the user or of an administrator.",
+		Args: cobra.ExactArgs(1),
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	name := c.Flags().String("name", "", "the user's name")
+	roles := c.Flags().StringSlice("role", nil, "a role of the user; several are separated by commas, or given each")
+	verified := c.Flags().Bool("verified", false, "the address counts as verified")
+	attributes := c.Flags().String("attributes", "", "a JSON object of what the application keeps about the user")
+	fromStdin := c.Flags().Bool("password-stdin", false, "read the user's password from the first line of standard input")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		n := identity.NewUser{Email: args[0], Name: *name, Roles: *roles, EmailVerified: *verified, Metadata: byOperator()}
+		if *attributes != "" {
+			n.Attributes = json.RawMessage(*attributes)
+		}
+		if *fromStdin {
+			var err error
+			if n.Password, err = readPassword(cmd.InOrStdin()); err != nil {
+				return err
+			}
+		}
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		users, stop, err := d.withPasswords(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer stop()
+		u, result, err := users.CreateUser(cmd.Context(), n)
+		if err != nil {
+			return explainUser(err)
+		}
+		d.pingRelay()
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), u)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made %s, at position %d\n", u.ID, result.Position)
+		return err
+	}
+	return c
+}
+
+// readPassword reads a password from the first line of a text.
+func readPassword(in io.Reader) (password.Password, error) {
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	line = strings.TrimRight(line, "\r\n")
+	if line == "" {
+		return "", errors.New("there is no password on standard input")
+	}
+	return password.Password(line), nil
+}
+
+// withPasswords is the part of the service that needs no sessions, until stop is called.
+func (d *deployment) withPasswords(ctx context.Context) (users *identity.Service, stop func(), err error) {
+	pool, err := password.NewPool(password.PoolConfig{Cost: d.config.BcryptRounds, Workers: d.config.HashWorkers})
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := d.config.passwordPolicy()
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = pool.Run(ctx) // ends with ctx and for no other reason
+	}()
+	users = identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, Passwords: pool, Policy: policy, Logger: d.logger})
+	return users, func() { cancel(); <-ended }, nil
+}
