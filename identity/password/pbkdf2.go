@@ -1,13 +1,12 @@
 package password
 
 import (
-	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/subtle"
 	"encoding/base64"
-	"encoding/binary"
+	"fmt"
 	"hash"
 	"strings"
 )
@@ -17,7 +16,6 @@ import (
 const (
 	minIterations = 1000 // what RFC 2898 named as a minimum in the year 2000
 	maxIterations = 3_000_000
-	pbkdf2Slice   = 4096
 )
 
 // pbkdf2Method is PBKDF2 (RFC 8018) with HMAC.
@@ -101,48 +99,9 @@ func (pbkdf2Method) memory() int { return 0 }
 
 // begin hashes the bytes as they were typed.
 func (m pbkdf2Method) begin(password Password) (computation, error) {
-	return &pbkdf2Run{pbkdf2Method: m, prf: hmac.New(m.hash, []byte(password))}, nil
-}
-
-// pbkdf2Run is one PBKDF2 computation that can stop after any iteration and go
-// on later, which crypto/pbkdf2 can't. The tests hold the two against each other.
-type pbkdf2Run struct {
-	pbkdf2Method
-	prf  hash.Hash
-	done []byte // whole blocks of the digest
-	u, t []byte // of the block that is computed, as in the RFC
-	left int    // iterations of it
-}
-
-func (r *pbkdf2Run) advance() bool {
-	for left := pbkdf2Slice; left > 0 && len(r.done) < r.length; {
-		if r.left == 0 {
-			r.open()
-		}
-		n := min(left, r.left)
-		for range n {
-			r.prf.Reset()
-			r.prf.Write(r.u)
-			r.u = r.prf.Sum(r.u[:0])
-			subtle.XORBytes(r.t, r.t, r.u)
-		}
-		r.left -= n
-		left -= n
-		if r.left == 0 {
-			r.done = append(r.done, r.t...)
-		}
+	digest, err := pbkdf2.Key(m.hash, string(password), m.salt, m.iterations, m.length)
+	if err != nil {
+		return nil, fmt.Errorf("compute PBKDF2: %w", err)
 	}
-	return len(r.done) >= r.length
+	return whole(digest), nil
 }
-
-// open begins the next block with its first iteration.
-func (r *pbkdf2Run) open() {
-	r.prf.Reset()
-	r.prf.Write(r.salt)
-	r.prf.Write(binary.BigEndian.AppendUint32(nil, uint32(len(r.done)/r.prf.Size()+1)))
-	r.u = r.prf.Sum(r.u[:0])
-	r.t = append(r.t[:0], r.u...)
-	r.left = r.iterations - 1
-}
-
-func (r *pbkdf2Run) digest() string { return string(r.done[:r.length]) }

@@ -48,8 +48,9 @@ type PoolConfig struct {
 // goroutines and never in their place: on Linux the threads have the lowest
 // priority, and GOMAXPROCS is raised by their number while they run. Callers
 // queue in order of arrival; past the queue's bound they are told so at once.
-// Imported hashes of argon2 and scrypt need memory, of which a pool takes 256 MiB
-// at most: those that need more than is left wait, and the others pass them.
+// Imported hashes of argon2 and scrypt fill memory, 256 MiB at most at the same
+// time: those that need more than is left wait, and bcrypt and PBKDF2 pass them.
+// argon2 alone is computed at ordinary priority.
 //
 // Its methods are safe for concurrent use. They wait until [Pool.Run] runs.
 type Pool struct {
@@ -58,7 +59,7 @@ type Pool struct {
 	bound   int
 	// Tests replace the first and set the second.
 	cpuTime func() time.Duration // of the calling thread
-	observe func(computation)    // sees each computation before it begins
+	observe func(computation)    // sees each computation once it has begun
 
 	mu      sync.Mutex
 	arrived *sync.Cond // a job was queued, or the pool stopped
@@ -75,7 +76,7 @@ type job struct {
 	method   method
 	password Password
 	memory   int           // that the method takes
-	run      computation   // begun by the worker: normalising and keying are part of the work
+	run      computation   // begun by the worker: even normalising and keying are part of the work
 	place    *list.Element // nil once a worker has taken it; guarded by Pool.mu
 	begun    time.Time
 	digest   string
@@ -148,8 +149,7 @@ func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
 // Verify reports whether hash is that of password, and, only if it is,
 // whether the hash should be replaced by a new one of the pool's cost. It
 // always costs one computation at the hash's own cost, right or wrong. Its
-// errors are those of [Pool.Hash], [ErrUnknownScheme] and [ErrCost], or one of
-// the system that has no memory for it.
+// errors are those of [Pool.Hash] and of the function [Verify].
 func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match, rehash bool, err error) {
 	if err := password.check(); err != nil {
 		return false, false, err

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+
+	"golang.org/x/crypto/argon2"
 )
 
 // Errors about stored hashes and settings.
@@ -34,6 +36,11 @@ const (
 	maxDigestBytes = 64
 )
 
+// maxMemory is what argon2 and scrypt may fill, on purpose, to be dear: for one
+// hash, and for all that are computed at the same time in a pool. What has been
+// filled is garbage afterwards, so the heap may be twice that for a while.
+const maxMemory = 256 << 20
+
 // stored is a parsed [Hash].
 type stored struct {
 	method
@@ -43,20 +50,27 @@ type stored struct {
 // method is a way to compute the digest of a password: a scheme with its cost
 // and salt.
 type method interface {
-	// begin prepares the computation. An error has nothing to do with the password.
+	// begin prepares the computation, or does all of it where it can't stop on
+	// the way. An error has nothing to do with the password.
 	begin(Password) (computation, error)
-	// memory is what the computation takes from takeMemory, in bytes.
+	// memory is what the computation fills, in bytes.
 	memory() int
 }
 
-// computation is the work of one digest. It goes on at any time and on any
-// thread, but is finished once begun: memory may hang on it.
+// computation is the work of one digest, which goes on at any time and on any
+// thread.
 type computation interface {
 	// advance works for a few milliseconds and reports whether nothing is left to do.
 	advance() bool
 	// digest ends the computation once advance has reported true.
 	digest() string
 }
+
+// whole is a computation that was done in one piece: its digest.
+type whole string
+
+func (whole) advance() bool    { return true }
+func (w whole) digest() string { return string(w) }
 
 // parse reads a stored hash. It returns [ErrUnknownScheme] or [ErrCost]; the
 // errors hold nothing of the hash.
@@ -95,9 +109,9 @@ func parseNamed(text string) (stored, error) {
 	case "2a", "2b", "2y":
 		return parsePlainBcrypt(asTyped, "$"+text)
 	case "argon2i":
-		return parseArgon2(argon2i, rest)
+		return parseArgon2(argon2.Key, rest)
 	case "argon2id":
-		return parseArgon2(argon2id, rest)
+		return parseArgon2(argon2.IDKey, rest)
 	case "scrypt":
 		return parseScrypt(rest)
 	case "pbkdf2": // passlib's name of SHA-1
@@ -209,8 +223,8 @@ func New(password Password, cost int) (Hash, error) {
 
 // Verify reports whether hash is that of password, on the caller's own
 // thread; a server uses [Pool.Verify]. It returns a [*RefusedError],
-// [ErrUnknownScheme] or [ErrCost], or an error of the system that has no
-// memory for it.
+// [ErrUnknownScheme] or [ErrCost], or what the algorithm's library has against
+// the hash, as it may in FIPS 140-only mode.
 func Verify(hash Hash, password Password) (bool, error) {
 	if err := password.check(); err != nil {
 		return false, err

@@ -20,6 +20,12 @@ import (
 // worker that sees itself starved therefore hands its computation to a fresh
 // thread of ordinary priority, for a while. (Fresh, because an unprivileged
 // thread can't raise its own priority.)
+//
+// That is for bcrypt, which every login computes. Imported hashes of scrypt and
+// PBKDF2 are computed in one piece, by libraries that can't stop: such a worker
+// doesn't see that it is starved, and keeps its priority to the end. argon2
+// computes in goroutines beside the worker, at ordinary priority. What they may
+// cost bounds both, and each is replaced by bcrypt at its user's first login.
 
 const (
 	// window is the time over which a worker judges its share of CPU.
