@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base32"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,12 +177,16 @@ func writeAddresses(dir string, at addresses) error {
 	return os.Rename(path+".new", path)
 }
 
-// newPassword makes a password of 100 random bits that is easy to copy by hand.
+// newPassword makes a password of 100 random bits, less a fraction of one, that
+// is easy to copy by hand. It has a digit, as the strict policy wants.
 func newPassword() string {
-	raw := make([]byte, 13)
-	rand.Read(raw)
-	text := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))[:20]
-	return text[:5] + "-" + text[5:10] + "-" + text[10:15] + "-" + text[15:]
+	for {
+		text := strings.ToLower(rand.Text())
+		text = text[:5] + "-" + text[5:10] + "-" + text[10:15] + "-" + text[15:20]
+		if strings.ContainsAny(text, "234567") {
+			return text
+		}
+	}
 }
 
 // welcome says what runs and what to try.
