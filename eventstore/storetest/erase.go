@@ -113,6 +113,41 @@ func testErase(t *testing.T, b Backend) {
 	wantError(t, "what was kept", err, eventstore.ErrReserved)
 }
 
+// In one batch too nothing follows an erasure, and what came before it goes with it.
+func testEraseInABatch(t *testing.T, b Backend) {
+	d := deploy(t, b)
+	log := d.process(t)
+	ada, bob := newID(), newID()
+	mustAppend(t, log, registration(ada, "ada@example.org"))
+	mustAppend(t, log, registration(bob, "bob@example.org"))
+	prepared := func(a eventstore.Append) *eventstore.Prepared {
+		p := &eventstore.Prepared{Append: a, Meta: []byte("{}"), Sealed: make([][]byte, len(a.Events)), Erase: a.Events[0].Type == eventstore.TypeErased}
+		for i := range p.Events {
+			p.Events[i].ID, p.Events[i].SchemaVersion, p.Events[i].Data = newID(), 1, json.RawMessage("{}")
+		}
+		return p
+	}
+	before, after, other := session(newID(), ada), session(newID(), ada), session(newID(), bob)
+	outcomes, err := log.db.Commit(t.Context(), []*eventstore.Prepared{
+		prepared(before), prepared(erasure(ada)), prepared(after), prepared(other), prepared(facts(eventstore.SessionStream(newID(), ada))),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []eventstore.Outcome{
+		{Result: eventstore.Result{Position: 3, Version: 1}}, {Result: eventstore.Result{Position: 4, Version: 2}}, {Err: eventstore.ErrStreamClosed},
+		{Result: eventstore.Result{Position: 5, Version: 1}}, {Err: eventstore.ErrStreamClosed},
+	}
+	for i, o := range outcomes {
+		if o.Result != want[i].Result || !errors.Is(o.Err, want[i].Err) {
+			t.Errorf("append %d: %+v, want %+v", i+1, o, want[i])
+		}
+	}
+	wantHead(t, log.db, 5)
+	wantRows(t, log.db, 0, "SELECT count(*) FROM sessions WHERE user_id = $1", ada)
+	wantRows(t, log.db, 1, "SELECT count(*) FROM sessions WHERE user_id = $1", bob)
+}
+
 // Whatever is appended about users while they are erased, by several processes: nothing of them is left, nothing comes
 // after, and nothing but the two errors says so.
 func testEraseAtOnce(t *testing.T, b Backend) {

@@ -76,6 +76,7 @@ func Run(t *testing.T, b Backend) {
 		{"Tampered", testTampered},
 		{"Forgotten", testForgotten},
 		{"Erase", testErase},
+		{"EraseInABatch", testEraseInABatch},
 		{"EraseAtOnce", testEraseAtOnce},
 		{"EraseRefused", testEraseRefused},
 		{"WrongMasterKey", testWrongMasterKey},

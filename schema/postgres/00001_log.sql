@@ -136,7 +136,7 @@ DECLARE
     answers   bigint[] := '{}';
     opening   boolean := false; -- there are new streams
     growing   boolean := false; -- there are known ones
-    gone      uuid[];
+    gone      uuid[]; -- users whom this batch has erased so far
     first     record;
 BEGIN
     -- The version of a stream that is not open, or about an erased user, is given as negative.
@@ -174,7 +174,7 @@ BEGIN
     FOR i IN 1 .. cardinality(a_stream) LOOP
         -- A repeated command answers as the first time, whatever else it asks for.
         verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
-                        WHEN versions[i] < 0 THEN 4
+                        WHEN versions[i] < 0 OR a_subject[i] = ANY (gone) THEN 4
                         WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
                         WHEN reserved[i] IS NOT NULL THEN 3
                         ELSE 0 END;
@@ -184,6 +184,7 @@ BEGIN
             next := next + more;
             positions[i] := next;
             IF versions[i] = 0 THEN opening := true; ELSE growing := true; END IF;
+            IF a_erase[i] THEN gone := gone || a_stream[i]; END IF;
             versions[i] := versions[i] + more;
         ELSIF verdict = 3 THEN
             versions[i] := reserved[i];
@@ -232,8 +233,7 @@ BEGIN
     FOR k IN 1 .. coalesce(cardinality(s_table), 0) LOOP
         next := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], written);
     END LOOP;
-    IF a_erase IS NOT NULL THEN -- after what the same batch wrote of the same user
-        gone := ARRAY(SELECT a_stream[i] FROM generate_series(1, cardinality(a_erase)) i WHERE written[i] AND a_erase[i]);
+    IF gone IS NOT NULL THEN -- after what the same batch wrote of the same user
         UPDATE streams t SET state = 'erased' WHERE t.stream = ANY (gone);
         DELETE FROM reservations t WHERE t.stream = ANY (gone)
            AND NOT EXISTS (SELECT FROM generate_series(1, coalesce(cardinality(h_append), 0)) h
