@@ -7,6 +7,9 @@
 // be on a local disk, and no process that has it open may open it by any other means: closing a plain file descriptor
 // drops the locks that the process holds on it.
 //
+// What is deleted or replaced is overwritten with zeros (secure_delete), so that the file forgets what an erasure deletes; the
+// write-ahead log beside it does so with the next checkpoint.
+//
 // The schema is that of schema/sqlite. Open does not migrate.
 package sqlite
 
@@ -66,7 +69,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	s := &Store{tables: map[string]*table{}}
 	s.handle = handle{store: s}
-	if s.writer, err = sql.Open("sqlite", dsn(path, "_synchronous=FULL&_journal_mode=WAL&_txlock=immediate&_pragma=cache_size(-16384)")); err == nil {
+	if s.writer, err = sql.Open("sqlite", dsn(path, "_synchronous=FULL&_journal_mode=WAL&_txlock=immediate&_pragma=cache_size(-16384)&_pragma=secure_delete(1)")); err == nil {
 		s.readers, err = sql.Open("sqlite", dsn(path, "_query_only=1"))
 	}
 	if err != nil {
