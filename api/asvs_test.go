@@ -55,23 +55,29 @@ var calls = map[string]class{
 	"GET /v1/me/sessions":        self,
 	"DELETE /v1/me/sessions/:id": owner,
 
-	"GET /v1/users":                     admins,
-	"POST /v1/users":                    admins,
-	"GET /v1/users/:id":                 admins,
-	"PATCH /v1/users/:id":               admins,
-	"DELETE /v1/users/:id":              admins,
-	"GET /v1/users/:id/events":          admins,
-	"POST /v1/users/:id/lock":           admins,
-	"POST /v1/users/:id/unlock":         admins,
-	"POST /v1/users/:id/disable":        admins,
-	"POST /v1/users/:id/enable":         admins,
-	"POST /v1/users/:id/password-reset": admins,
-	"POST /v1/users/:id/logout-all":     admins,
-	"PUT /v1/users/:id/roles/:role":     admins,
-	"DELETE /v1/users/:id/roles/:role":  admins,
-	"GET /v1/events":                    admins,
-	"GET /v1/projections":               admins,
-	"GET /v1/outbox":                    admins,
+	"GET /v1/users":                        admins,
+	"POST /v1/users":                       admins,
+	"GET /v1/users/:id":                    admins,
+	"PATCH /v1/users/:id":                  admins,
+	"DELETE /v1/users/:id":                 admins,
+	"GET /v1/users/:id/events":             admins,
+	"POST /v1/users/:id/lock":              admins,
+	"POST /v1/users/:id/unlock":            admins,
+	"POST /v1/users/:id/disable":           admins,
+	"POST /v1/users/:id/enable":            admins,
+	"POST /v1/users/:id/password-reset":    admins,
+	"POST /v1/users/:id/logout-all":        admins,
+	"PUT /v1/users/:id/roles/:role":        admins,
+	"DELETE /v1/users/:id/roles/:role":     admins,
+	"GET /v1/events":                       admins,
+	"GET /v1/projections":                  admins,
+	"POST /v1/projections/:name/pause":     admins,
+	"POST /v1/projections/:name/resume":    admins,
+	"POST /v1/projections/:name/rebuild":   admins,
+	"DELETE /v1/projections/:name/rebuild": admins,
+	"POST /v1/projections/:name/retry":     admins,
+	"POST /v1/projections/:name/skip":      admins,
+	"GET /v1/outbox":                       admins,
 }
 
 // The kinds of callers.
@@ -122,7 +128,7 @@ func TestASVS_8_2_2_EveryCallByEveryCaller(t *testing.T) {
 				default:
 					headers = []string{"Authorization", "Bearer " + s.login(emails[caller])}
 				}
-				path := strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, ":id", user.String(), ":role", "writer").Replace(route.Path)
+				path := strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, ":id", user.String(), ":role", "writer", ":name", "users").Replace(route.Path)
 				before := s.head()
 				a := s.call(route.Method, path, "", headers...)
 				checkAccess(t, name, who, caller, a)

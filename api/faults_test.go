@@ -21,7 +21,6 @@ import (
 	"usher/identity"
 	"usher/identity/password"
 	"usher/internal/devstack"
-	"usher/projections"
 )
 
 // expect is a problem that may pass: it says when to come back.
@@ -213,8 +212,7 @@ func TestReadModelBehind(t *testing.T) {
 		}
 		admin := "Bearer " + s.login("admin@example.org")
 		expect(t, s.call("GET", "/v1/users", "", "Authorization", admin), 503, identity.CodeBehind) // it was never made
-		operator := projections.Operator{Projections: []projections.Projection{projections.UserProjection{}}, DB: db, Log: s.log}
-		if err := operator.Pause(t.Context(), "users"); err == nil {
+		if err := s.server.Projections.Pause(t.Context(), "users"); err == nil {
 			t.Fatal("a projection that was never run was paused")
 		}
 		s.project()
@@ -222,7 +220,7 @@ func TestReadModelBehind(t *testing.T) {
 		eventually(t, "the read model is there", func() bool {
 			return s.call("GET", "/v1/users", "", "Authorization", admin, "Usher-Min-Position", position).status == http.StatusOK
 		})
-		if err := operator.Pause(t.Context(), "users"); err != nil {
+		if err := s.server.Projections.Pause(t.Context(), "users"); err != nil {
 			t.Fatal(err)
 		}
 		a := s.call("POST", register, credentials("ada@example.org", secret))

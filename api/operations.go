@@ -5,23 +5,7 @@ import (
 	"net/http"
 
 	"github.com/labstack/echo/v5"
-
-	"usher/projections"
 )
-
-// listProjections answers GET /v1/projections.
-func (s *Server) listProjections(c *echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
-	list, err := s.Checkpoints.List(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
-		Items []projections.Status `json:"items"`
-	}{list})
-}
 
 // Outbox is the state of the relay, for GET /v1/outbox.
 type Outbox struct {

@@ -26,6 +26,8 @@ const (
 	codeUnsupportedType  identity.Code = "unsupported_media_type"
 	codeInvalidCursor    identity.Code = "invalid_cursor"
 	codeInvalidPosition  identity.Code = "invalid_position"
+	codeNotParked        identity.Code = "not_parked"
+	codePoisonEvent      identity.Code = "poison_event"
 )
 
 // problems is the one table from codes to HTTP: the status, the title, and whether trying again later may help.
@@ -48,6 +50,8 @@ var problems = map[identity.Code]struct {
 	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
 	identity.CodeEmailTaken:         {http.StatusConflict, "The address is taken", false},
 	identity.CodeLastAdmin:          {http.StatusConflict, "The last administrator stays", false},
+	codeNotParked:                   {http.StatusConflict, "The event is in nobody's way", false},
+	codePoisonEvent:                 {http.StatusConflict, "An event still can't be applied", false},
 	codeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
 	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
@@ -98,6 +102,8 @@ func explain(err error) (code identity.Code, detail string) {
 		return identity.CodeBehind, ""
 	case errors.Is(err, projections.ErrUnknownProjection):
 		return identity.CodeBehind, "the read model has not been made yet"
+	case errors.Is(err, projections.ErrOtherVersion):
+		return identity.CodeBehind, "the read model is that of another version of usher, and lacks what this needs until it is rebuilt"
 	}
 	if code = identity.CodeOf(err); code == identity.CodeOutcomeUnknown {
 		return code, "repeat the request with the same Idempotency-Key to find out and to finish it"

@@ -42,6 +42,7 @@ type Config struct {
 	PublicURL   string // where clients reach the server
 	Users       projections.Users
 	Checkpoints *projections.Checkpoints
+	Projections *projections.Operator
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// Checks are what /readyz stands on.
@@ -128,6 +129,12 @@ func (s *Server) routes() {
 	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
 	e.GET("/v1/events", s.admin(s.listEvents))
 	e.GET("/v1/projections", s.admin(s.listProjections))
+	e.POST("/v1/projections/:name/pause", s.admin(s.pauseProjection()))
+	e.POST("/v1/projections/:name/resume", s.admin(s.resumeProjection()))
+	e.POST("/v1/projections/:name/rebuild", s.admin(s.rebuildProjection()))
+	e.DELETE("/v1/projections/:name/rebuild", s.admin(s.cancelRebuild()))
+	e.POST("/v1/projections/:name/retry", s.admin(s.retryProjection()))
+	e.POST("/v1/projections/:name/skip", s.admin(s.skipEvent()))
 	e.GET("/v1/outbox", s.admin(s.showOutbox))
 	e.POST(pathIntrospect, s.onToken(s.introspect))
 	e.POST(pathRevoke, s.onToken(s.revoke))

@@ -175,6 +175,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Checkpoints: projections.NewCheckpoints(db),
+		Projections: &projections.Operator{Projections: []projections.Projection{projections.UserProjection{}}, DB: db, Log: s.log, Logger: logger},
 		Outbox: func(ctx context.Context) (Outbox, error) {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err
@@ -202,8 +203,9 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	return s
 }
 
-// project keeps the read model of users up to date until the test ends. Nothing relays, so it is filled from the log.
-func (s *stack) project() {
+// project keeps the read model of users up to date until the test ends, or stop is called. Nothing relays, so it is filled
+// from the log.
+func (s *stack) project() (stop func() error) {
 	s.tb.Helper()
 	conn, err := devstack.NATS(s.tb).Connect()
 	if err != nil {
@@ -218,7 +220,7 @@ func (s *stack) project() {
 		Projection: projections.UserProjection{}, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 5 * time.Millisecond,
 	}
-	run(s.tb, r.Run)
+	return run(s.tb, r.Run)
 }
 
 // gate is a store whose commits can be held up, or lose their answer.

@@ -337,8 +337,8 @@ func testPoison(t *testing.T, s *stack, follow bool) {
 	if _, err := o.Skip(t.Context(), "users", sick[1], 1, eventstore.Metadata{}); !errors.Is(err, projections.ErrNotParked) {
 		t.Errorf("Skip() of another position = %v, want %v", err, projections.ErrNotParked)
 	}
-	if n, err := o.Skip(t.Context(), "users", sick[1], st.Parked[1].Position, eventstore.Metadata{}); n != 1 || err != nil {
-		t.Errorf("Skip() = %d, %v, want 1 event behind", n, err)
+	if n, err := o.Skip(t.Context(), "users", sick[1], st.Parked[1].Position, eventstore.Metadata{}); n.Applied != 1 || err != nil {
+		t.Errorf("Skip() = %+v, %v, want 1 event behind", n, err)
 	}
 	s.append(t, sick[0], renamed("Well again"))
 	s.publish(t, cloudevent.Options{})

@@ -111,22 +111,29 @@ func (m model) retryUsers(ctx context.Context, user uuid.UUID) (applied int, err
 // Skip gives up an event that stands in the way: the first parked event of a user, after which it applies those behind it
 // as Retry does, or the event that stopped a rebuild or holds the standby up. The read model lacks it until a rebuild can
 // apply it. That it was skipped is recorded as an event. It fails with ErrNotParked if the event at the position is not in
-// the way, or not the user's.
-func (o *Operator) Skip(ctx context.Context, name string, user uuid.UUID, position int64, meta eventstore.Metadata) (applied int, err error) {
+// the way, or not the user's. One behind it that can't be applied either is in the way now.
+func (o *Operator) Skip(ctx context.Context, name string, user uuid.UUID, position int64, meta eventstore.Metadata) (result SkipResult, err error) {
 	m, err := o.model(name)
 	if err == nil {
 		_, err = m.readLive(ctx, m.db)
 	}
 	if err == nil {
-		err = m.skip(ctx, user, position, meta)
+		result.Position, err = m.skip(ctx, user, position, meta)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("skip position %d of %s: %w", position, name, err)
+		return result, fmt.Errorf("skip position %d of %s: %w", position, name, err)
 	}
-	if applied, err = m.retry(ctx, user); err != nil {
-		return applied, fmt.Errorf("retry what was behind position %d of %s: %w", position, name, err)
+	var next *PoisonError
+	if result.Applied, err = m.retry(ctx, user); err != nil && !errors.As(err, &next) {
+		return result, fmt.Errorf("retry what was behind position %d of %s: %w", position, name, err)
 	}
-	return applied, nil
+	return result, nil
+}
+
+// SkipResult is what a skip did.
+type SkipResult struct {
+	Position int64 // of the event that records it
+	Applied  int   // events behind the skipped one
 }
 
 // Request asks for a rebuild, which a process that runs the projection begins within a second. Where one is asked for or

@@ -111,23 +111,24 @@ func (m model) parkedUsers(ctx context.Context) (users []uuid.UUID, err error) {
 // skip gives up an event that stands in the way: the first parked one of its user, or the one that stopped a rebuild or
 // the standby. The record is in the log before anything is done, so that nothing is ever given up without one; a
 // skip that was interrupted can be repeated.
-func (m model) skip(ctx context.Context, subject uuid.UUID, position int64, meta eventstore.Metadata) error {
+func (m model) skip(ctx context.Context, subject uuid.UUID, position int64, meta eventstore.Metadata) (recorded int64, err error) {
 	e, err := m.event(ctx, position)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if subjectOf(e) != subject {
-		return ErrNotParked
+		return 0, ErrNotParked
 	}
 	if err := m.inTheWay(ctx, m.db, e, func(context.Context, eventstore.DB, obstacle) error { return nil }); err != nil {
-		return err
+		return 0, err
 	}
 	command := uuid.NewSHA1(skipNamespace, fmt.Appendf(nil, "%s/%d", m.name(), position))
 	record := identity.NewEvent(identity.ProjectionEventSkipped{Name: m.name(), Position: position, Type: e.Type, User: subject})
-	if _, err := m.log.Append(ctx, m.append(command, meta, record)); err != nil {
-		return err
+	result, err := m.log.Append(ctx, m.append(command, meta, record))
+	if err != nil {
+		return 0, err
 	}
-	return m.db.Transact(ctx, func(tx eventstore.DB) error {
+	return result.Position, m.db.Transact(ctx, func(tx eventstore.DB) error {
 		if _, err := m.lockLive(ctx, tx); err != nil {
 			return err
 		}

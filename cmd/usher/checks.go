@@ -272,10 +272,16 @@ func checkProjections(ctx context.Context, d *deployment, r *report) {
 			r.fail(s.Name, err.Error(), nil)
 		case s.State == projections.StateFailing:
 			r.fail(s.Name, "it can't go on: "+s.Error, figures)
+		case s.State == projections.StateOutdated:
+			r.fail(s.Name, s.Error, figures)
 		case s.State == projections.StateStopped:
 			r.fail(s.Name, "no process runs it; start `usher project` or `usher serve --with projections`", figures)
 		case s.ParkedCount > 0:
 			r.warn(s.Name, fmt.Sprintf("%d events of %d users are parked; see `usher projections list`", s.ParkedCount, s.ParkedUsers), figures)
+		case s.Rebuild != nil && s.Rebuild.State == projections.RebuildFailed:
+			r.warn(s.Name, "its rebuild failed: "+s.Rebuild.Error, figures)
+		case s.Standby != nil && s.Standby.Error != "":
+			r.warn(s.Name, "its standby is held up: "+s.Standby.Error, figures)
 		case s.State == projections.StatePaused:
 			r.warn(s.Name, "it is paused; `usher projections resume "+s.Name+"` lets it go on", figures)
 		case age > oldEvent:

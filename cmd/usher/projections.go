@@ -179,8 +179,8 @@ func projectionsSkipCommand() *cobra.Command {
 					return "", err
 				}
 			}
-			n, err := o.Skip(cmd.Context(), name, id, position, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
-			return fmt.Sprintf("position %d skipped, %d events behind it applied", position, n), err
+			result, err := o.Skip(cmd.Context(), name, id, position, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
+			return fmt.Sprintf("position %d skipped, %d events behind it applied", position, result.Applied), err
 		})
 	c.Long = "Give up an event that can't be applied: the first parked one of a user, or one that stopped a rebuild or holds\n" +
 		"the standby up. The read model lacks it until a rebuild can apply it. The events behind it are applied. Without\n" +

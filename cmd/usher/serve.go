@@ -283,9 +283,10 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	server := api.New(api.Config{
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
-		Outbox:   d.outbox,
-		Checks:   d.readiness(),
-		Registry: registry, Tracer: d.tracer, Logger: d.logger,
+		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
+		Outbox:      d.outbox,
+		Checks:      d.readiness(),
+		Registry:    registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
 		if err := p.ready(madeAdmin); err != nil {
