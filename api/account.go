@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"usher/eventstore"
@@ -28,7 +29,11 @@ func (s *Server) verifyEmail(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.Verify(c.Request().Context(), identity.MailCode(body.Code), m)
+	command, err := s.commandOf(c, "verify email", body.Code)
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.Verify(c.Request().Context(), identity.MailCode(body.Code), command, m)
 	if err != nil {
 		return err
 	}
@@ -45,7 +50,7 @@ func (s *Server) resendVerification(c *echo.Context) error {
 		return err
 	}
 	if body.Email != "" {
-		return s.askByAddress(c, begin, body.Email, s.Identity.RequestVerificationOf)
+		return s.askByAddress(c, begin, "resend verification", body.Email, s.Identity.RequestVerificationOf)
 	}
 	if len(c.Request().Header[echo.HeaderAuthorization]) == 0 {
 		return refuse(identity.CodeInvalidRequest, `the field "email" is needed, or an access token`)
@@ -58,7 +63,11 @@ func (s *Server) resendVerification(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.RequestVerification(c.Request().Context(), who.ID, m)
+	command, err := s.commandOf(c, "resend verification", who.ID.String())
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.RequestVerification(c.Request().Context(), who.ID, command, m)
 	if err != nil {
 		return err
 	}
@@ -77,7 +86,7 @@ func (s *Server) forgotPassword(c *echo.Context) error {
 	if err := required("email", body.Email); err != nil {
 		return err
 	}
-	return s.askByAddress(c, begin, body.Email, s.Identity.RequestPasswordReset)
+	return s.askByAddress(c, begin, "forgot password", body.Email, s.Identity.RequestPasswordReset)
 }
 
 // evenTime is what answers take that must not tell, by their time either, whether anybody has an address; those that take
@@ -86,13 +95,17 @@ const evenTime = 200 * time.Millisecond
 
 // askByAddress asks for something in the name of whoever has an address, and answers in the same way, after the same time,
 // whether or not anybody has.
-func (s *Server) askByAddress(c *echo.Context, begin time.Time, address string, ask func(context.Context, string, eventstore.Metadata) error) error {
+func (s *Server) askByAddress(c *echo.Context, begin time.Time, kind, address string, ask func(context.Context, string, uuid.UUID, eventstore.Metadata) error) error {
 	m, err := metadata(c, identity.ActorAnonymous)
 	if err != nil {
 		return err
 	}
+	command, err := s.commandOf(c, kind, address)
+	if err != nil {
+		return err
+	}
 	ctx := c.Request().Context()
-	err = ask(ctx, address, m)
+	err = ask(ctx, address, command, m)
 	timer := time.NewTimer(evenTime - time.Since(begin)%evenTime)
 	defer timer.Stop()
 	select {
@@ -129,7 +142,11 @@ func (s *Server) resetPassword(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	position, err := s.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), m)
+	command, err := s.commandOf(c, "reset password", body.Code, body.NewPassword)
+	if err != nil {
+		return err
+	}
+	position, err := s.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), command, m)
 	if err != nil {
 		return err
 	}

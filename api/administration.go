@@ -95,10 +95,6 @@ func (s *Server) onUser(do func(context.Context, uuid.UUID, eventstore.Metadata)
 		if err != nil {
 			return err
 		}
-		// Checked for its form only: done twice is as good as done once.
-		if _, err := idempotencyKey(c); err != nil {
-			return err
-		}
 		result, err := do(c.Request().Context(), id, who.metadata)
 		if err != nil {
 			return err

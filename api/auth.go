@@ -109,10 +109,6 @@ func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {
 	if err := required("email", body.Email, "password", body.Password); err != nil {
 		return identity.LoginResult{}, err
 	}
-	// Checked for its form only: there is nothing to repeat.
-	if _, err := idempotencyKey(c); err != nil {
-		return identity.LoginResult{}, err
-	}
 	m, err := metadata(c, identity.ActorAnonymous)
 	if err != nil {
 		return identity.LoginResult{}, err

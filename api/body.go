@@ -26,7 +26,14 @@ const maxBody = 64 << 10
 // decode reads a JSON body into the struct that into points to, strictly: one object, of known fields, each once and
 // spelled as documented, all text valid Unicode without NUL. An empty body stands for {}. Errors have a code and never
 // show what was sent, except the names of fields.
+//
+// The idempotency key of a POST has its form checked here too: what it means is for each call to say.
 func decode(c *echo.Context, into any) error {
+	if c.Request().Method == http.MethodPost {
+		if _, err := idempotencyKey(c); err != nil {
+			return err
+		}
+	}
 	body, err := readBody(c)
 	if err != nil || len(body) == 0 {
 		return err

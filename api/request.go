@@ -134,6 +134,16 @@ func idempotencyKey(c *echo.Context) (string, error) {
 	return values[0], nil
 }
 
+// commandOf is the command id that the request's idempotency key stands for in a kind of requests that these secrets tell
+// apart; the nil UUID for no key.
+func (s *Server) commandOf(c *echo.Context, kind string, secrets ...string) (uuid.UUID, error) {
+	key, err := idempotencyKey(c)
+	if err != nil || key == "" {
+		return uuid.Nil, err
+	}
+	return s.Identity.SecretCommandID(kind, key, secrets...), nil
+}
+
 var printable = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)
 
 // pathID is the id in a request's path. What is none is not found.

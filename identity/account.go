@@ -13,29 +13,33 @@ import (
 )
 
 // RequestVerification asks for another code to verify the user's address with; for a verified one it does nothing. It
-// fails with ErrNotFound, ErrUserLocked, ErrUserDisabled or ErrThrottled, or as eventstore.Log.Append does.
-func (s *Service) RequestVerification(ctx context.Context, user uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+// fails with ErrNotFound, ErrUserLocked, ErrUserDisabled or ErrThrottled, or as eventstore.Log.Append does. The command id
+// makes it repeatable, as in what follows; the nil UUID stands for none.
+func (s *Service) RequestVerification(ctx context.Context, user, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	if first, err := s.answered(ctx, command); err != nil || first.Repeated { // before any throttle
+		return first, err
+	}
 	return s.change(ctx, user, m, func(u User) (change, error) {
 		events, err := requestVerification(u, s.now())
-		return change{events: events}, err
+		return change{events: events, commandID: command}, err
 	})
 }
 
 // RequestVerificationOf is RequestVerification for whoever has an address, asked for by somebody who is not logged in: see
 // RequestPasswordReset.
-func (s *Service) RequestVerificationOf(ctx context.Context, address string, m eventstore.Metadata) error {
-	return s.askQuietly(ctx, address, m, requestVerification)
+func (s *Service) RequestVerificationOf(ctx context.Context, address string, command uuid.UUID, m eventstore.Metadata) error {
+	return s.askQuietly(ctx, address, command, m, requestVerification)
 }
 
 // RequestPasswordReset asks for a code to set another password with, for whoever has an address. The answer is the same
 // whether anybody has it, and whether the user may have a code; only the time that it takes is not. It fails with
 // ErrInvalidEmail, and with eventstore.ErrUnavailable where nobody could be looked up at all.
-func (s *Service) RequestPasswordReset(ctx context.Context, address string, m eventstore.Metadata) error {
-	return s.askQuietly(ctx, address, m, requestPasswordReset)
+func (s *Service) RequestPasswordReset(ctx context.Context, address string, command uuid.UUID, m eventstore.Metadata) error {
+	return s.askQuietly(ctx, address, command, m, requestPasswordReset)
 }
 
 // askQuietly asks for a code by address.
-func (s *Service) askQuietly(ctx context.Context, address string, m eventstore.Metadata, decide func(User, time.Time) ([]Payload, error)) error {
+func (s *Service) askQuietly(ctx context.Context, address string, command uuid.UUID, m eventstore.Metadata, decide func(User, time.Time) ([]Payload, error)) error {
 	email, err := ParseEmail(address)
 	if err != nil {
 		return err
@@ -46,7 +50,7 @@ func (s *Service) askQuietly(ctx context.Context, address string, m eventstore.M
 	}
 	_, err = s.change(ctx, id, m, func(u User) (change, error) {
 		events, err := decide(u, s.now())
-		return change{events: events}, err
+		return change{events: events, commandID: command}, err
 	})
 	var refusal *Error
 	if err != nil && !errors.As(err, &refusal) {
@@ -85,8 +89,8 @@ func (s *Service) reservedBy(ctx context.Context, r eventstore.Reservation) (id 
 // Verify does what a code from a mail is for, if it is one to verify an address: the user's own, or the one that the user
 // wants to have, which the user has from then on. It fails with ErrInvalidCode, ErrUserLocked or ErrUserDisabled, with
 // ErrEmailTaken where somebody else has the wanted address by now, or as eventstore.Log.Append does.
-func (s *Service) Verify(ctx context.Context, c MailCode, m eventstore.Metadata) (eventstore.Result, error) {
-	result, err := s.useCode(ctx, c, m, func(u User, p Purpose) (change, error) {
+func (s *Service) Verify(ctx context.Context, c MailCode, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	result, err := s.useCode(ctx, c, command, m, func(u User, p Purpose) (change, error) {
 		if p == PurposeEmail {
 			return changeEmail(u)
 		}

@@ -146,10 +146,10 @@ func TestAskingByAddress(t *testing.T) {
 		ask := func(address string) {
 			t.Helper()
 			m := eventstore.Metadata{Correlation: uuid.Must(uuid.NewV7()), Actor: ActorAnonymous}
-			if err := s.RequestPasswordReset(t.Context(), address, m); err != nil {
+			if err := s.RequestPasswordReset(t.Context(), address, uuid.Nil, m); err != nil {
 				t.Errorf("RequestPasswordReset(%q) = %v", address, err)
 			}
-			if err := s.RequestVerificationOf(t.Context(), address, m); err != nil {
+			if err := s.RequestVerificationOf(t.Context(), address, uuid.Nil, m); err != nil {
 				t.Errorf("RequestVerificationOf(%q) = %v", address, err)
 			}
 		}
@@ -158,7 +158,7 @@ func TestAskingByAddress(t *testing.T) {
 		}
 		at.add(2 * time.Minute)
 		ask("ada@example.org")
-		if err := s.RequestPasswordReset(t.Context(), "no address", eventstore.Metadata{}); !errors.Is(err, ErrInvalidEmail) {
+		if err := s.RequestPasswordReset(t.Context(), "no address", uuid.Nil, eventstore.Metadata{}); !errors.Is(err, ErrInvalidEmail) {
 			t.Errorf("RequestPasswordReset() of no address = %v, want %v", err, ErrInvalidEmail)
 		}
 		d.appendTo(t, s, u.ID, verified("ada@example.org"))

@@ -152,7 +152,19 @@ func (s *Service) checkCode(u User, r codeRow, purposes ...Purpose) error {
 //
 // A code is good once because the append expects the version of the user at which the code was still there: whoever
 // comes second finds another version, reads again, and finds no code. So the code is read after the user, never before.
-func (s *Service) useCode(ctx context.Context, c MailCode, m eventstore.Metadata, decide func(User, Purpose) (change, error), purposes ...Purpose) (eventstore.Result, error) {
+//
+// A command id that was done is answered as the first time, although the code is gone.
+func (s *Service) useCode(ctx context.Context, c MailCode, command uuid.UUID, m eventstore.Metadata, decide func(User, Purpose) (change, error), purposes ...Purpose) (eventstore.Result, error) {
+	result, err := s.tryCode(ctx, c, command, m, decide, purposes...)
+	if errors.Is(err, ErrInvalidCode) {
+		if first, found := s.answered(ctx, command); found != nil || first.Repeated {
+			return first, found
+		}
+	}
+	return result, err
+}
+
+func (s *Service) tryCode(ctx context.Context, c MailCode, command uuid.UUID, m eventstore.Metadata, decide func(User, Purpose) (change, error), purposes ...Purpose) (eventstore.Result, error) {
 	found, err := s.findCode(ctx, c)
 	if err != nil {
 		return eventstore.Result{}, err
@@ -167,7 +179,7 @@ func (s *Service) useCode(ctx context.Context, c MailCode, m eventstore.Metadata
 			return change{}, err
 		}
 		done, err := decide(u, row.purpose)
-		done.state = append(done.state, dropCode(u.ID, row.purpose))
+		done.state, done.commandID = append(done.state, dropCode(u.ID, row.purpose)), command
 		return done, err
 	})
 	if errors.Is(err, ErrNotFound) { // erased since

@@ -27,13 +27,13 @@ func mustCode(t *testing.T, s *Service, user uuid.UUID, p Purpose) MailCode {
 
 func (s *Service) verified(t *testing.T, c MailCode) error {
 	t.Helper()
-	_, err := s.Verify(t.Context(), c, eventstore.Metadata{})
+	_, err := s.Verify(t.Context(), c, uuid.Nil, eventstore.Metadata{})
 	return err
 }
 
 func (s *Service) reset(t *testing.T, c MailCode, secret password.Password) error {
 	t.Helper()
-	_, err := s.ResetPassword(t.Context(), c, secret, eventstore.Metadata{})
+	_, err := s.ResetPassword(t.Context(), c, secret, uuid.Nil, eventstore.Metadata{})
 	return err
 }
 
@@ -60,7 +60,7 @@ func TestVerify(t *testing.T) {
 		if err != nil || address != "Ada@example.org" || len(code) < 26 {
 			t.Fatalf("NewCode() = %d characters for %q, %v", len(code), address, err)
 		}
-		result, err := s.Verify(t.Context(), code, eventstore.Metadata{Actor: ActorAnonymous})
+		result, err := s.Verify(t.Context(), code, uuid.Nil, eventstore.Metadata{Actor: ActorAnonymous})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,11 +154,11 @@ func TestCodeIsGoodOnce(t *testing.T) {
 			use     func(ctx context.Context, s *Service, c MailCode, i int) error
 		}{
 			"verify": {PurposeVerify, func(ctx context.Context, s *Service, c MailCode, _ int) error {
-				_, err := s.Verify(ctx, c, eventstore.Metadata{})
+				_, err := s.Verify(ctx, c, uuid.Nil, eventstore.Metadata{})
 				return err
 			}},
 			"reset": {PurposeReset, func(ctx context.Context, s *Service, c MailCode, i int) error {
-				_, err := s.ResetPassword(ctx, c, password.Password(fmt.Sprintf("%s %d", string(other), i)), eventstore.Metadata{})
+				_, err := s.ResetPassword(ctx, c, password.Password(fmt.Sprintf("%s %d", string(other), i)), uuid.Nil, eventstore.Metadata{})
 				return err
 			}},
 		} {
@@ -224,7 +224,7 @@ func TestResetPassword(t *testing.T) {
 		if err := s.reset(t, code, "ada@example.org"); !errors.Is(err, ErrPasswordRefused) {
 			t.Errorf("ResetPassword() to the address = %v, want %v", err, ErrPasswordRefused)
 		}
-		position, err := s.ResetPassword(t.Context(), code, other, eventstore.Metadata{})
+		position, err := s.ResetPassword(t.Context(), code, other, uuid.Nil, eventstore.Metadata{})
 		if err != nil {
 			t.Fatal("the code is not good any more after passwords that were refused:", err)
 		}
@@ -264,7 +264,7 @@ func TestResetOfNoPassword(t *testing.T) {
 		if _, err := d.db.Exec(t.Context(), `DELETE FROM credentials`); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.RequestPasswordReset(t.Context(), "ada@example.org", eventstore.Metadata{}); err != nil {
+		if err := s.RequestPasswordReset(t.Context(), "ada@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserPasswordResetRequested}, types(d.events(t, s))); diff != "" {

@@ -85,7 +85,10 @@ func (s *Service) nextCredential(ctx context.Context, present credential, secret
 //
 // It fails with ErrInvalidCode, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
 // with ErrUserLocked or ErrUserDisabled, password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
-func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, m eventstore.Metadata) (int64, error) {
+func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, command uuid.UUID, m eventstore.Metadata) (int64, error) {
+	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
+		return first.Position, err
+	}
 	row, err := s.findCode(ctx, c)
 	if err != nil {
 		return 0, err
@@ -104,7 +107,7 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 	if err != nil {
 		return 0, err
 	}
-	result, err := s.useCode(ctx, c, m, func(u User, _ Purpose) (change, error) {
+	result, err := s.useCode(ctx, c, command, m, func(u User, _ Purpose) (change, error) {
 		present, err := s.readCredential(ctx, u.ID)
 		if err != nil {
 			return change{}, err

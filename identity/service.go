@@ -20,6 +20,7 @@ package identity
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -141,6 +142,15 @@ func (s *Service) EnumerationSafe() bool { return s.safe }
 // "register" for those that nobody is logged in for.
 func CommandID(scope, key string) uuid.UUID {
 	return uuid.NewSHA1(commandNamespace, []byte(scope+"\x00"+key))
+}
+
+// SecretCommandID is the command id for an idempotency key of a command that secrets tell apart from others with the same
+// key, such as a code or a password. Nothing of them can be found out from it.
+func (s *Service) SecretCommandID(scope, key string, secrets ...string) uuid.UUID {
+	for _, secret := range secrets {
+		scope += "\x00" + hex.EncodeToString(s.codeMAC("command", secret))
+	}
+	return CommandID(scope, key)
 }
 
 var commandNamespace = uuid.MustParse("b2b7a9a6-58a1-5b0f-8a4e-0a6d1d6f6a53")

@@ -377,3 +377,47 @@ func TestUserOfLongStream(t *testing.T) {
 		}
 	})
 }
+
+func TestSecretCommandID(t *testing.T) {
+	t.Parallel()
+	s := New(Config{CodeKey: []byte("a key")})
+	id := s.SecretCommandID("reset", "k", "code", "password")
+	if id != s.SecretCommandID("reset", "k", "code", "password") {
+		t.Error("the same command has two ids")
+	}
+	for name, other := range map[string]uuid.UUID{
+		"another secret":  s.SecretCommandID("reset", "k", "code", "passwore"),
+		"secrets shifted": s.SecretCommandID("reset", "k", "codep", "assword"),
+		"one secret less": s.SecretCommandID("reset", "k", "code"),
+		"another key":     s.SecretCommandID("reset", "l", "code", "password"),
+		"another scope":   s.SecretCommandID("verify", "k", "code", "password"),
+		"no secret key":   New(Config{}).SecretCommandID("reset", "k", "code", "password"),
+	} {
+		if other == id {
+			t.Errorf("%s: the same id", name)
+		}
+	}
+}
+
+// What a command was answered with is known for a week.
+func TestForgetCommands(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		at := &clock{now: time.Now()}
+		s := d.service(t, func(c *Config) { c.Now = at.Now })
+		r := Registration{Email: "ada@example.org", Password: secret, CommandID: CommandID("register", "k")}
+		if _, err := s.Register(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []bool{true, false} {
+			if err := s.forgetCommands(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			first, err := s.answered(t.Context(), r.CommandID)
+			if err != nil || first.Repeated != want {
+				t.Errorf("the command is known: %v, %v, want %v", first.Repeated, err, want)
+			}
+			at.add(commandsKept + time.Hour)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -28,7 +29,7 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 				s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
 			}
 			_, failed := s.FinishErasures(ctx)
-			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx), failed)
+			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx), s.forgetCommands(ctx), failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "what is past its time was not all ended; trying again", slog.Any("error", err))
@@ -39,4 +40,15 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// commandsKept is for how long a command id is answered as the first time.
+const commandsKept = 7 * 24 * time.Hour
+
+// forgetCommands removes what commands of long ago were answered with.
+func (s *Service) forgetCommands(ctx context.Context) error {
+	if _, err := s.db.Exec(ctx, `DELETE FROM commands WHERE recorded_at < $1`, s.now().UTC().Add(-commandsKept)); err != nil {
+		return fmt.Errorf("forget old commands: %w", err)
+	}
+	return nil
 }

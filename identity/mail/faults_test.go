@@ -9,6 +9,8 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/google/uuid"
+
 	"usher/eventstore"
 	"usher/identity"
 	"usher/internal/devstack/mailserver"
@@ -104,7 +106,7 @@ func TestMailboxes(t *testing.T) {
 
 		// One that never takes it is given up after a day.
 		s.server.OnRcpt(answer)
-		if err := s.users.RequestPasswordReset(t.Context(), "busy@example.org", eventstore.Metadata{}); err != nil {
+		if err := s.users.RequestPasswordReset(t.Context(), "busy@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		s.settle(t)
@@ -172,7 +174,7 @@ func TestBrokerAway(t *testing.T) {
 		s.await(t, 1)
 		s.broker.Shutdown()
 		s.register(t, "second@example.org")
-		if err := s.users.RequestPasswordReset(t.Context(), "first@example.org", eventstore.Metadata{}); err != nil {
+		if err := s.users.RequestPasswordReset(t.Context(), "first@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.broker.Restart(); err != nil {

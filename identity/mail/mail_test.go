@@ -120,23 +120,23 @@ func TestCodesOfMails(t *testing.T) {
 		s.started(t, nil)
 		user := s.register(t, "ada@example.org")
 		first := s.await(t, 1).Code()
-		if err := s.users.RequestVerificationOf(t.Context(), "ada@example.org", eventstore.Metadata{}); err != nil {
+		if err := s.users.RequestVerificationOf(t.Context(), "ada@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		second := s.await(t, 2).Code()
-		if err := s.users.RequestPasswordReset(t.Context(), "ada@example.org", eventstore.Metadata{}); err != nil {
+		if err := s.users.RequestPasswordReset(t.Context(), "ada@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		reset := s.await(t, 3).Code()
 		s.settle(t)
 		s.wantNowhere(t, first, second, reset)
 		for code, want := range map[string]identity.Code{first: identity.CodeInvalidCode, second: "", "AAAA": identity.CodeInvalidCode} {
-			_, err := s.users.Verify(t.Context(), identity.MailCode(code), eventstore.Metadata{})
+			_, err := s.users.Verify(t.Context(), identity.MailCode(code), uuid.Nil, eventstore.Metadata{})
 			if got := identity.CodeOf(err); err != nil && got != want || err == nil && want != "" {
 				t.Errorf("Verify() = %v, want %q", err, want)
 			}
 		}
-		if _, err := s.users.ResetPassword(t.Context(), identity.MailCode(reset), "a wholly different phrase", eventstore.Metadata{}); err != nil {
+		if _, err := s.users.ResetPassword(t.Context(), identity.MailCode(reset), "a wholly different phrase", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Error(err)
 		}
 		if mail := s.await(t, 4); mail.Subject() != "Your password was changed" {
@@ -379,10 +379,10 @@ func TestDeathAfterSending(t *testing.T) {
 		second := s.await(t, 2).Code()
 		s.settle(t)
 		s.await(t, 2)
-		if _, err := s.users.Verify(t.Context(), identity.MailCode(first), eventstore.Metadata{}); err == nil {
+		if _, err := s.users.Verify(t.Context(), identity.MailCode(first), uuid.Nil, eventstore.Metadata{}); err == nil {
 			t.Error("the code of the first mail is good, although another was sent after it")
 		}
-		if _, err := s.users.Verify(t.Context(), identity.MailCode(second), eventstore.Metadata{}); err != nil {
+		if _, err := s.users.Verify(t.Context(), identity.MailCode(second), uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Error("the code of the last mail is not good:", err)
 		}
 	})
