@@ -55,6 +55,16 @@ var calls = map[string]class{
 	"GET /v1/me/sessions":        self,
 	"DELETE /v1/me/sessions/:id": owner,
 
+	"GET /v1/webhooks":                                   admins,
+	"POST /v1/webhooks":                                  admins,
+	"GET /v1/webhooks/:id":                               admins,
+	"PATCH /v1/webhooks/:id":                             admins,
+	"DELETE /v1/webhooks/:id":                            admins,
+	"GET /v1/webhooks/:id/deliveries":                    admins,
+	"POST /v1/webhooks/:id/deliveries/:delivery/redrive": admins,
+	"POST /v1/webhooks/:id/redrive":                      admins,
+	"POST /v1/webhooks/:id/test":                         admins,
+
 	"GET /v1/users":                        admins,
 	"POST /v1/users":                       admins,
 	"GET /v1/users/:id":                    admins,
@@ -128,7 +138,12 @@ func TestASVS_8_2_2_EveryCallByEveryCaller(t *testing.T) {
 				default:
 					headers = []string{"Authorization", "Bearer " + s.login(emails[caller])}
 				}
-				path := strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, ":id", user.String(), ":role", "writer", ":name", "users").Replace(route.Path)
+				hook, delivery := uuid.Nil, uuid.Nil
+				if strings.Contains(route.Path, "/webhooks/") {
+					hook, delivery = s.webhookWithDeadLetter()
+				}
+				path := strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, "/webhooks/:id", "/webhooks/"+hook.String(), ":delivery", delivery.String(),
+					":id", user.String(), ":role", "writer", ":name", "users").Replace(route.Path)
 				before := s.head()
 				a := s.call(route.Method, path, "", headers...)
 				checkAccess(t, name, who, caller, a)

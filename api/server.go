@@ -28,6 +28,7 @@ import (
 	"usher/identity"
 	"usher/identity/password"
 	"usher/projections"
+	"usher/publisher/webhook"
 	"usher/token"
 )
 
@@ -43,6 +44,7 @@ type Config struct {
 	Users       projections.Users
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
+	Webhooks    *webhook.Service
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// Checks are what /readyz stands on.
@@ -136,6 +138,15 @@ func (s *Server) routes() {
 	e.POST("/v1/projections/:name/retry", s.admin(s.retryProjection()))
 	e.POST("/v1/projections/:name/skip", s.admin(s.skipEvent()))
 	e.GET("/v1/outbox", s.admin(s.showOutbox))
+	e.GET("/v1/webhooks", s.admin(s.listWebhooks))
+	e.POST("/v1/webhooks", s.admin(s.createWebhook))
+	e.GET("/v1/webhooks/:id", s.admin(s.showWebhook))
+	e.PATCH("/v1/webhooks/:id", s.admin(s.changeWebhook))
+	e.DELETE("/v1/webhooks/:id", s.admin(s.deleteWebhook))
+	e.GET("/v1/webhooks/:id/deliveries", s.admin(s.listDeliveries))
+	e.POST("/v1/webhooks/:id/deliveries/:delivery/redrive", s.admin(s.redriveOne))
+	e.POST("/v1/webhooks/:id/redrive", s.admin(s.redriveAll))
+	e.POST("/v1/webhooks/:id/test", s.admin(s.testWebhook))
 	e.POST(pathIntrospect, s.onToken(s.introspect))
 	e.POST(pathRevoke, s.onToken(s.revoke))
 	e.GET(pathKeys, s.jwks)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -30,6 +31,7 @@ import (
 	"usher/internal/devstack"
 	"usher/internal/eventcheck"
 	"usher/projections"
+	"usher/publisher/webhook"
 	"usher/schema"
 	"usher/token"
 )
@@ -176,6 +178,9 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Checkpoints: projections.NewCheckpoints(db),
 		Projections: &projections.Operator{Projections: []projections.Projection{projections.UserProjection{}}, DB: db, Log: s.log, Logger: logger},
+		Webhooks: webhook.New(webhook.Config{
+			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
+		}),
 		Outbox: func(ctx context.Context) (Outbox, error) {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err

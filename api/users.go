@@ -103,16 +103,9 @@ func (s *Server) listUserEvents(c *echo.Context) error {
 	if len(events) == 0 && after == 0 {
 		return refuse(identity.CodeNotFound, noUser)
 	}
-	page := struct {
-		Items      []EventView `json:"items"`
-		NextCursor string      `json:"next_cursor,omitempty"`
-	}{Items: make([]EventView, 0, size)}
-	for _, e := range events {
-		if len(page.Items) == size {
-			page.NextCursor = positionCursor(s.CursorKey, list, page.Items[size-1].Position)
-			break
-		}
-		page.Items = append(page.Items, ViewEvent(e))
+	views := make([]EventView, len(events))
+	for i, e := range events {
+		views[i] = ViewEvent(e)
 	}
-	return c.JSON(http.StatusOK, page)
+	return c.JSON(http.StatusOK, pageOf(views, size, func(last EventView) string { return positionCursor(s.CursorKey, list, last.Position) }))
 }

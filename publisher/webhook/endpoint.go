@@ -224,7 +224,7 @@ func (e *endpoint) disable(ctx context.Context, reason string) error {
 	if err != nil {
 		return err
 	}
-	err = e.Service.disable(ctx, e.id, reason, eventstore.Metadata{Correlation: correlation, Actor: identity.ActorSystem})
+	_, err = e.Service.disable(ctx, e.id, reason, eventstore.Metadata{Correlation: correlation, Actor: identity.ActorSystem})
 	if err != nil {
 		return err
 	}

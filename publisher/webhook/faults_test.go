@@ -267,7 +267,7 @@ func TestGone(t *testing.T) {
 		r.status(http.StatusOK)
 		seen := len(r.all())
 		active := webhook.StatusActive
-		if _, _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{}); err != nil {
+		if _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		positions := map[string]bool{}

@@ -222,43 +222,50 @@ type Change struct {
 	RotateSecret bool
 }
 
-// Update changes a webhook, and answers with its new secret where that was rotated. Disabling it appends webhook.disabled
-// with the given metadata. It fails with ErrNotFound, ErrInvalidURL, ErrUnknownEvent, identity.CodeInvalidRequest for a
-// status that there is not, or ErrConflict: its secret was rotated too often, or at the same moment.
-func (s *Service) Update(ctx context.Context, id uuid.UUID, c Change, m eventstore.Metadata) (Webhook, Secret, error) {
+// Changed is a webhook after a change.
+type Changed struct {
+	Webhook
+	Secret   Secret // the new one, where that was asked for
+	Position int64  // of webhook.disabled; 0 where there was nothing to append
+}
+
+// Update changes a webhook. Disabling it appends webhook.disabled with the given metadata. It fails with ErrNotFound,
+// ErrInvalidURL, ErrUnknownEvent, identity.CodeInvalidRequest for a status that there is not, or ErrConflict: its secret
+// was rotated too often, or at the same moment.
+func (s *Service) Update(ctx context.Context, id uuid.UUID, c Change, m eventstore.Metadata) (changed Changed, err error) {
 	if c.Status != nil && *c.Status != StatusActive && *c.Status != StatusDisabled {
-		return Webhook{}, Secret{}, refuse(identity.CodeInvalidRequest, "the status of a webhook is %s or %s", StatusActive, StatusDisabled)
+		return Changed{}, refuse(identity.CodeInvalidRequest, "the status of a webhook is %s or %s", StatusActive, StatusDisabled)
 	}
 	var address, filters *string
 	if c.URL != nil {
 		checked, err := s.guard.checkURL(ctx, *c.URL)
 		if err != nil {
-			return Webhook{}, Secret{}, err
+			return Changed{}, err
 		}
 		address = &checked
 	}
 	if c.Events != nil {
 		parsed, err := parseFilters(*c.Events, s.types)
 		if err != nil {
-			return Webhook{}, Secret{}, err
+			return Changed{}, err
 		}
 		text := marshalTexts(parsed)
 		filters = &text
 	}
-	secret, err := s.change(ctx, id, address, filters, c.RotateSecret)
+	changed.Secret, err = s.change(ctx, id, address, filters, c.RotateSecret)
 	if err == nil && c.Status != nil {
 		if *c.Status == StatusActive {
 			err = s.enable(ctx, id)
 		} else {
-			err = s.disable(ctx, id, identity.WebhookOperator, m)
+			changed.Position, err = s.disable(ctx, id, identity.WebhookOperator, m)
 		}
 	}
 	if err != nil {
-		return Webhook{}, Secret{}, err
+		return Changed{}, err
 	}
 	s.signal()
-	hook, err := s.Get(ctx, id)
-	return hook, secret, err
+	changed.Webhook, err = s.Get(ctx, id)
+	return changed, err
 }
 
 // change writes the columns that are to be different.
@@ -319,23 +326,23 @@ func (s *Service) enable(ctx context.Context, id uuid.UUID) error {
 }
 
 // disable appends webhook.disabled and makes the webhook disabled, together. One that is disabled already stays as it is,
-// and of several who disable it at once, one does.
-func (s *Service) disable(ctx context.Context, id uuid.UUID, reason string, m eventstore.Metadata) error {
+// and of several who disable it at once, one does. It answers with the event's position, 0 where there is none.
+func (s *Service) disable(ctx context.Context, id uuid.UUID, reason string, m eventstore.Metadata) (position int64, err error) {
 	var status string
 	var since time.Time
-	err := s.DB.QueryRow(ctx, "SELECT status, changed_at FROM webhook_states WHERE webhook = $1", id).Scan(&status, &since)
+	err = s.DB.QueryRow(ctx, "SELECT status, changed_at FROM webhook_states WHERE webhook = $1", id).Scan(&status, &since)
 	if err != nil {
-		return notFound("disable the webhook", err)
+		return 0, notFound("disable the webhook", err)
 	}
 	if Status(status) == StatusDisabled {
-		return nil
+		return 0, nil
 	}
 	row, err := json.Marshal(map[string]any{"webhook": id, "status": StatusDisabled, "reason": reason, "changed_at": s.now()})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m.Address, m.UserAgent = "", "" // a system stream has nobody's key to seal them with
-	_, err = s.Log.Append(ctx, eventstore.Append{
+	result, err := s.Log.Append(ctx, eventstore.Append{
 		Stream:   eventstore.SystemStream("webhook/" + id.String()),
 		Expected: eventstore.AnyVersion,
 		Events:   []eventstore.NewEvent{identity.NewEvent(identity.WebhookDisabled{Webhook: id, Reason: reason})},
@@ -345,9 +352,9 @@ func (s *Service) disable(ctx context.Context, id uuid.UUID, reason string, m ev
 		State:     []eventstore.StateChange{{Table: "webhook_states", Row: row}},
 	})
 	if err != nil {
-		return fmt.Errorf("disable the webhook %s: %w", id, err)
+		return 0, fmt.Errorf("disable the webhook %s: %w", id, err)
 	}
-	return nil
+	return result.Position, nil
 }
 
 // Delete deletes a webhook with all its deliveries. It fails with ErrNotFound.

@@ -66,7 +66,7 @@ const (
 	MaxPending = 10_000
 	MaxDead    = 100_000
 	// MaxLimit bounds a page of deliveries, and DefaultLimit is how many it has otherwise.
-	MaxLimit     = 200
+	MaxLimit     = 1000
 	DefaultLimit = 50
 )
 

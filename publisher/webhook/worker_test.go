@@ -205,10 +205,11 @@ func TestRotation(t *testing.T) {
 		r := newReceiver(t)
 		hook, first := s.create(r.url())
 		s.work()
-		_, second, err := s.service.Update(t.Context(), hook.ID, webhook.Change{RotateSecret: true}, eventstore.Metadata{})
+		changed, err := s.service.Update(t.Context(), hook.ID, webhook.Change{RotateSecret: true}, eventstore.Metadata{})
 		if err != nil {
 			t.Fatal(err)
 		}
+		second := changed.Secret
 		var got received
 		eventually(t, "deliveries have two signatures", func() bool {
 			n := len(r.all())
@@ -313,7 +314,7 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 		s.register("a@example.org")
 		r.await(1)
 		disabled, active := webhook.StatusDisabled, webhook.StatusActive
-		if _, _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &disabled}, eventstore.Metadata{}); err != nil {
+		if _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &disabled}, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it is let go of", func() bool {
@@ -328,7 +329,7 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 		if n := len(r.all()); n != 1 {
 			t.Errorf("%d requests while it is disabled", n-1)
 		}
-		if _, _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{}); err != nil {
+		if _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
 		got := r.await(6)
