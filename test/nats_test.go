@@ -73,16 +73,23 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	url := guardedNATS(t)
 	d := newServeDeployment(t, database(t), url("api"))
 	mails := mailserver.Start(t, mailserver.Options{})
-	d.env = append(d.env, "SMTP_URL="+mails.URL())
+	d.env = append(d.env, "SMTP_URL="+mails.URL(), "WEBHOOK_ALLOW=127.0.0.0/8")
 	_, c := d.startServe()
+	e := newEndpoint(t)
+	d.addWebhook(e, "--events", "user.registered")
 	d.env = append(d.env, "NATS_URL="+url("relay"))
 	d.start("publish", "--continuous")
 	d.env = append(d.env, "NATS_URL="+url("worker"))
 	d.start("project")
+	webhooks := d.start("webhooks", "run")
 	d.env = append(d.env, "NATS_URL="+url("operator"))
 	ada := c.mustRegister(t, "ada@example.org")
 	eventually(t, "the event is published and in the read model", func() error { return d.caughtUp(ada.position) })
 	eventually(t, "the mail that it calls for is sent", func() error { return wantMails(mails, 1) })
+	e.taken(t, 1)
+	if said := webhooks.stderr.String(); strings.Contains(said, "permissions violation") || strings.Contains(said, "were left") {
+		t.Errorf("the webhooks worker may not do its work:\n%s", said)
+	}
 	if out := d.command("check", "--component", "broker", "--verbose"); strings.Contains(out, "failed") {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}

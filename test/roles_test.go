@@ -64,13 +64,18 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 	grant()
 
 	d := newServeDeployment(t, super, devstack.NATSProcess(t, t.TempDir(), 0).URL())
+	d.env = append(d.env, "WEBHOOK_ALLOW=127.0.0.0/8")
 	d.as("usher_api")
 	_, c := d.startServe()
+	e := newEndpoint(t)
+	d.addWebhook(e, "--events", "user.registered")
 	d.as("usher_worker")
 	d.start("publish", "--continuous")
 	d.start("project")
+	d.start("webhooks", "run")
 	d.as("usher_monitor")
 	d.walkThrough(c)
+	e.taken(t, 1)
 	if out := d.command("check", "--component", "database", "--verbose"); strings.Contains(out, "warning") {
 		t.Errorf("usher check as usher_monitor:\n%s", out)
 	}

@@ -46,6 +46,7 @@ func checks() []check {
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
 		{"projections", checkProjections},
+		{"webhooks", checkWebhooks},
 	}
 }
 
@@ -72,13 +73,13 @@ func (r *report) fail(name, detail string, figures map[string]any) {
 // checkTime bounds one check.
 const checkTime = 10 * time.Second
 
-var components = []string{"all", "database", "auth", "outbox", "broker", "projections"}
+var components = []string{"all", "database", "auth", "outbox", "broker", "projections", "webhooks"}
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check that the deployment is well",
-		Long: "Check that the deployment is well, from the database to the read models. The exit code is 0 if nothing failed; a\n" +
+		Long: "Check that the deployment is well, from the database to the webhooks. The exit code is 0 if nothing failed; a\n" +
 			"warning is no failure.",
 		Args: cobra.NoArgs,
 	}

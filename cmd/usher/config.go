@@ -33,11 +33,11 @@ type config struct {
 	DatabaseMaxConns int    `envconfig:"DATABASE_MAX_CONNS" default:"20" expect:"a whole number from 2 to 1000" about:"Connections to it from one process; commits have one more of their own."`
 	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev."`
 
-	NATSURL      secret `envconfig:"NATS_URL" expect:"nats://host:4222, several separated by commas" about:"The NATS servers. Needed by publisher and projections."`
+	NATSURL      secret `envconfig:"NATS_URL" expect:"nats://host:4222, several separated by commas" about:"The NATS servers. Needed by publisher, projections and webhooks."`
 	NATSCreds    string `envconfig:"NATS_CREDS" expect:"the path of a readable file" about:"A credentials file for them."`
 	NATSReplicas int    `envconfig:"NATS_REPLICAS" default:"1" expect:"1, 3 or 5" about:"Copies of the JetStream stream that the cluster keeps."`
 
-	StreamPersonal   string `envconfig:"STREAM_PERSONAL" default:"open" expect:"open or omit" about:"Whether published events carry personal fields."`
+	StreamPersonal   string `envconfig:"STREAM_PERSONAL" default:"open" expect:"open or omit" about:"Whether published events, and those sent to webhooks, carry personal fields."`
 	StreamMaxAgeDays int    `envconfig:"STREAM_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long the JetStream stream keeps events. The log keeps them all."`
 	StreamMaxBytes   int64  `envconfig:"STREAM_MAX_BYTES" default:"-1" expect:"a number of bytes, -1 for no limit" about:"How large the JetStream stream may grow before it drops its oldest events."`
 
@@ -45,8 +45,14 @@ type config struct {
 	OutboxBatchSize      int  `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
 	OutboxIntervalSecond int  `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
 
+	WebhookTimeout    int      `envconfig:"OUTBOX_WEBHOOK_TIMEOUT_SECONDS" default:"30" expect:"a whole number of seconds from 1 to 300" about:"How long one attempt to deliver to a webhook may take, from the connection to the answer."`
+	WebhookRetries    int      `envconfig:"OUTBOX_WEBHOOK_MAX_RETRIES" default:"3" expect:"a whole number from 0 to 100" about:"Attempts to deliver an event to a webhook after the first. Then it is a dead letter, until it is redriven."`
+	WebhookRetryDelay int      `envconfig:"OUTBOX_RETRY_DELAY_SECONDS" default:"60" expect:"a whole number of seconds from 1 to 43200" about:"How long after the first attempt the second comes. Each wait after it is twice as long as the one before, up to 12 hours, and all are up to a quarter longer at random. A Retry-After of the endpoint counts where it is longer, up to an hour."`
+	WebhookInARow     int      `envconfig:"OUTBOX_MAX_RETRY_ATTEMPTS" default:"3" expect:"a whole number from 1 to 1000" about:"Deliveries to a webhook that may run out of attempts in a row before its endpoint, which is given up to 8 requests at once, gets one at a time, until one succeeds."`
+	WebhookAllow      []string `envconfig:"WEBHOOK_ALLOW" expect:"networks in CIDR form separated by commas" about:"Networks that webhooks may reach although they are not public, and without TLS. In usher dev, this machine is among them."`
+
 	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
-	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish and project don't."`
+	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish, project and webhooks run don't."`
 	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events."`
 
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256, and is needed for that only; the keys of other algorithms are made. All are kept sealed in the database: after a change, tokens of the key before are good until they expire."`
@@ -183,6 +189,11 @@ func (c *config) check() error {
 		"STREAM_MAX_BYTES":                   c.StreamMaxBytes == -1 || c.StreamMaxBytes > 0,
 		"OUTBOX_BATCH_SIZE":                  within(c.OutboxBatchSize, 1, maxBatch),
 		"OUTBOX_PROCESSING_INTERVAL_SECONDS": c.OutboxIntervalSecond >= 1,
+		"OUTBOX_WEBHOOK_TIMEOUT_SECONDS":     within(c.WebhookTimeout, 1, 300),
+		"OUTBOX_WEBHOOK_MAX_RETRIES":         within(c.WebhookRetries, 0, 100),
+		"OUTBOX_RETRY_DELAY_SECONDS":         within(c.WebhookRetryDelay, 1, 43200),
+		"OUTBOX_MAX_RETRY_ATTEMPTS":          within(c.WebhookInARow, 1, 1000),
+		"WEBHOOK_ALLOW":                      validNetworks(c.WebhookAllow),
 		"HTTP_ADDR":                          validAddr(c.HTTPAddr),
 		"METRICS_ADDR":                       c.MetricsAddr == "" || validAddr(c.MetricsAddr),
 		"PUBLIC_URL":                         validPublicURL(c.PublicURL),
@@ -323,6 +334,22 @@ func validAddr(addr string) bool {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+func validNetworks(list []string) bool {
+	_, err := parseNetworks(list)
+	return err == nil
+}
+
+func parseNetworks(list []string) ([]netip.Prefix, error) {
+	networks := make([]netip.Prefix, len(list))
+	for i, text := range list {
+		var err error
+		if networks[i], err = netip.ParsePrefix(strings.TrimSpace(text)); err != nil {
+			return nil, err
+		}
+	}
+	return networks, nil
 }
 
 func readable(path string) bool {

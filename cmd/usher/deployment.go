@@ -22,6 +22,7 @@ import (
 	"usher/eventstore/sqlite"
 	"usher/identity"
 	"usher/publisher"
+	"usher/publisher/webhook"
 	"usher/schema"
 )
 
@@ -60,6 +61,7 @@ type deployment struct {
 		Close()
 	}
 	log        *eventstore.Log
+	webhooks   *webhook.Service
 	metrics    *logMetrics
 	tracer     trace.Tracer // nil where nothing is traced
 	natsURL    string       // "" where there is none
@@ -148,6 +150,7 @@ func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*
 	if c.ErasureLedger == "" {
 		c.ErasureLedger = filepath.Join(dir, ledgerFile)
 	}
+	c.WebhookAllow = append(c.WebhookAllow, "127.0.0.0/8", "::1/128") // who tries a webhook out has the endpoint at hand
 	path := filepath.Join(dir, databaseFile)
 	if err := checkSchema(ctx, schema.SQLite, path); err != nil {
 		return nil, err
@@ -173,6 +176,7 @@ func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) err
 	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})
+	d.webhooks = d.newWebhooks()
 	return nil
 }
 

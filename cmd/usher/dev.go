@@ -105,7 +105,7 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	defer conn.Close()
 
 	return d.serve(ctx, process{
-		api: true, publisher: true, projections: projectionNames(), showMail: true, listeners: l, conn: conn,
+		api: true, publisher: true, projections: projectionNames(), webhooks: true, showMail: true, listeners: l, conn: conn,
 		ready: func(madeAdmin bool) error {
 			if err := writeAddresses(dir, at); err != nil {
 				return err

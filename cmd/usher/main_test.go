@@ -178,9 +178,13 @@ func TestExitCodes(t *testing.T) {
 		{"users create", exitUse, "accepts 1 arg(s), received 0"},
 		{"users create ada@example.org", exitFailed, "there is no deployment in .usher"},
 		{"events show ada", exitUse, `"ada" is not the id of a stream; expected a UUID`},
-		{"serve --with relay", exitUse, "--with takes publisher and projections"},
+		{"serve --with relay", exitUse, "--with takes publisher, projections and webhooks"},
 		{"project orders", exitUse, `there is no projection "orders"; there are [users]`},
 		{"publish --batch-size -1", exitUse, "--batch-size takes a whole number from 1 to 10000"},
+		{"webhooks add", exitUse, "accepts 1 arg(s), received 0"},
+		{"webhooks test x", exitUse, `"x" is not the id of a webhook; expected a UUID`},
+		{"webhooks redrive 0198c0de-0000-7000-8000-000000000000 x", exitUse, `"x" is not the id of a delivery; expected a UUID`},
+		{"webhooks list", exitFailed, "there is no deployment in .usher"},
 		{"migrate zero", exitUse, "--destroy-all-data"},
 		{"dev --nats nowhere", exitUse, "--nats takes host:port"},
 		{"dev --http 127.0.0.1:99999", exitUse, "--http takes host:port"},
@@ -215,6 +219,7 @@ func TestListingsOfAStoppedDeployment(t *testing.T) {
 	}{
 		{"users list", devAdmin},
 		{"projections list", `"users"`},
+		{"webhooks list", `[]`},
 		{"outbox status", `"stopped"`},
 		{"keys list", `"signing"`},
 		{"clients list", `[]`},
@@ -252,6 +257,13 @@ func TestListingsOfAStoppedDeployment(t *testing.T) {
 	}
 	usher(t, dir, nil, "users", "show", "0198c0de-0000-7000-8000-000000000000", "--dir", dir).wantRefused(t, "there is no such user")
 	usher(t, dir, nil, "events", "show", "0198c0de-0000-7000-8000-000000000000", "--dir", dir).wantRefused(t, "there is no such stream")
+	for _, args := range []string{"http://93.184.215.14", "https://10.0.0.1", "https://93.184.215.14 --events user.vanished", "https://93.184.215.14 --from 99999"} {
+		o := usher(t, dir, nil, append([]string{"webhooks", "add", "--dir", dir}, strings.Fields(args)...)...)
+		if o.code != exitUse {
+			t.Errorf("webhooks add %s: exit code %d, want %d; stderr:\n%s", args, o.code, exitUse, o.stderr)
+		}
+	}
+	usher(t, dir, nil, "webhooks", "remove", "0198c0de-0000-7000-8000-000000000000", "--dir", dir).wantRefused(t, "there is no such webhook")
 	usher(t, dir, nil, "publish", "--dir", dir).wantRefused(t, "NATS can't be reached", "usher dev")
 	usher(t, dir, nil, "outbox", "reset", "--dir", dir).wantRefused(t, "NATS can't be reached")
 	usher(t, dir, []string{"NATS_URL=nats://127.0.0.1:1"}, "users", "list", "--dir", dir).wantRefused(t, "NATS_URL is set and DATABASE_URL is not")

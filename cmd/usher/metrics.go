@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -13,6 +14,7 @@ import (
 	"usher/eventstore/postgres"
 	"usher/projections"
 	"usher/publisher"
+	"usher/publisher/webhook"
 )
 
 // logMetrics tells how appends go.
@@ -112,6 +114,8 @@ var (
 	lagDesc        = prometheus.NewDesc("usher_projection_lag_events", "Events that are not in a read model yet.", []string{"projection"}, nil)
 	ageDesc        = prometheus.NewDesc("usher_projection_lag_seconds", "How long the oldest of them has been waiting.", []string{"projection"}, nil)
 	upDesc         = prometheus.NewDesc("usher_projection_running", "1 while a process keeps a read model up to date.", []string{"projection"}, nil)
+	pendingDesc    = prometheus.NewDesc("usher_webhook_pending", "Deliveries to webhooks that are pending.", nil, nil)
+	deadDesc       = prometheus.NewDesc("usher_webhook_dead_letters", "Deliveries to webhooks that are dead.", nil, nil)
 	parkedDesc     = prometheus.NewDesc("usher_projection_parked_events", "Events that a projection set aside.", []string{"projection"}, nil)
 )
 
@@ -169,6 +173,16 @@ func (d *deployment) readStanding(ctx context.Context) (list []prometheus.Metric
 		gauge(upDesc, one(m.State == projections.StateRunning || m.State == projections.StateCatchingUp), m.Name)
 		gauge(parkedDesc, float64(m.ParkedCount), m.Name)
 	}
+	hooks, err := d.webhooks.List(ctx, uuid.Nil, webhook.MaxWebhooks)
+	if err != nil {
+		return nil, err
+	}
+	pending, dead := 0, 0
+	for _, h := range hooks {
+		pending, dead = pending+h.Pending, dead+h.Dead
+	}
+	gauge(pendingDesc, float64(pending))
+	gauge(deadDesc, float64(dead))
 	return list, nil
 }
 

@@ -28,12 +28,13 @@ import (
 	"usher/token"
 )
 
-// process is what one process does: the API, the relay, projections, or several of them.
+// process is what one process does: the API, the relay, projections, webhooks, or several of them.
 type process struct {
 	api         bool
 	publisher   bool
 	projections []string // names
-	showMail    bool     // in the log, where no mail server is set
+	webhooks    bool
+	showMail    bool // in the log, where no mail server is set
 	listeners
 	conn  *nats.Conn                 // nil where there is no NATS, for a process that is just an API
 	ready func(madeAdmin bool) error // is called once the API is about to answer
@@ -48,8 +49,10 @@ func parseRoles(names []string) (process, error) {
 			p.publisher = true
 		case "projections":
 			p.projections = projectionNames()
+		case "webhooks":
+			p.webhooks = true
 		default:
-			return p, fmt.Errorf("%w: --with takes publisher and projections, separated by a comma", errUse)
+			return p, fmt.Errorf("%w: --with takes publisher, projections and webhooks, separated by commas", errUse)
 		}
 	}
 	return p, nil
@@ -61,7 +64,7 @@ func serveCommand() *cobra.Command {
 		Short: "Run the API against Postgres and NATS",
 		Args:  cobra.NoArgs,
 	}
-	with := c.Flags().StringSlice("with", nil, "what else to run in this process: publisher, projections")
+	with := c.Flags().StringSlice("with", nil, "what else to run in this process: publisher, projections, webhooks")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		p, err := parseRoles(*with)
 		if err != nil {
@@ -81,7 +84,7 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		defer d.close()
-		if d.natsURL != "" || p.publisher || len(p.projections) > 0 {
+		if d.natsURL != "" || p.publisher || len(p.projections) > 0 || p.webhooks {
 			if p.conn, err = d.connect(); err != nil {
 				return err
 			}
@@ -205,6 +208,14 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 			Tracer: d.tracer, Logger: d.logger, Holder: d.holder}
 		group.Go(func() error { return runner.Run(ctx) })
 	}
+	if p.webhooks {
+		worker, err := d.webhookWorker(p.conn)
+		if err != nil {
+			return nil, err
+		}
+		registry.MustRegister(worker.Metrics)
+		group.Go(func() error { return worker.Run(ctx) })
+	}
 	if p.metrics != nil {
 		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.logger) })
 	}
@@ -282,7 +293,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	}
 	server := api.New(api.Config{
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
-		Users: d.users(), Checkpoints: checkpoints, CursorKey: d.cursorKey,
+		Users: d.users(), Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 		Checks:      d.readiness(),

@@ -100,6 +100,14 @@ type answer struct {
 
 func (a answer) ok() bool { return a.reason == "" }
 
+// failure is the reason as an error, nil for a success.
+func (a answer) failure() error {
+	if a.ok() {
+		return nil
+	}
+	return errors.New(a.reason)
+}
+
 // gone says that the endpoint wants no more.
 func (a answer) gone() bool { return a.status == http.StatusGone }
 

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"usher/eventstore"
 )
 
 const selectWebhooks = `
 	SELECT w.id, w.url, CAST(w.events AS text), w.secrets, s.status, s.reason, s.changed_at, p.checkpoint, p.pending, p.dead, p.dead_in_a_row,
-	       p.failing_since, p.changes, w.created_at, w.updated_at
+	       p.failing_since, p.changes, w.created_at, w.updated_at,
+	       EXISTS (SELECT 1 FROM leases l WHERE l.name = '` + leasePrefix + `' || w.id AND l.expires_at > `
+const fromWebhooks = `)
 	  FROM webhooks w JOIN webhook_states s ON s.webhook = w.id JOIN webhook_progress p ON p.webhook = w.id `
 
 // stored is a webhook as it is stored.
@@ -23,7 +27,11 @@ type stored struct {
 }
 
 func (s *Service) query(ctx context.Context, where string, args ...any) ([]stored, error) {
-	rows, err := s.DB.Query(ctx, selectWebhooks+where, args...)
+	now := map[eventstore.Dialect]string{
+		eventstore.Postgres: "clock_timestamp()",
+		eventstore.SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+	}[s.DB.Dialect()]
+	rows, err := s.DB.Query(ctx, selectWebhooks+now+fromWebhooks+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read webhooks: %w", err)
 	}
@@ -35,7 +43,7 @@ func (s *Service) query(ctx context.Context, where string, args ...any) ([]store
 		var changed time.Time
 		var failing *time.Time
 		if err := rows.Scan(&w.ID, &w.URL, &events, &w.secrets, &status, &w.Reason, &changed, &w.Position, &w.Pending, &w.Dead, &w.deadInARow,
-			&failing, &w.changes, &w.CreatedAt, &w.UpdatedAt); err != nil {
+			&failing, &w.changes, &w.CreatedAt, &w.UpdatedAt, &w.Running); err != nil {
 			return nil, fmt.Errorf("read webhooks: %w", err)
 		}
 		if err := json.Unmarshal([]byte(events), &w.Events); err != nil {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
@@ -117,10 +119,11 @@ func (s *sender) fill(ctx, requests context.Context) (next time.Duration, err er
 // deliver makes one attempt.
 func (s *sender) deliver(ctx context.Context, d due) result {
 	r := result{due: d, at: s.Service.now()}
-	m, err := s.compose(ctx, d)
+	event, m, err := s.compose(ctx, d)
 	switch {
 	case err == nil:
 		r.answer = s.Service.client.send(ctx, m)
+		event.RecordSpan(s.Tracer, "deliver "+event.Type, trace.SpanKindClient, r.at, r.failure())
 	case ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable):
 		r.err = err
 	default: // trying again for ever would hold the user's later events back for ever
@@ -132,7 +135,7 @@ func (s *sender) deliver(ctx context.Context, d due) result {
 
 // compose reads the event and makes the message. A user who was erased by now has no key any more, whatever key is still in
 // memory: so it is looked up each time.
-func (s *sender) compose(ctx context.Context, d due) (message, error) {
+func (s *sender) compose(ctx context.Context, d due) (eventstore.Event, message, error) {
 	log := s.Service.Log
 	if d.isUser {
 		log.Sealer().Forget(d.subject)
@@ -142,10 +145,11 @@ func (s *sender) compose(ctx context.Context, d due) (message, error) {
 		err = eventstore.ErrGap
 	}
 	if err != nil {
-		return message{}, fmt.Errorf("read the event at %d: %w", d.position, err)
+		return eventstore.Event{}, message{}, fmt.Errorf("read the event at %d: %w", d.position, err)
 	}
 	t := s.target.Load()
-	return newMessage(t.url, t.keys, cloudevent.Structured(events[0], s.Service.encoding()))
+	m, err := newMessage(t.url, t.keys, cloudevent.Structured(events[0], s.Service.encoding()))
+	return events[0], m, err
 }
 
 // gather adds the results that are there to a first one.

@@ -15,6 +15,9 @@ import (
 // TestType is the type of what Test sends. It is no event of the log.
 const TestType = "webhook.test"
 
+// maxTrial bounds how long somebody waits for a test, however long an attempt may take.
+const maxTrial = 45 * time.Second
+
 // Trial is what came of a test.
 type Trial struct {
 	ID        uuid.UUID `json:"id"` // webhook-id
@@ -52,7 +55,9 @@ func (s *Service) Test(ctx context.Context, id, trial uuid.UUID) (Trial, error) 
 	if err != nil {
 		return Trial{}, err
 	}
-	a := s.client.send(ctx, m)
+	waiting, cancel := context.WithTimeoutCause(ctx, maxTrial, errTimeout)
+	defer cancel()
+	a := s.client.send(waiting, m)
 	if a.cut {
 		return Trial{}, fmt.Errorf("test the webhook %s: %w", id, context.Cause(ctx))
 	}

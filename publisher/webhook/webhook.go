@@ -42,6 +42,7 @@ type Webhook struct {
 	Position     int64     `json:"position"` // every wanted event up to here is a delivery, or was one
 	Pending      int       `json:"pending"`
 	Dead         int       `json:"dead"`
+	Running      bool      `json:"running"`                // a worker is at it
 	FailingSince time.Time `json:"failing_since,omitzero"` // the first failure since the last success
 
 	CreatedAt time.Time `json:"created_at"`

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"usher/subscription"
@@ -35,6 +36,8 @@ type Worker struct {
 	Poll time.Duration
 	// Metrics is told of every attempt; may be nil.
 	Metrics *Metrics
+	// Tracer records the attempts of events whose trace is sampled; nothing is when nil.
+	Tracer trace.Tracer
 }
 
 const (
