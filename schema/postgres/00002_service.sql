@@ -113,8 +113,8 @@ BEGIN
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
          CROSS JOIN LATERAL (SELECT a.attnum = ANY (i.indkey::int2[]) AS is_key) k
          WHERE c.relnamespace = current_schema()::regnamespace AND obj_description(c.oid, 'pg_class') LIKE 'state table%'
-         GROUP BY c.relname
-         ORDER BY c.relname
+         GROUP BY c.oid, c.relname
+         ORDER BY c.oid -- the oldest first, which are those that most appends change
     LOOP
         cases := cases || format($case$
         WHEN %1$L THEN
