@@ -94,7 +94,7 @@ func (s *Server) grant(c *echo.Context, r identity.LoginResult) error {
 		User             json.RawMessage `json:"user"`
 	}{
 		access, bearerType, int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
-		string(r.Refresh), int64(r.RefreshExpiresAt.Sub(s.Now()) / time.Second), r.User.JSON(),
+		string(r.Refresh), int64(r.RefreshExpiresAt.Sub(s.Now()).Round(time.Second) / time.Second), r.User.JSON(),
 	})
 }
 

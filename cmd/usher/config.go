@@ -90,6 +90,9 @@ type config struct {
 	LogFormat string     `envconfig:"LOG_FORMAT" default:"text" expect:"text or json" about:"The form of the log, on standard error."`
 }
 
+// defaultPublicURL is PUBLIC_URL unless it is set; see its tag.
+const defaultPublicURL = "http://localhost:8080"
+
 // maxBatch is the most that OUTBOX_BATCH_SIZE may be.
 const maxBatch = 10000
 

@@ -87,6 +87,7 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 		return err
 	}
 	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String()}
+	c.answerAt(l.http.Addr())
 	ownPassword := c.AdminEmail == ""
 	if ownPassword {
 		c.AdminEmail, c.AdminPassword = devAdmin, secret(newPassword())
@@ -117,6 +118,18 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 			return nil
 		},
 	})
+}
+
+// answerAt makes links and names those of the address that the API answers at, unless PUBLIC_URL says otherwise.
+func (c *config) answerAt(addr net.Addr) {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || c.PublicURL != defaultPublicURL {
+		return
+	}
+	c.PublicURL = fmt.Sprintf("http://localhost:%d", tcp.Port)
+	if c.JWTIssuer == defaultPublicURL {
+		c.JWTIssuer = c.PublicURL
+	}
 }
 
 // startBroker starts the embedded NATS server.

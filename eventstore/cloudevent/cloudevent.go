@@ -38,6 +38,7 @@ const (
 	HeaderID       = "ce-id"
 	HeaderPosition = "ce-position"
 	HeaderPersonal = "ce-personal"
+	HeaderSource   = "ce-source"
 
 	// SubjectPrefix begins every subject; the number is the version of the layout of subjects and messages.
 	SubjectPrefix = "usher.v1."
@@ -52,7 +53,6 @@ const (
 	PersonalForgotten = "forgotten"
 
 	headerSpecVersion   = "ce-specversion"
-	headerSource        = "ce-source"
 	headerType          = "ce-type"
 	headerTime          = "ce-time"
 	headerSubject       = "ce-subject"
@@ -108,7 +108,7 @@ func Encode(e eventstore.Event, o Options) (header nats.Header, body []byte) {
 	w := writer{text: make([]byte, 0, 640)}
 	w.plain(headerSpecVersion, specVersion)
 	w.uuid(HeaderID, e.ID)
-	w.escaped(headerSource, o.Source)
+	w.escaped(HeaderSource, o.Source)
 	w.escaped(headerType, e.Type)
 	w.text = e.RecordedAt.UTC().AppendFormat(w.text, time.RFC3339Nano)
 	w.end(headerTime)
