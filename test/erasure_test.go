@@ -329,7 +329,7 @@ func testErasure(t *testing.T, s site) {
 		t.Errorf("the metrics have %s", m)
 	}
 	p.stop(t)
-	if m := trace.FindString(p.stdout.String() + p.stderr.String()); m != "" {
+	if m := trace.FindString(p.stdout.String() + p.stderr.String()); m != "" && !s.onSQLite() { // usher dev shows mails in its log
 		t.Errorf("the process logged %s", m)
 	}
 	s.settle()

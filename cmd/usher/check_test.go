@@ -102,7 +102,7 @@ func TestCheckOfAStoppedDeployment(t *testing.T) {
 	}
 }
 
-// An event that is gone is found, and so is a relay that has halted.
+// An event that is gone is found, and so are a relay that has halted and an erasure that is not finished.
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()
 	dir := devDirectory(t)
@@ -110,14 +110,15 @@ func TestCheckFindsDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{"DELETE FROM events WHERE position = 2", "UPDATE relay SET state = 'halted', error = 'the stream is ahead'"} {
+	for _, statement := range []string{"DELETE FROM events WHERE position = 2", "UPDATE relay SET state = 'halted', error = 'the stream is ahead'",
+		"INSERT INTO erasures (subject, actor, requested_at) VALUES ('0198c0de-0000-7000-8000-000000000000', 'operator', '2026-01-01 00:00:00.000000')"} {
 		if n, err := s.Exec(t.Context(), statement); n != 1 || err != nil {
 			t.Fatal(statement, n, err)
 		}
 	}
 	s.Close()
 	_, status, details := checked(t, nil, "--dir", dir)
-	if status["database/log"] != failed || status["outbox/relay"] != failed || !strings.Contains(details, "the stream is ahead") {
+	if status["database/log"] != failed || status["outbox/relay"] != failed || status["database/erasures"] != failed || !strings.Contains(details, "the stream is ahead") {
 		t.Errorf("%v\n%s", status, details)
 	}
 }

@@ -26,41 +26,17 @@ func usersEraseCommand() *cobra.Command {
 		Long: "Forget a user, for good: the key to the user's personal data is destroyed, and all that is kept of the user beside\n" +
 			"the log is deleted. Nothing can bring it back, and the address can be registered again. A user who is only to be kept\n" +
 			"out is disabled instead.",
-		Args: cobra.ExactArgs(1),
+		Args: oneUser(),
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	yes := c.Flags().Bool("yes", false, "do not ask")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		users := d.eraser()
-		id, err := findUser(cmd.Context(), users, args[0])
-		if err != nil {
-			return err
-		}
+	return userCommand(c, "erased", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		if !*yes {
-			if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
-				return err
+			if err := confirm(c.InOrStdin(), c.ErrOrStderr(), fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
+				return eventstore.Result{}, err
 			}
 		}
-		result, err := users.Erase(cmd.Context(), id, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
-		if errors.Is(err, identity.ErrNotFound) {
-			return errors.New("there is no such user")
-		}
-		if err != nil {
-			return err
-		}
-		d.pingRelay()
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]any{"id": id, "position": result.Position})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "erased %s, at position %d\n", id, result.Position)
-		return err
-	}
-	return c
+		return users.Erase(ctx, id, byOperator())
+	})
 }
 
 // findUser is the user with an id or an address.
@@ -69,11 +45,8 @@ func findUser(ctx context.Context, users *identity.Service, text string) (uuid.U
 		return id, nil
 	}
 	id, err := users.UserWith(ctx, text)
-	switch {
-	case errors.Is(err, identity.ErrInvalidEmail):
-		return id, fmt.Errorf("%w: expected the id of a user or an email address", errUse)
-	case errors.Is(err, identity.ErrNotFound):
-		return id, errors.New("there is no such user")
+	if errors.Is(err, identity.ErrNotFound) {
+		err = errors.New("there is no such user")
 	}
 	return id, err
 }
@@ -91,11 +64,6 @@ func confirm(in io.Reader, out io.Writer, question string) error {
 		return errors.New("nothing was done; answer yes, or use --yes")
 	}
 	return nil
-}
-
-// eraser is the part of the service that needs no passwords and no sessions.
-func (d *deployment) eraser() *identity.Service {
-	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, Ledger: d.ledger(), Logger: d.logger})
 }
 
 func (d *deployment) ledger() *identity.Ledger {
@@ -123,7 +91,7 @@ func (d *deployment) pingRelay() {
 // applyLedger erases those again whom a restored backup brought back, before anything is answered or published. It answers
 // with the position of the last erasure, 0 where there was nothing to do.
 func (d *deployment) applyLedger(ctx context.Context) (last int64, err error) {
-	again, last, err := d.eraser().ApplyLedger(ctx)
+	again, last, err := d.identity().ApplyLedger(ctx)
 	if len(again) > 0 {
 		d.logger.Warn("erased users again who are in the erasure ledger and were in the database: it was restored from a backup",
 			slog.Int("users", len(again)))
@@ -169,4 +137,21 @@ func (d *deployment) awaitReadModels(ctx context.Context, checkpoints *projectio
 		}
 	}
 	return nil
+}
+
+// longErasure is how old an unfinished erasure is at least when something is wrong: the service tries again more often.
+const longErasure = 30 * time.Minute
+
+// checkErasures looks for erasures that were asked for and are not done.
+func checkErasures(ctx context.Context, d *deployment, r *report) {
+	var pending int
+	err := d.store.QueryRow(ctx, "SELECT count(*) FROM erasures WHERE done_at IS NULL AND requested_at < $1", time.Now().UTC().Add(-longErasure)).Scan(&pending)
+	switch {
+	case err != nil:
+		r.fail("erasures", err.Error(), nil)
+	case pending > 0:
+		r.fail("erasures", "users who asked to be erased are not, or it is not in the ledger; the log of `usher serve` says why", map[string]any{"pending": pending})
+	default:
+		r.ok("erasures", nil)
+	}
 }

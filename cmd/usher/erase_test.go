@@ -65,7 +65,7 @@ func TestUsersErase(t *testing.T) {
 	}
 	erase("0198c0de-0000-7000-8000-000000000000", "--yes").wantRefused(t, "there is no such user")
 	erase(devAdmin, "--yes").wantRefused(t, "there has to be an administrator")
-	if o := erase("ada", "--yes"); o.code != exitUse || !strings.Contains(o.stderr, "expected the id of a user or an email address") {
+	if o := erase("ada", "--yes"); o.code != exitUse || !strings.Contains(o.stderr, `"ada" is not a user`) {
 		t.Errorf("neither an id nor an address: exit code %d\n%s", o.code, o.stderr)
 	}
 	ledger, err := os.ReadFile(filepath.Join(dir, ledgerFile))
