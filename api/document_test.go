@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -140,6 +143,117 @@ func TestDocumentHasEveryCode(t *testing.T) {
 	} {
 		if _, ok := problems[e.Code]; !ok {
 			t.Errorf("%s is not among the problems", e.Code)
+		}
+	}
+}
+
+// The catalogue of problems says of every code what the table of this package does, and when it happens and what to do.
+func TestDocumentOfProblems(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join("..", "schema", "problems.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[identity.Code]bool{}
+	for line := range strings.Lines(string(raw)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		code, ok := strings.CutPrefix(cells[0], "`")
+		if !strings.HasPrefix(line, "|") || !ok {
+			continue
+		}
+		c := identity.Code(strings.TrimSuffix(code, "`"))
+		known, ok := problems[c]
+		if !ok || listed[c] || len(cells) != 5 {
+			t.Errorf("schema/problems.md: a row for %s that should not be there: %s", c, line)
+			continue
+		}
+		listed[c] = true
+		if cells[1] != strconv.Itoa(known.status) || cells[2] != known.title {
+			t.Errorf("schema/problems.md says of %s: %s, %s; want %d, %s", c, cells[1], cells[2], known.status, known.title)
+		}
+		if cells[3] == "" || cells[4] == "" {
+			t.Errorf("schema/problems.md does not say when %s happens and what to do", c)
+		}
+		if known.retry != (known.status == http.StatusServiceUnavailable || known.status == http.StatusTooManyRequests) {
+			t.Errorf("%s: %d with Retry-After: %v", c, known.status, known.retry)
+		}
+	}
+	for c, known := range problems {
+		if !listed[c] {
+			t.Errorf("schema/problems.md has no row for %s: add | `%s` | %d | %s | when it happens | what to do |", c, c, known.status, known.title)
+		}
+	}
+}
+
+// mainCalls are those that the document shows examples of.
+var mainCalls = []string{"register", "login", "refresh", "showMe", "listUsers", "showUser", "listUserEvents", "introspect"}
+
+// Every call is described, and everything that is defined is used.
+func TestDocumentIsComplete(t *testing.T) {
+	t.Parallel()
+	doc := loadDocument(t).doc
+	operations := map[string]bool{}
+	for path, item := range doc.Paths.Map() {
+		for method, o := range item.Operations() {
+			name := method + " " + path
+			if o.OperationID == "" || operations[o.OperationID] {
+				t.Errorf("%s: the operation id %q is empty or another's", name, o.OperationID)
+			}
+			operations[o.OperationID] = true
+			if o.Summary == "" || o.Description == "" {
+				t.Errorf("%s has no summary or no description", name)
+			}
+			if len(o.Tags) != 1 || doc.Tags.Get(o.Tags[0]) == nil {
+				t.Errorf("%s has the tags %q, want one that is described", name, o.Tags)
+			}
+			if o.Responses.Status(http.StatusInternalServerError) == nil {
+				t.Errorf("%s does not say what a failure looks like", name)
+			}
+			if slices.Contains(mainCalls, o.OperationID) {
+				wantExamples(t, name, o)
+			}
+		}
+	}
+	for _, id := range mainCalls {
+		if !operations[id] {
+			t.Errorf("there is no operation %s", id)
+		}
+	}
+	defined := regexp.MustCompile(`(?m)^  (parameters|headers|responses|schemas|examples):$|^    ([A-Z]\w*):$`)
+	kind := ""
+	components := string(schema.OpenAPI[strings.Index(string(schema.OpenAPI), "\ncomponents:"):])
+	for _, m := range defined.FindAllStringSubmatch(components, -1) {
+		if m[1] != "" {
+			kind = m[1]
+		} else if !strings.Contains(string(schema.OpenAPI), "'#/components/"+kind+"/"+m[2]+"'") {
+			t.Errorf("components/%s/%s is used nowhere", kind, m[2])
+		}
+	}
+	if kind == "" {
+		t.Error("no components were found")
+	}
+}
+
+// wantExamples fails unless the bodies of a call have examples. That they are valid is part of the document's validation.
+func wantExamples(t *testing.T, name string, o *openapi3.Operation) {
+	t.Helper()
+	has := func(content openapi3.Content) bool {
+		for _, media := range content {
+			if media.Example != nil || len(media.Examples) > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	if o.RequestBody != nil && !has(o.RequestBody.Value.Content) {
+		t.Errorf("%s has no example of a request", name)
+	}
+	for status, r := range o.Responses.Map() {
+		if strings.HasPrefix(status, "2") && !has(r.Value.Content) {
+			t.Errorf("%s has no example of the answer %s", name, status)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/google/uuid"
 
 	"usher/eventstore"
