@@ -3,8 +3,6 @@ package identity
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -29,10 +27,11 @@ func ParseAttributes(raw json.RawMessage) (json.RawMessage, error) {
 // MergeAttributes applies a JSON merge patch (RFC 7396) to a user's attributes, and answers with all of them: names sorted,
 // without white space, numbers as they were written. It fails with an *Error of CodeInvalidAttributes that says why.
 func MergeAttributes(present, patch json.RawMessage) (json.RawMessage, error) {
-	if err := checkAttributes(patch); err != nil {
+	changes, err := decodeAttributes(patch)
+	if err != nil {
 		return nil, err
 	}
-	merged := marshal(mergePatch(decodeNumbers(present), decodeNumbers(patch)))
+	merged := marshal(mergePatch(decodeNumbers(present), changes))
 	if len(merged) > maxAttributes {
 		return nil, refuse(CodeInvalidAttributes, "the attributes have %d bytes, at most %d", len(merged), maxAttributes)
 	}
@@ -69,60 +68,65 @@ func decodeNumbers(raw json.RawMessage) (v any) {
 	return v
 }
 
-// checkAttributes checks everything about attributes but their size.
-func checkAttributes(raw json.RawMessage) error {
-	switch trimmed := bytes.TrimLeft(raw, " \t\r\n"); {
+// decodeAttributes decodes attributes, or a patch of some, and checks everything about them but their size.
+func decodeAttributes(raw json.RawMessage) (map[string]any, error) {
+	switch {
 	case !utf8.Valid(raw):
-		return refuse(CodeInvalidAttributes, "the attributes are not valid UTF-8")
-	case !json.Valid(raw) || trimmed[0] != '{':
-		return refuse(CodeInvalidAttributes, "the attributes are not a JSON object")
+		return nil, refuse(CodeInvalidAttributes, "the attributes are not valid UTF-8")
+	case !json.Valid(raw):
+		return nil, refuse(CodeInvalidAttributes, "the attributes are not a JSON object")
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	type level struct{ object, name bool } // name: the next token is one
-	var levels []level
-	for {
-		t, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return refuse(CodeInvalidAttributes, "the attributes are not a JSON object")
-		}
-		switch t {
-		case json.Delim('}'), json.Delim(']'):
-			levels = levels[:len(levels)-1]
-			continue
-		}
-		isName := false
-		if at := len(levels) - 1; at >= 0 && levels[at].object {
-			isName = levels[at].name
-			levels[at].name = !isName
-		}
-		switch t := t.(type) {
-		case string:
-			if err := checkAttributeText(t, isName); err != nil {
-				return err
-			}
-		case json.Number:
-			if _, err := t.Float64(); err != nil {
-				return refuse(CodeInvalidAttributes, "a number in the attributes is out of range")
-			}
-		case json.Delim:
-			levels = append(levels, level{object: t == '{', name: true})
-			if len(levels) > maxAttributeDepth {
-				return refuse(CodeInvalidAttributes, "the attributes are nested more than %d deep", maxAttributeDepth)
-			}
-		}
+	members, ok := decodeNumbers(raw).(map[string]any)
+	if !ok {
+		return nil, refuse(CodeInvalidAttributes, "the attributes are not a JSON object")
 	}
+	return members, checkAttribute(members, 1)
 }
 
-func checkAttributeText(text string, isName bool) error {
-	switch {
-	case strings.ContainsRune(text, 0):
+// checkAttribute checks a value of attributes, which is that deep in them.
+func checkAttribute(value any, depth int) error {
+	switch v := value.(type) {
+	case string:
+		return checkAttributeText(v)
+	case json.Number:
+		if _, err := v.Float64(); err != nil {
+			return refuse(CodeInvalidAttributes, "a number in the attributes is out of range")
+		}
+	case []any:
+		if depth > maxAttributeDepth {
+			return tooDeep()
+		}
+		for _, element := range v {
+			if err := checkAttribute(element, depth+1); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		if depth > maxAttributeDepth {
+			return tooDeep()
+		}
+		for name, member := range v {
+			if name == "" || len(name) > maxAttributeName {
+				return refuse(CodeInvalidAttributes, "the name of an attribute has 1 to %d bytes", maxAttributeName)
+			}
+			if err := checkAttributeText(name); err != nil {
+				return err
+			}
+			if err := checkAttribute(member, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func tooDeep() error {
+	return refuse(CodeInvalidAttributes, "the attributes are nested more than %d deep", maxAttributeDepth)
+}
+
+func checkAttributeText(text string) error {
+	if strings.ContainsRune(text, 0) {
 		return refuse(CodeInvalidAttributes, "the attributes have a NUL character")
-	case isName && (text == "" || len(text) > maxAttributeName):
-		return refuse(CodeInvalidAttributes, "the name of an attribute has 1 to %d bytes", maxAttributeName)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,6 +43,35 @@ func (s *Service) readCredential(ctx context.Context, user uuid.UUID) (c credent
 	}
 	c.hash = password.Hash(hash)
 	return c, nil
+}
+
+// PasswordHashes are the stored hashes of users, of those that have one: for an export that is to bring them elsewhere.
+func (s *Service) PasswordHashes(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]password.Hash, error) {
+	hashes := make(map[uuid.UUID]password.Hash, len(users))
+	if len(users) == 0 {
+		return hashes, nil
+	}
+	places, args := make([]string, len(users)), make([]any, len(users))
+	for i, id := range users {
+		places[i], args[i] = fmt.Sprintf("$%d", i+1), id
+	}
+	rows, err := s.db.Query(ctx, "SELECT user_id, hash FROM credentials WHERE user_id IN ("+strings.Join(places, ", ")+")", args...)
+	if err != nil {
+		return nil, fmt.Errorf("read credentials: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		var hash string
+		if err := rows.Scan(&id, &hash); err != nil {
+			return nil, fmt.Errorf("read credentials: %w", err)
+		}
+		hashes[id] = password.Hash(hash)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read credentials: %w", err)
+	}
+	return hashes, nil
 }
 
 // storeCredential is the state change that stores a user's credential.

@@ -73,6 +73,9 @@ func localKey(local string) (string, error) {
 	if err := checkLocal(local); err != nil {
 		return "", err
 	}
+	if !strings.ContainsFunc(local, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(local), nil // what all that follows would make of it
+	}
 	key := norm.NFKC.String(cases.Fold().String(norm.NFKC.String(local)))
 	if err := checkLocal(key); err != nil {
 		return "", err

@@ -17,7 +17,8 @@ import (
 
 func usersCommand() *cobra.Command {
 	return group("users", "Look users up and administer them", usersListCommand(), usersShowCommand(), usersCreateCommand(),
-		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersEraseCommand())
+		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersEraseCommand(),
+		usersImportCommand(), usersExportCommand())
 }
 
 // users queries the read model of the deployment.

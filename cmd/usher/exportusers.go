@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"usher/identity"
+	"usher/identity/password"
+	"usher/identity/userfile"
+	"usher/projections"
+)
+
+func usersExportCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "export",
+		Short: "Write all users to a file that import reads",
+		Long: "Write all users as JSON Lines or CSV, with the fields that import reads: to standard output, or to a file. Password\n" +
+			"hashes are left out unless they are asked for; whoever has them can try passwords for as long as they like.",
+		Args: cobra.NoArgs,
+	}
+	dir := dirFlag(c)
+	output := c.Flags().String("output", "", "the file to write")
+	format := c.Flags().String("format", string(userfile.JSONLines), "jsonl or csv")
+	hashes := c.Flags().Bool("with-hashes", false, "write the password hashes too")
+	c.Flags().Bool("json", false, "the same as --format jsonl")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		form, err := userfile.ParseFormat(*format)
+		if err != nil {
+			return fmt.Errorf("%w: --format: %w", errUse, err)
+		}
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		if *output == "" {
+			_, err := d.exportUsers(cmd.Context(), cmd.OutOrStdout(), form, *hashes)
+			return err
+		}
+		f, err := os.OpenFile(*output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		n, err := d.exportUsers(cmd.Context(), f, form, *hashes)
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "exported %d users\n", n)
+		return err
+	}
+	return c
+}
+
+// exportWait bounds how long an export waits for the read model.
+const exportWait = 3 * time.Second
+
+// exportUsers writes every user, from the read model, once that has all that is in the log now.
+func (d *deployment) exportUsers(ctx context.Context, file io.Writer, format userfile.Format, hashes bool) (n int, err error) {
+	head, err := d.log.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	waiting, stop := context.WithTimeout(ctx, exportWait)
+	defer stop()
+	if err := projections.NewCheckpoints(d.store).Await(waiting, projections.UsersName, head); err != nil {
+		if errors.Is(err, projections.ErrBehind) {
+			return 0, errors.New("the read model is behind the log; run `usher project`, and try again")
+		}
+		return 0, explainReadModel(err)
+	}
+	w, err := userfile.NewWriter(file, format)
+	if err != nil {
+		return 0, err
+	}
+	for f := (projections.UserFilter{Limit: projections.MaxLimit}); ; {
+		page, err := d.users().List(ctx, f)
+		if err != nil {
+			return n, explainReadModel(err)
+		}
+		if err := d.exportPage(ctx, w, page.Items, hashes); err != nil {
+			return n, err
+		}
+		n += len(page.Items)
+		if f.Cursor = page.NextCursor; f.Cursor == "" {
+			return n, w.Flush()
+		}
+	}
+}
+
+func (d *deployment) exportPage(ctx context.Context, w *userfile.Writer, users []projections.UserView, hashes bool) error {
+	var known map[uuid.UUID]password.Hash
+	if hashes {
+		ids := make([]uuid.UUID, len(users))
+		for i, u := range users {
+			ids[i] = u.ID
+		}
+		var err error
+		if known, err = d.identity().PasswordHashes(ctx, ids); err != nil {
+			return err
+		}
+	}
+	for _, u := range users {
+		err := w.Write(identity.ImportedUser{
+			Email: u.Email, Name: u.Name, Hash: known[u.ID], EmailVerified: u.EmailVerified, Status: u.Status, Roles: u.Roles, Attributes: u.Attributes,
+			CreatedAt: u.CreatedAt,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"usher/identity/userfile"
+)
+
+func usersImportCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Bring in users from a file, with the passwords that they have",
+		Long: "Bring in users from a file of JSON Lines or CSV; - stands for standard input. The fields are email, name, password_hash,\n" +
+			"email_verified, status, roles, attributes and created_at; all but email may be missing. Hashes of bcrypt, argon2,\n" +
+			"scrypt and PBKDF2 are taken as they are, also in Django's form, and are replaced when their users log in.\n\n" +
+			"A line that was imported once is not imported again, whatever has become of the user since, so an import that was\n" +
+			"interrupted is simply done again. Lines that are refused are told by their numbers, and change nothing.",
+		Args: cobra.ExactArgs(1),
+	}
+	dir, asJSON := dirFlag(c), jsonFlag(c)
+	format := c.Flags().String("format", "", "jsonl or csv; told by the file's first character unless it is given")
+	dry := c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
+	report := c.Flags().String("report", "", "write the refused lines to this file, as JSON Lines, instead of standard error")
+	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		file, size, err := openUsers(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		i := importing{dry: *dry, refuse: func(r userfile.Result) error {
+			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "line %d: %s\n", r.Line, r.Reason)
+			return err
+		}}
+		if *report != "" {
+			f, err := os.OpenFile(*report, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, f.Close()) }()
+			i.refuse = func(r userfile.Result) error { return json.NewEncoder(f).Encode(r) }
+		}
+		if w, ok := cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(w.Fd())) {
+			bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(w), progressbar.OptionFullWidth(), progressbar.OptionShowBytes(true),
+				progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
+			defer bar.Exit() //nolint:errcheck // the import is done, whatever becomes of the terminal
+			i.show = bar
+		}
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		if err := i.run(cmd.Context(), d, file, userfile.Format(*format)); err != nil {
+			return err
+		}
+		return i.tell(cmd.OutOrStdout(), *asJSON)
+	}
+	return c
+}
+
+// openUsers opens a file to import, and says how large it is, -1 where that is not known.
+func openUsers(cmd *cobra.Command, path string) (io.ReadCloser, int64, error) {
+	if path == "-" {
+		return io.NopCloser(cmd.InOrStdin()), -1, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// importing is an import under way.
+type importing struct {
+	dry    bool
+	refuse func(userfile.Result) error
+	show   io.Writer // gets all that is read; nil for nobody
+
+	Imported int `json:"imported"`
+	Already  int `json:"already_imported"`
+	Refused  int `json:"refused"`
+}
+
+func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, format userfile.Format) error {
+	if !collectorChosen() {
+		debug.SetGCPercent(gcPercent)
+	}
+	if format != "" {
+		if _, err := userfile.ParseFormat(string(format)); err != nil {
+			return fmt.Errorf("%w: --format: %w", errUse, err)
+		}
+	}
+	if i.show != nil {
+		file = io.TeeReader(file, i.show)
+	}
+	lines, err := userfile.NewReader(file, format)
+	if err != nil {
+		return err
+	}
+	last := 0
+	var told error
+	err = userfile.Import(ctx, d.identity(), lines, byOperator(), i.dry, func(r userfile.Result) {
+		last = r.Line
+		switch r.Outcome {
+		case userfile.Imported:
+			i.Imported++
+		case userfile.Already:
+			i.Already++
+		case userfile.Refused:
+			i.Refused++
+			told = errors.Join(told, i.refuse(r))
+		}
+	})
+	if i.Imported > 0 && !i.dry {
+		d.pingRelay()
+	}
+	if err != nil {
+		err = fmt.Errorf("stopped after line %d; the same command goes on from there: %w", last, err)
+	}
+	return errors.Join(err, told)
+}
+
+// tell says what was done, and fails where lines were refused.
+func (i *importing) tell(w io.Writer, asJSON bool) error {
+	if asJSON {
+		if err := printJSON(w, i); err != nil {
+			return err
+		}
+	} else {
+		verb := "imported"
+		if i.dry {
+			verb = "would import"
+		}
+		if _, err := fmt.Fprintf(w, "%s %d users; %d were imported already\n", verb, i.Imported, i.Already); err != nil {
+			return err
+		}
+	}
+	if i.Refused > 0 {
+		return fmt.Errorf("%d lines were refused", i.Refused)
+	}
+	return nil
+}

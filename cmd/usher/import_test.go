@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"usher/identity/password"
+	"usher/internal/devstack"
+)
+
+func TestUsersImportAndExport(t *testing.T) {
+	t.Parallel()
+	dir := devDirectory(t)
+	hash, err := password.New("a long passphrase", password.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := func(args ...string) outcome {
+		t.Helper()
+		return usher(t, dir, []string{"BCRYPT_ROUNDS=4"}, append([]string{"users", "--dir", dir}, args...)...)
+	}
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var lines strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&lines, `{"email":"user%d@example.org","name":"User %d","password_hash":%q,"email_verified":true,"roles":["writer"],"attributes":{"n":%d},"created_at":"2019-03-01T10:00:00Z"}`+"\n", i, i, string(hash), i)
+	}
+	bad := `{"email":"nobody"}` + "\n" + `{"email":"a@example.org","password_hash":"md5$5ecret"}` + "\n" + `{"email":"` + devAdmin + `"}` + "\n" + `{"mail":"x"}` + "\n"
+	file := write("users.jsonl", lines.String()+bad)
+	type summary struct {
+		Imported int
+		Already  int `json:"already_imported"`
+		Refused  int
+	}
+	imported := func(want summary, args ...string) outcome {
+		t.Helper()
+		o := users(append([]string{"import", "--json"}, args...)...)
+		var got summary
+		if err := json.Unmarshal([]byte(o.stdout), &got); err != nil || got != want || (o.code == exitDone) != (want.Refused == 0) {
+			t.Errorf("import %v: exit code %d, %+v, %v, want %+v\n%s", args, o.code, got, err, want, o.stderr)
+		}
+		for _, secret := range []string{"5ecret", string(hash)} {
+			if strings.Contains(o.stdout+o.stderr, secret) {
+				t.Errorf("import %v tells a hash", args)
+			}
+		}
+		return o
+	}
+
+	imported(summary{500, 0, 4}, "--dry-run", file)
+	o := imported(summary{500, 0, 4}, file)
+	for _, says := range []string{"line 501: the address has no @", "line 502: the password hash is of no scheme", "line 503: the address is taken", `line 504: there is no field "mail"`, "4 lines were refused"} {
+		if !strings.Contains(o.stderr, says) {
+			t.Errorf("stderr lacks %q:\n%s", says, o.stderr)
+		}
+	}
+	report := filepath.Join(dir, "report.jsonl")
+	imported(summary{0, 500, 4}, "--report", report, file)
+	raw, err := os.ReadFile(report)
+	if err != nil || strings.Count(string(raw), "\n") != 4 || !strings.HasPrefix(string(raw), `{"line":501,"reason":"the address has no @"}`) {
+		t.Errorf("report: %v\n%s", err, raw)
+	}
+	imported(summary{1, 500, 0}, write("more.jsonl", lines.String()+`{"email":"last@example.org"}`))
+	imported(summary{1, 0, 1}, write("users.csv", "email,roles,password_hash\ncsv@example.org,admin writer,\""+string(hash)+"\"\nbroken,,\n"))
+	if text, _, err := usherWith(t, dir, "email\nstdin@example.org\n", "users", "import", "-", "--dir", dir); err != nil || text != "imported 1 users; 0 were imported already\n" {
+		t.Errorf("from standard input: %v\n%s", err, text)
+	}
+
+	users("import", filepath.Join(dir, "missing")).wantRefused(t, "no such file")
+	users("import", write("wrong.csv", "mail\nx\n")).wantRefused(t, `there is no field "mail"`)
+	if o := users("import", file, "--format", "xml"); o.code != exitUse {
+		t.Errorf("--format xml: exit code %d", o.code)
+	}
+
+	// What the read model does not have yet is not left out silently; `usher dev` has to run for it to have it.
+	users("export").wantRefused(t, "the read model is behind")
+}
+
+// What was exported from one deployment is imported into another, with the passwords.
+func TestExportedUsersAreImportedElsewhere(t *testing.T) {
+	t.Parallel()
+	from, to := runningDev(t), devDirectory(t)
+	registerAt(t, from, "ada@example.org")
+	usher(t, from, nil, "users", "lock", "ada@example.org", "--dir", from).wantDone(t)
+	for _, format := range []string{"jsonl", "csv"} {
+		file := filepath.Join(from, "users."+format)
+		out := usher(t, from, nil, "users", "export", "--dir", from, "--format", format).wantDone(t).stdout
+		if !strings.Contains(out, "ada@example.org") || !strings.Contains(out, "locked") || strings.Contains(out, "$") {
+			t.Errorf("exported without hashes:\n%s", out)
+		}
+		usher(t, from, nil, "users", "export", "--dir", from, "--format", format, "--with-hashes", "--output", file).wantDone(t)
+		raw, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(raw), "$") {
+			t.Fatalf("exported with hashes: %v\n%s", err, raw)
+		}
+		o := usher(t, to, nil, "users", "import", file, "--dir", to)
+		// Both deployments have an administrator of the same address.
+		if o.code != exitFailed || !strings.Contains(o.stderr, "the address is taken") || strings.Contains(o.stderr, "$") {
+			t.Errorf("import: exit code %d\n%s%s", o.code, o.stdout, o.stderr)
+		}
+	}
+	shown := usher(t, to, nil, "users", "show", "ada@example.org", "--dir", to).wantDone(t).stdout
+	if !strings.Contains(shown, `"status": "locked"`) || !strings.Contains(shown, `"version": 2`) {
+		t.Errorf("imported:\n%s", shown)
+	}
+}
+
+// An import that is killed is simply done again: nobody is missing, and nobody is there twice.
+func TestImportThatWasKilled(t *testing.T) {
+	t.Parallel()
+	const lines = 20_000
+	dir := devDirectory(t)
+	file := filepath.Join(dir, "users.csv")
+	var text strings.Builder
+	text.WriteString("email\n")
+	for i := range lines {
+		fmt.Fprintf(&text, "user%d@example.org\n", i)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), testProgram(t), "users", "import", file, "--dir", dir)
+	cmd.Dir, cmd.Env = dir, []string{asUsher + "=1"}
+	if err := devstack.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	head := func() int {
+		var status struct{ Head int }
+		if err := json.Unmarshal([]byte(usher(t, dir, nil, "outbox", "status", "--json", "--dir", dir).wantDone(t).stdout), &status); err != nil {
+			t.Fatal(err)
+		}
+		return status.Head
+	}
+	before := head()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for begin := time.Now(); head() <= before; <-tick.C {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("nothing is imported")
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("the import was done before it was killed")
+	}
+	there := head()
+	var got struct {
+		Imported int
+		Already  int `json:"already_imported"`
+	}
+	if err := json.Unmarshal([]byte(usher(t, dir, nil, "users", "import", file, "--json", "--dir", dir).wantDone(t).stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Imported+got.Already != lines || got.Imported == 0 || got.Already == 0 || head() != there+got.Imported {
+		t.Errorf("%+v, and %d events more, want %d users in all", got, head()-there, lines)
+	}
+}

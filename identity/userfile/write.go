@@ -1,0 +1,60 @@
+package userfile
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"usher/identity"
+)
+
+// Writer writes a file. Flush ends it.
+type Writer struct {
+	out  *bufio.Writer
+	json *json.Encoder
+	csv  *csv.Writer // nil for JSON Lines
+}
+
+// NewWriter begins a file.
+func NewWriter(file io.Writer, format Format) (*Writer, error) {
+	w := &Writer{out: bufio.NewWriterSize(file, 64<<10)}
+	if format == CSV {
+		w.csv = csv.NewWriter(w.out)
+		return w, w.csv.Write(fields)
+	}
+	w.json = json.NewEncoder(w.out)
+	w.json.SetEscapeHTML(false)
+	return w, nil
+}
+
+// Write writes a user.
+func (w *Writer) Write(u identity.ImportedUser) error {
+	c := record{Email: u.Email, Name: u.Name, PasswordHash: string(u.Hash), EmailVerified: u.EmailVerified, Status: u.Status, Roles: u.Roles,
+		Attributes: u.Attributes}
+	if string(u.Attributes) == "{}" {
+		c.Attributes = nil
+	}
+	if !u.CreatedAt.IsZero() {
+		c.CreatedAt = u.CreatedAt.UTC().Format(time.RFC3339Nano)
+	}
+	if w.csv == nil {
+		return w.json.Encode(c)
+	}
+	return w.csv.Write([]string{c.Email, c.Name, c.PasswordHash, strconv.FormatBool(c.EmailVerified), string(c.Status),
+		strings.Join(c.Roles, " "), string(c.Attributes), c.CreatedAt})
+}
+
+// Flush writes what is still held.
+func (w *Writer) Flush() error {
+	if w.csv != nil {
+		w.csv.Flush()
+		if err := w.csv.Error(); err != nil {
+			return err
+		}
+	}
+	return w.out.Flush()
+}
