@@ -1,16 +1,20 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 PKG     ?= ./...
 
-.PHONY: help dev test lint bench build
+.PHONY: help dev test manifests lint bench build
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.usher
 	go run ./cmd/usher dev
 
 test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
 	test/postgres.sh go test -race -timeout 15m $(PKG)
+
+manifests: ## check what is in deploy/ with its own tools: alert rules, compose.yaml, Kubernetes
+	deploy/prometheus/test.sh
+	cd test/manifests && go vet ./... && go test -count=1 ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }

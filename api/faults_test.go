@@ -365,7 +365,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, func(ctx context.Context) error {
-		return ServeMetrics(ctx, listener, s.server.Registry, s.server.logger)
+		return ServeMetrics(ctx, listener, s.server.Registry, s.server.Checks, s.server.logger)
 	})
 	s.user("ada@example.org")
 	s.login("ada@example.org")

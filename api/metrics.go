@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v5"
@@ -93,11 +95,20 @@ func outcome(err error) string {
 	return string(code)
 }
 
-// ServeMetrics answers GET /metrics on a listener of its own, which it closes, until ctx ends. Any process may, with or
-// without a Server.
-func ServeMetrics(ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) error {
+// ServeMetrics answers GET /metrics on a listener of its own, which it closes, until ctx ends; and /livez and /readyz, so
+// that a process without a Server can be probed too. Any process may, with or without a Server.
+func ServeMetrics(ctx context.Context, listener net.Listener, metrics prometheus.Gatherer, checks []Check, logger *slog.Logger) error {
+	ready := readiness{checks: checks, now: time.Now, logger: logger}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if bad := ready.check(r.Context()); len(bad) > 0 {
+			http.Error(w, "not ready: "+strings.Join(bad, ", "), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ready\n")
+	})
 	return serve(ctx, listener, mux, metricsShutdownWait, logger)
 }
 

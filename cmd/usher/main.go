@@ -58,8 +58,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newRoot makes the command tree. began is set once a command runs: an error before that is one of use.
 func newRoot(began *bool) *cobra.Command {
-	root := group("usher", "A self-hosted, event-sourced user service", devCommand(), serveCommand(), publishCommand(),
-		projectCommand(), migrateCommand(), outboxCommand(), projectionsCommand(), webhooksCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(), checkCommand(), configCommand())
+	root := group("usher", "A self-hosted, event-sourced user service",
+		devCommand(), serveCommand(), publishCommand(), projectCommand(), webhooksCommand(), migrateCommand(),
+		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(),
+		checkCommand(), healthCommand(), configCommand(),
+	)
 	root.Version = version
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -59,3 +59,23 @@ func TestMetricsTellHowFarTheDeploymentIs(t *testing.T) {
 		}
 	}
 }
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	dir := runningDev(t)
+	var last outcome
+	for deadline := time.Now().Add(time.Minute); ; {
+		if at, err := readAddresses(dir); err == nil {
+			if last = usher(t, dir, []string{"METRICS_ADDR=" + at.Metrics}, "health"); last.code == exitDone {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("usher health: %+v", last)
+		}
+	}
+	if last.stdout != "ready\n" {
+		t.Errorf("usher health prints %q", last.stdout)
+	}
+	usher(t, dir, []string{"METRICS_ADDR=127.0.0.1:1"}, "health").wantRefused(t, "no process answers at METRICS_ADDR")
+}

@@ -90,7 +90,7 @@ func serveCommand() *cobra.Command {
 			}
 			defer p.conn.Close()
 		}
-		if p.listeners, err = listen(config.HTTPAddr, cmp.Or(config.MetricsAddr, ":9090")); err != nil {
+		if p.listeners, err = listen(config.HTTPAddr, cmp.Or(config.MetricsAddr, defaultMetricsAddr)); err != nil {
 			return err
 		}
 		p.ready = func(madeAdmin bool) error {
@@ -118,6 +118,9 @@ func listen(httpAddr, metricsAddr string) (l listeners, err error) {
 	}
 	return l, nil
 }
+
+// defaultMetricsAddr is where serve listens for scrapes unless METRICS_ADDR says otherwise.
+const defaultMetricsAddr = ":9090"
 
 // listenMetrics listens where METRICS_ADDR says, for processes that have no other reason to listen.
 func (d *deployment) listenMetrics() (l listeners, err error) {
@@ -217,7 +220,7 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 		group.Go(func() error { return worker.Run(ctx) })
 	}
 	if p.metrics != nil {
-		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.logger) })
+		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(), d.logger) })
 	}
 	if p.api {
 		front, err := d.startAPI(ctx, group, p, registry, checkpoints)
