@@ -57,14 +57,17 @@ func TestMailsSurviveKills(t *testing.T) {
 	d.start("publish", "--continuous")
 	p, c := d.startServe()
 
-	var kills atomic.Int32
+	registered := make(chan struct{})
+	var mails atomic.Int32
 	server.OnData(func(string) error {
-		if kills.Add(1) == 1 {
-			p.kill() // in the middle of the answer
+		if mails.Add(1) == 1 {
+			<-registered
+			p.kill() // in the middle of the mail server's answer
 		}
 		return nil
 	})
 	ada := c.mustRegister(t, "ada@example.org")
+	close(registered)
 	eventually(t, "the process is killed", func() error {
 		select {
 		case <-p.ended:
@@ -76,17 +79,17 @@ func TestMailsSurviveKills(t *testing.T) {
 	_, c = d.startServe()
 	d.startServe()
 	eventually(t, "the mail comes once more", func() error { return wantMails(server, 2) })
-	mails := server.Mails()
-	for _, m := range mails {
+	sent := server.Mails()
+	for _, m := range sent {
 		if m.To != "ada@example.org" || m.From != "service@usher.test" || m.Header.Get("From") != `"The Service" <service@usher.test>` ||
 			!strings.Contains(m.Text, "https://usher.test/account/verify?code="+m.Code()) {
 			t.Errorf("mail from %s %v to %s:\n%s", m.From, m.Header, m.To, m.Text)
 		}
 		d.keepSecret(m.Code())
 	}
-	wantProblem(t, c.want(t, http.StatusUnprocessableEntity, "POST", "/v1/auth/verify-email", map[string]string{"code": mails[0].Code()}),
+	wantProblem(t, c.want(t, http.StatusUnprocessableEntity, "POST", "/v1/auth/verify-email", map[string]string{"code": sent[0].Code()}),
 		http.StatusUnprocessableEntity, "invalid_code")
-	c.want(t, http.StatusNoContent, "POST", "/v1/auth/verify-email", map[string]string{"code": mails[1].Code()})
+	c.want(t, http.StatusNoContent, "POST", "/v1/auth/verify-email", map[string]string{"code": sent[1].Code()})
 
 	// What was asked for while the mail server was away comes when it is back.
 	server.Stop()
