@@ -175,3 +175,56 @@ func (s *Server) updateMe(c *echo.Context) error {
 	setPosition(c, result.Position)
 	return c.JSONBlob(http.StatusOK, u.JSON())
 }
+
+// changePassword answers POST /v1/me/password. The session of the access token goes on, and no other.
+func (s *Server) changePassword(c *echo.Context) error {
+	var body struct {
+		Password password.Password   `json:"current_password"`
+		New      password.Password   `json:"new_password"`
+		TOTP     identity.FactorCode `json:"totp"`
+	}
+	who, err := s.command(c, &body)
+	if err != nil {
+		return err
+	}
+	if err := required("current_password", string(body.Password), "new_password", string(body.New)); err != nil {
+		return err
+	}
+	wish := identity.PasswordChange{
+		User: who.ID, Session: who.session, Proof: identity.Proof{Password: body.Password, TOTP: body.TOTP}, New: body.New, Metadata: who.metadata,
+	}
+	if wish.CommandID, err = s.commandOf(c, "change password", who.ID.String(), string(body.Password), string(body.New)); err != nil {
+		return err
+	}
+	position, err := s.Identity.ChangePassword(c.Request().Context(), wish)
+	if err != nil {
+		return err
+	}
+	return done(c, position)
+}
+
+// changeEmail answers POST /v1/me/email. The address changes once the code that is mailed to the new one comes back.
+func (s *Server) changeEmail(c *echo.Context) error {
+	var body struct {
+		Password password.Password   `json:"current_password"`
+		Email    string              `json:"email"`
+		TOTP     identity.FactorCode `json:"totp"`
+	}
+	who, err := s.command(c, &body)
+	if err != nil {
+		return err
+	}
+	if err := required("current_password", string(body.Password), "email", body.Email); err != nil {
+		return err
+	}
+	command, err := s.commandOf(c, "change email", who.ID.String(), string(body.Password), body.Email)
+	if err != nil {
+		return err
+	}
+	proof := identity.Proof{Password: body.Password, TOTP: body.TOTP}
+	result, err := s.Identity.RequestEmailChange(c.Request().Context(), who.ID, proof, body.Email, command, who.metadata)
+	if err != nil {
+		return err
+	}
+	return accepted(c, result.Position)
+}

@@ -16,6 +16,8 @@ const (
 	resend      = "/v1/auth/verify-email/resend"
 	forgot      = "/v1/auth/password/forgot"
 	reset       = "/v1/auth/password/reset"
+	ownPassword = "/v1/me/password"
+	ownEmail    = "/v1/me/email"
 	newSecret   = "a wholly different phrase"
 )
 
@@ -32,11 +34,17 @@ func (s *stack) code(user uuid.UUID, p identity.Purpose) string {
 // castAccounts makes the users whose accounts the scenarios change.
 func castAccounts(t *testing.T, s *stack, c map[string]string) {
 	t.Helper()
-	for _, name := range []string{"vera", "rita", "carl"} {
+	for _, name := range []string{"vera", "rita", "carl", "pia", "emil"} {
 		id := s.user(name + "@example.org")
 		c[name] = id.String()
 		c[name+"'s token"] = s.login(name + "@example.org")
-		if name == "carl" {
+		switch name {
+		case "pia":
+			c["other pia's token"] = s.login("pia@example.org")
+			continue
+		case "emil":
+			continue
+		case "carl":
 			var wanted identity.EmailChangeRequested
 			wanted.Personal.Email = "Carl@example.net"
 			s.append(id, wanted)
@@ -97,6 +105,39 @@ var accountScenarios = []scenario{
 	{name: "log in with the password before", method: "POST", path: login, body: credentials("rita@example.org", secret), status: 401, code: identity.CodeInvalidCredentials},
 	{name: "log in after the reset", method: "POST", path: login, body: credentials("rita@example.org", newSecret), status: 200, has: []string{`"email_verified":true`},
 		events: []string{"session.started"}},
+
+	// ASVS 5.0, 6.2.2, 6.2.3 and 7.5.1: users change their passwords, and have to know the present one.
+	{name: "password, wrong present one", method: "POST", path: ownPassword, as: "pia", body: body("current_password", "wrong password", "new_password", newSecret),
+		status: 401, code: identity.CodeInvalidCredentials, lacks: []string{"wrong password", newSecret}},
+	{name: "password, no present one", method: "POST", path: ownPassword, as: "pia", body: body("new_password", newSecret), status: 400, code: identity.CodeInvalidRequest,
+		has: []string{"current_password"}},
+	{name: "password, no new one", method: "POST", path: ownPassword, as: "pia", body: body("current_password", secret), status: 400, code: identity.CodeInvalidRequest,
+		has: []string{"new_password"}},
+	{name: "password, refused", method: "POST", path: ownPassword, as: "pia", body: body("current_password", secret, "new_password", "pia@example.org"), status: 422,
+		code: identity.CodePasswordRefused, lacks: []string{"pia@example.org"}},
+	{name: "password, without a token", method: "POST", path: ownPassword, body: body("current_password", secret, "new_password", newSecret), status: 401, code: identity.CodeUnauthenticated},
+	{name: "password", method: "POST", path: ownPassword, as: "pia", body: body("current_password", secret, "new_password", newSecret), status: 204,
+		events: []string{"user.password_changed", "session.ended"}, answered: []string{"Cache-Control", "no-store"}},
+	{name: "password, the session goes on", path: "/v1/me", as: "pia", status: 200},
+	// ASVS 5.0, 7.4.3: the others end.
+	{name: "password, another session", path: "/v1/me", as: "other pia", status: 401, code: identity.CodeUnauthenticated},
+	{name: "password, log in with the one before", method: "POST", path: login, body: credentials("pia@example.org", secret), status: 401, code: identity.CodeInvalidCredentials},
+	{name: "password, log in", method: "POST", path: login, body: credentials("pia@example.org", newSecret), status: 200, events: []string{"session.started"}},
+
+	{name: "address, wrong password", method: "POST", path: ownEmail, as: "emil", body: body("current_password", "wrong password", "email", "emil@example.net"),
+		status: 401, code: identity.CodeInvalidCredentials},
+	{name: "address, no password", method: "POST", path: ownEmail, as: "emil", body: body("email", "emil@example.net"), status: 400, code: identity.CodeInvalidRequest,
+		has: []string{"current_password"}},
+	{name: "address, none", method: "POST", path: ownEmail, as: "emil", body: body("current_password", secret, "email", "emil"), status: 422, code: identity.CodeInvalidEmail},
+	{name: "address, the present one", method: "POST", path: ownEmail, as: "emil", body: body("current_password", secret, "email", "emil@example.org"), status: 422, code: identity.CodeInvalidEmail},
+	{name: "address, taken", method: "POST", path: ownEmail, as: "emil", body: body("current_password", secret, "email", "ADA@example.org"), status: 409, code: identity.CodeEmailTaken,
+		lacks: []string{"{ada}"}},
+	{name: "address", method: "POST", path: ownEmail, as: "emil", body: body("current_password", secret, "email", "Emil@example.net"), status: 202,
+		events: []string{"user.email_change_requested"}, answered: []string{"Cache-Control", "no-store"}},
+	{name: "address, at once", method: "POST", path: ownEmail, as: "emil", body: body("current_password", secret, "email", "emil@example.com"), status: 429,
+		code: identity.CodeThrottled, answered: []string{"Retry-After", "60"}},
+	{name: "address, as before until it is confirmed", path: "/v1/me", as: "emil", status: 200, has: []string{`"email":"emil@example.org"`}, lacks: []string{"example.net"}},
+	{name: "address, without a token", method: "POST", path: ownEmail, body: body("current_password", secret, "email", "x@example.net"), status: 401, code: identity.CodeUnauthenticated},
 
 	{name: "profile", method: "PATCH", path: "/v1/me", as: "vera", body: `{"name":" Vera ✓ ","attributes":{"city":"Bath"}}`, status: 200,
 		has: []string{`"name":"Vera ✓"`, `"attributes":{"city":"Bath"}`}, events: []string{"user.profile_updated"}, answered: []string{"Cache-Control", "no-store"}},

@@ -52,6 +52,8 @@ var calls = map[string]class{
 	"GET /v1/me":                 self,
 	"PATCH /v1/me":               self,
 	"DELETE /v1/me":              self,
+	"POST /v1/me/password":       self,
+	"POST /v1/me/email":          self,
 	"GET /v1/me/sessions":        self,
 	"DELETE /v1/me/sessions/:id": owner,
 

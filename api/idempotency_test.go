@@ -89,6 +89,14 @@ func TestRepeatedRequests(t *testing.T) {
 		if len(s.typesAfter(before)) != 2 || first.field(t, "access_token") == second.field(t, "access_token") {
 			t.Error("a login with the same key was answered with the same tokens")
 		}
+
+		access = second.field(t, "access_token")
+		s.wantReplay(ownEmail, body("current_password", newSecret, "email", "ada@example.net"), access, http.StatusAccepted, "user.email_change_requested")
+		s.wantReplay(ownPassword, body("current_password", newSecret, "new_password", newSecret+"!"), access, http.StatusNoContent,
+			"user.password_changed", "session.ended", "session.ended")
+		if a := s.keyed("key-of-"+ownPassword, ownPassword, body("current_password", newSecret, "new_password", newSecret+"?"), access); a.status != http.StatusUnauthorized {
+			t.Errorf("another password with the same key: %d %s, want 401", a.status, a.body)
+		}
 	})
 }
 

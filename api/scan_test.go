@@ -17,7 +17,7 @@ import (
 // the state tables first, where the hashes are, which proves that the search finds what is there.
 func scanForSecrets(t *testing.T, s *stack, c map[string]string) {
 	t.Helper()
-	secrets := []string{secret, strings.Repeat("пароль", 80), "wrong password"}
+	secrets := []string{secret, strings.Repeat("пароль", 80), "wrong password", newSecret}
 	for name, value := range c {
 		if signature := value[strings.LastIndexByte(value, '.')+1:]; strings.HasSuffix(name, "'s token") && len(signature) > 40 {
 			secrets = append(secrets, value, signature)

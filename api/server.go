@@ -113,6 +113,8 @@ func (s *Server) routes() {
 	e.GET("/v1/me", s.me)
 	e.PATCH("/v1/me", s.updateMe)
 	e.DELETE("/v1/me", s.eraseMe)
+	e.POST("/v1/me/password", s.changePassword)
+	e.POST("/v1/me/email", s.changeEmail)
 	e.GET("/v1/me/sessions", s.listSessions)
 	e.DELETE("/v1/me/sessions/:id", s.endSession)
 	e.GET("/v1/users", s.admin(s.listUsers))

@@ -86,6 +86,33 @@ func (s *Service) reservedBy(ctx context.Context, r eventstore.Reservation) (id 
 	return id, nil
 }
 
+// RequestEmailChange asks for the user to have another address. The user keeps the present one until the code that is
+// mailed to the other comes back: see Verify. It fails as prove does, with ErrInvalidEmail, ErrThrottled or, unless the
+// service is enumeration-safe, ErrEmailTaken, or as eventstore.Log.Append does.
+func (s *Service) RequestEmailChange(ctx context.Context, user uuid.UUID, p Proof, address string, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
+		return first, err
+	}
+	email, err := ParseEmail(address)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	if _, err := s.prove(ctx, user, p, m); err != nil {
+		return eventstore.Result{}, err
+	}
+	owner, err := s.reservedBy(ctx, reserveEmail(email))
+	switch {
+	case err != nil:
+		return eventstore.Result{}, err
+	case owner != uuid.Nil && owner != user && !s.safe:
+		return eventstore.Result{}, emailTaken()
+	}
+	return s.change(ctx, user, m, func(u User) (change, error) {
+		events, err := requestEmailChange(u, email, s.now())
+		return change{events: events, commandID: command}, err
+	})
+}
+
 // Verify does what a code from a mail is for, if it is one to verify an address: the user's own, or the one that the user
 // wants to have, which the user has from then on. It fails with ErrInvalidCode, ErrUserLocked or ErrUserDisabled, with
 // ErrEmailTaken where somebody else has the wanted address by now, or as eventstore.Log.Append does.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"usher/eventstore"
+	"usher/identity/password"
 )
 
 // TestDecideOnAccount: given events, when a command, then events or an error. The last of the given events is a minute old
@@ -228,6 +229,53 @@ func TestEmailChange(t *testing.T) {
 		}
 		if _, _, err := s.NewCode(t.Context(), u.ID, PurposeEmail); !errors.Is(err, ErrCodeNotNeeded) {
 			t.Errorf("NewCode() for somebody else's address = %v, want %v", err, ErrCodeNotNeeded)
+		}
+	})
+}
+
+// ASVS 5.0, 7.5.1: another address takes the present password, and a code from there.
+func TestRequestEmailChange(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, safe := d.service(t, nil), d.service(t, func(c *Config) { c.EnumerationSafe = true })
+		u := mustRegister(t, s, "ada@example.org")
+		mustRegister(t, s, "eve@example.org")
+		ask := func(s *Service, p password.Password, address string) error {
+			t.Helper()
+			_, err := s.RequestEmailChange(t.Context(), u.ID, Proof{Password: p}, address, uuid.Nil, eventstore.Metadata{})
+			return err
+		}
+		for _, c := range []struct {
+			service *Service
+			secret  password.Password
+			address string
+			want    error
+		}{
+			{s, "wrong password", "ada@example.net", ErrInvalidCredentials},
+			{s, "", "ada@example.net", ErrInvalidCredentials},
+			{s, secret, "no address", ErrInvalidEmail},
+			{s, secret, "ada@example.org", ErrInvalidEmail},
+			{s, secret, "EVE@example.org", ErrEmailTaken},
+			{s, "wrong password", "eve@example.org", ErrInvalidCredentials},
+			{safe, secret, "eve@example.org", nil},
+			{s, secret, "ada@example.net", ErrThrottled},
+		} {
+			if err := ask(c.service, c.secret, c.address); !errors.Is(err, c.want) {
+				t.Errorf("RequestEmailChange(%q) = %v, want %v", c.address, err, c.want)
+			}
+		}
+		// That the address is taken was not told; nothing is mailed there.
+		if _, _, err := s.NewCode(t.Context(), u.ID, PurposeEmail); !errors.Is(err, ErrCodeNotNeeded) {
+			t.Errorf("NewCode() = %v, want %v", err, ErrCodeNotNeeded)
+		}
+		var asked []string
+		for _, e := range d.events(t, s) {
+			if e.Stream.ID == u.ID {
+				asked = append(asked, e.Type)
+			}
+		}
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserEmailChangeRequested}, asked); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -148,7 +148,7 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 		}
 		return change{
 			events: append(verifyEmail(u), PasswordChanged{Reason: ReasonReset}),
-			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify)},
+			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify), dropCode(u.ID, PurposeEmail)},
 		}, nil
 	}, PurposeReset)
 	if err != nil {
@@ -156,4 +156,71 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 	}
 	m.Actor = ActorUser(u.ID)
 	return max(result.Position, s.endEverySession(ctx, u.ID, uuid.Nil, EndedPasswordChanged, m)), nil
+}
+
+// PasswordChange is the wish of a user who is logged in to have another password.
+type PasswordChange struct {
+	User, Session uuid.UUID // the session goes on, and no other
+	Proof         Proof
+	New           password.Password
+
+	// CommandID makes the wish repeatable: see SecretCommandID. The nil UUID stands for none.
+	CommandID uuid.UUID
+	Metadata  eventstore.Metadata
+}
+
+// ChangePassword sets another password for a user who proves to be one, and ends every session of the user but the present
+// one. It answers with the position of all that.
+//
+// It fails with ErrPasswordRefused, before anything has to be proven if the new password is no good by itself; as prove
+// does; or as eventstore.Log.Append does.
+func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, error) {
+	if first, err := s.answered(ctx, w.CommandID); err != nil || first.Repeated {
+		return first.Position, err
+	}
+	u, err := s.User(ctx, w.User)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.policy.Check(w.New, password.Subject{Email: u.Email, Name: u.Name}); err != nil {
+		return 0, passwordRefused(err)
+	}
+	// The password that is proven has to be the present one still when it is replaced: of many who prove it, one wins.
+	proven, err := s.readCredential(ctx, w.User)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := s.prove(ctx, w.User, w.Proof, w.Metadata); err != nil {
+		return 0, err
+	}
+	hash, err := s.pool.Hash(ctx, w.New)
+	if err != nil {
+		return 0, err
+	}
+	result, err := s.change(ctx, w.User, w.Metadata, func(u User) (change, error) {
+		if err := mayLogIn(u); err != nil {
+			return change{}, err
+		}
+		present, err := s.readCredential(ctx, u.ID)
+		if err != nil {
+			return change{}, err
+		}
+		if present.hash != proven.hash {
+			return change{}, wrongPassword()
+		}
+		c, err := s.nextCredential(ctx, present, w.New, hash)
+		if err != nil {
+			return change{}, err
+		}
+		return change{
+			events: []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
+			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
+
+			commandID: w.CommandID,
+		}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return max(result.Position, s.endEverySession(ctx, w.User, w.Session, EndedPasswordChanged, w.Metadata)), nil
 }
