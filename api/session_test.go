@@ -37,7 +37,8 @@ func (s *stack) want(a answer, status int, code identity.Code) {
 	}
 }
 
-func TestRefreshAndLogout(t *testing.T) {
+// ASVS 5.0, 7.4.1: after a logout none of the session's tokens is of any use.
+func TestASVS_7_4_1_LogoutEndsTheSession(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})
@@ -84,7 +85,8 @@ func TestReuseEndsTheSession(t *testing.T) {
 	})
 }
 
-func TestSessions(t *testing.T) {
+// ASVS 5.0, 7.5.2: users see their sessions and end any or all of them.
+func TestASVS_7_5_2_UsersSeeAndEndTheirSessions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})
@@ -114,4 +116,56 @@ func TestSessions(t *testing.T) {
 		}
 		s.want(s.as(bob.access, "GET", "/v1/me", ""), http.StatusOK, "")
 	})
+}
+
+// ASVS 5.0, 7.4.2: when an account is locked, disabled or erased, all its sessions end.
+func TestASVS_7_4_2_ClosedAccountHasNoSessions(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		admin := s.administrator()
+		for name, call := range map[string]struct{ method, path string }{
+			"lock": {"POST", "/lock"}, "disable": {"POST", "/disable"}, "erase": {"DELETE", ""},
+		} {
+			email := name + "@example.org"
+			id := s.user(email)
+			here, there := s.tokens(email), s.tokens(email)
+			s.want(s.as(admin, call.method, "/v1/users/"+id.String()+call.path, ""), http.StatusNoContent, "")
+			for _, ended := range []tokens{here, there} {
+				s.want(s.as(ended.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+				if a := s.call("POST", "/v1/auth/refresh", body("refresh_token", ended.refresh)); a.status != http.StatusUnauthorized && a.status != http.StatusForbidden {
+					t.Errorf("%s: refresh: %d %s", name, a.status, a.body)
+				}
+			}
+		}
+	})
+}
+
+// ASVS 5.0, 7.4.5: administrators end the sessions of a user.
+func TestASVS_7_4_5_AdministratorsEndSessions(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		admin := s.administrator()
+		ada := s.user("ada@example.org")
+		s.user("bob@example.org")
+		here, there, bob := s.tokens("ada@example.org"), s.tokens("ada@example.org"), s.tokens("bob@example.org")
+		s.want(s.as(bob.access, "POST", "/v1/users/"+ada.String()+"/logout-all", ""), http.StatusForbidden, identity.CodeForbidden)
+		s.want(s.as(admin, "POST", "/v1/users/"+ada.String()+"/logout-all", ""), http.StatusNoContent, "")
+		for _, ended := range []tokens{here, there} {
+			s.want(s.as(ended.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+			s.want(s.call("POST", "/v1/auth/refresh", body("refresh_token", ended.refresh)), http.StatusUnauthorized, identity.CodeInvalidRefresh)
+		}
+		s.want(s.as(bob.access, "GET", "/v1/me", ""), http.StatusOK, "")
+		s.want(s.as(s.tokens("ada@example.org").access, "GET", "/v1/me", ""), http.StatusOK, "")
+	})
+}
+
+// administrator makes an administrator, and answers with an access token.
+func (s *stack) administrator() string {
+	s.tb.Helper()
+	if _, _, err := s.identity.EnsureAdmin(s.tb.Context(), "root@example.org", secret); err != nil {
+		s.tb.Fatal(err)
+	}
+	return s.tokens("root@example.org").access
 }

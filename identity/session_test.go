@@ -2,6 +2,7 @@ package identity
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -127,7 +128,9 @@ func TestRefreshRotates(t *testing.T) {
 	})
 }
 
-func TestRefreshTokenTwoBack(t *testing.T) {
+// ASVS 5.0, 10.4.5: a refresh token is good once. One that was used before, and is no lost reply, is somebody's copy: it ends
+// the session, and with it every other token of it.
+func TestASVS_10_4_5_ReplayedRefreshTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, _, first := loggedIn(t, d, nil)
@@ -165,17 +168,28 @@ func TestRefreshConcurrently(t *testing.T) {
 	})
 }
 
-func TestRefreshLimits(t *testing.T) {
+// ASVS 5.0, 7.3.1: a session that is not used for a while ends.
+func TestASVS_7_3_1_IdleSessionEnds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, at, idle := loggedIn(t, d, func(c *Config) { c.SessionIdle, c.SessionMax = time.Hour, 3*time.Hour })
 		if !idle.RefreshExpiresAt.Equal(idle.StartedAt.Add(time.Hour)) {
 			t.Errorf("expires at %v, want an hour after %v", idle.RefreshExpiresAt, idle.StartedAt)
 		}
+		at.add(59 * time.Minute)
+		idle = mustRefresh(t, s, idle.Refresh)
 		at.add(61 * time.Minute)
 		wantRefused(t, s, "idle for too long", idle.Refresh)
+		wantSessions(t, d, s, "session.started", "session.ended expired")
+	})
+}
 
-		busy := mustLogin(t, s)
+// ASVS 5.0, 7.3.2 and 10.4.8: a session ends at the latest after a time that its refreshes don't prolong, and so do the
+// refresh tokens that it gives.
+func TestASVS_7_3_2_10_4_8_SessionEndsHoweverBusy(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, at, busy := loggedIn(t, d, func(c *Config) { c.SessionIdle, c.SessionMax = time.Hour, 3*time.Hour })
 		for range 3 {
 			at.add(55 * time.Minute)
 			busy = mustRefresh(t, s, busy.Refresh)
@@ -185,7 +199,7 @@ func TestRefreshLimits(t *testing.T) {
 		}
 		at.add(16 * time.Minute)
 		wantRefused(t, s, "past the absolute limit", busy.Refresh)
-		wantSessions(t, d, s, "session.started", "session.ended expired", "session.started", "session.ended expired")
+		wantSessions(t, d, s, "session.started", "session.ended expired")
 	})
 }
 
@@ -204,12 +218,14 @@ func TestRefreshAheadOfTheRow(t *testing.T) {
 	})
 }
 
-func TestRefreshTokenForms(t *testing.T) {
+// ASVS 5.0, 7.2.3: a refresh token can't be guessed. It is authenticated by 256 bits under a key that no token and no
+// database gives away, whatever is known of other tokens.
+func TestASVS_7_2_3_RefreshTokensCanNotBeGuessed(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, _, r := loggedIn(t, d, nil)
 		stranger := d.service(t, func(c *Config) { c.RefreshKey = []byte("another key") })
-		for name, token := range map[string]RefreshToken{
+		forms := map[string]RefreshToken{
 			"nothing":       "",
 			"cut":           r.Refresh[1:],
 			"another key":   stranger.refreshToken(r.Session, 0),
@@ -217,10 +233,32 @@ func TestRefreshTokenForms(t *testing.T) {
 			"a line break":  r.Refresh[:10] + "\n" + r.Refresh[11:],
 			"no session":    s.refreshToken(uuid.Must(uuid.NewV7()), 0),
 			"session's end": r.Refresh + "AA",
-		} {
+		}
+		raw, err := refreshText.DecodeString(string(r.Refresh))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(raw)-refreshContent < 128/8 {
+			t.Errorf("a token is authenticated by %d bytes", len(raw)-refreshContent)
+		}
+		for bit := range 8 * len(raw) {
+			raw[bit/8] ^= 1 << (bit % 8)
+			forms[fmt.Sprintf("bit %d", bit)] = RefreshToken(refreshText.EncodeToString(raw))
+			raw[bit/8] ^= 1 << (bit % 8)
+		}
+		for name, token := range forms {
 			wantRefused(t, s, name, token)
 		}
 		mustRefresh(t, s, r.Refresh)
+
+		seen := map[RefreshToken]bool{}
+		for range 50 {
+			next := mustLogin(t, s)
+			if seen[next.Refresh] {
+				t.Fatal("two sessions have the same token")
+			}
+			seen[next.Refresh] = true
+		}
 	})
 }
 

@@ -38,107 +38,29 @@ func TestVerifyAcceptsWhatIssueIssued(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	t.Parallel()
-	for _, algorithm := range algorithms {
-		t.Run(string(algorithm), func(t *testing.T) {
-			t.Parallel()
-			p := setup(t, algorithm)
-			method := jwt.GetSigningMethod(string(algorithm))
-			own, other := private(t, p.key), private(t, generate(t, algorithm))
-			forged := func(header, claims map[string]any) string { return forge(t, method, own, header, claims) }
-			h, c := func() map[string]any { return goodHeader(p.key) }, goodClaims
-			good := forged(h(), c())
-			if _, err := p.verifier.Verify(good); err != nil {
-				t.Fatalf("Verify(good) = %v", err)
-			}
-			parts := strings.Split(good, ".")
-			signature, err := base64.RawURLEncoding.DecodeString(parts[2])
-			if err != nil {
-				t.Fatal(err)
-			}
-			unsigned := segment(t, with(h(), "alg", "none")) + "." + parts[1] + "."
-			unix := func(d time.Duration) int64 { return epoch.Add(d).Unix() }
-
-			tests := []struct {
-				name string
-				raw  string
-				want error
-			}{
-				{"empty", "", token.ErrMalformed},
-				{"one part", "abc", token.ErrMalformed},
-				{"two parts", parts[0] + "." + parts[1], token.ErrMalformed},
-				{"four parts", good + ".x", token.ErrMalformed},
-				{"dots only", "..", token.ErrMalformed},
-				{"not base64", "!!!." + parts[1] + "." + parts[2], token.ErrMalformed},
-				{"padded", parts[0] + "." + parts[1] + "." + parts[2] + "==", token.ErrMalformed},
-				{"line break in signature", parts[0] + "." + parts[1] + "." + parts[2][:4] + "\n" + parts[2][4:], token.ErrMalformed},
-				{"header not JSON", base64.RawURLEncoding.EncodeToString([]byte("{")) + "." + parts[1] + "." + parts[2], token.ErrMalformed},
-				{"header an array", segment(t, []int{1}) + "." + parts[1] + "." + parts[2], token.ErrMalformed},
-				{"crit", forged(with(h(), "crit", []string{"exp"}), c()), token.ErrMalformed},
-				{"oversize", good + strings.Repeat("A", token.MaxBytes), token.ErrTooLarge},
-
-				{"typ missing", forged(with(h(), "typ", nil), c()), token.ErrType},
-				{"typ of an id token", forged(with(h(), "typ", "JWT"), c()), token.ErrType},
-				{"kid missing", forged(with(h(), "kid", nil), c()), token.ErrUnknownKey},
-				{"kid unknown", forged(with(h(), "kid", "../../etc/passwd"), c()), token.ErrUnknownKey},
-				{"jwk in the header", forge(t, method, other, with(h(), "kid", "x", "jwk", map[string]any{"kty": "oct"}), c()), token.ErrUnknownKey},
-
-				{"alg none", unsigned, token.ErrAlgorithm},
-				{"alg None", segment(t, with(h(), "alg", "None")) + "." + parts[1] + ".", token.ErrAlgorithm},
-				{"alg none, signature kept", unsigned + parts[2], token.ErrAlgorithm},
-				{"alg missing", forged(with(h(), "alg", nil), c()), token.ErrAlgorithm},
-				{"alg in lower case", forged(with(h(), "alg", strings.ToLower(string(algorithm))), c()), token.ErrAlgorithm},
-				{"alg of same family", forged(with(h(), "alg", "HS512"), c()), token.ErrAlgorithm},
-
-				{"foreign key", forge(t, method, other, h(), c()), token.ErrSignature},
-				{"signature empty", parts[0] + "." + parts[1] + ".", token.ErrSignature},
-				{"signature truncated", parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(signature[:len(signature)-1]), token.ErrSignature},
-				{"signature of zeros", parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64)), token.ErrSignature},
-				{"claims exchanged", parts[0] + "." + segment(t, with(c(), "sub", "user-2")) + "." + parts[2], token.ErrSignature},
-				{"bad signature on expired", forge(t, method, other, h(), with(c(), "exp", unix(-time.Hour))), token.ErrSignature},
-
-				{"claims not JSON", forge(t, method, own, h(), nil), token.ErrMalformed},
-				{"sub missing", forged(h(), with(c(), "sub", nil)), token.ErrMalformed},
-				{"jti missing", forged(h(), with(c(), "jti", nil)), token.ErrMalformed},
-				{"exp missing", forged(h(), with(c(), "exp", nil)), token.ErrMalformed},
-				{"iat missing", forged(h(), with(c(), "iat", nil)), token.ErrMalformed},
-				{"nbf missing", forged(h(), with(c(), "nbf", nil)), token.ErrMalformed},
-				{"exp a string", forged(h(), with(c(), "exp", "9999999999")), token.ErrMalformed},
-				{"exp enormous", forged(h(), with(c(), "exp", int64(1)<<62)), token.ErrMalformed},
-				{"exp negative", forged(h(), with(c(), "exp", -1)), token.ErrMalformed},
-				{"aud missing", forged(h(), with(c(), "aud", nil)), token.ErrMalformed},
-				{"aud a number", forged(h(), with(c(), "aud", 1)), token.ErrMalformed},
-				{"iss missing", forged(h(), with(c(), "iss", nil)), token.ErrMalformed},
-
-				{"iss wrong", forged(h(), with(c(), "iss", issuerName+"/")), token.ErrIssuer},
-				{"aud wrong", forged(h(), with(c(), "aud", "https://other.example")), token.ErrAudience},
-				{"aud all wrong", forged(h(), with(c(), "aud", []string{"a", "b"})), token.ErrAudience},
-				{"expired", forged(h(), with(c(), "exp", unix(-time.Second))), token.ErrExpired},
-				{"expires now", forged(h(), with(c(), "exp", unix(0))), token.ErrExpired},
-				{"nbf in the future", forged(h(), with(c(), "nbf", unix(token.Leeway+time.Second))), token.ErrNotYetValid},
-				{"iat in the future", forged(h(), with(c(), "iat", unix(token.Leeway+time.Second))), token.ErrNotYetValid},
-			}
-			if algorithm != token.HS256 {
-				tests = append(tests, struct {
-					name string
-					raw  string
-					want error
-				}{"public key as HMAC secret", forge(t, jwt.SigningMethodHS256, publicDER(t, p.key), with(h(), "alg", "HS256"), c()), token.ErrAlgorithm})
-			}
-			for _, test := range tests {
-				for range 2 {
-					claims, err := p.verifier.Verify(test.raw)
-					if !errors.Is(err, test.want) || !errors.Is(err, token.ErrInvalid) {
-						t.Errorf("%s: Verify = %v, want %v", test.name, err, test.want)
-					}
-					if diff := cmp.Diff(token.Claims{}, claims); diff != "" {
-						t.Errorf("%s: claims of a refused token: %s", test.name, diff)
-					}
-				}
-			}
-		})
-	}
+// What is no token of the compact form is refused. What a token may be wrong in otherwise is in asvs_test.go.
+func TestVerifyRefusesOtherForms(t *testing.T) {
+	eachForger(t, func(t *testing.T, f forger) []refusal {
+		h, c := f.header, goodClaims
+		good := strings.Join(f.parts, ".")
+		return []refusal{
+			{"empty", "", token.ErrMalformed},
+			{"one part", "abc", token.ErrMalformed},
+			{"two parts", f.parts[0] + "." + f.parts[1], token.ErrMalformed},
+			{"four parts", good + ".x", token.ErrMalformed},
+			{"dots only", "..", token.ErrMalformed},
+			{"not base64", "!!!." + f.parts[1] + "." + f.parts[2], token.ErrMalformed},
+			{"padded", good + "==", token.ErrMalformed},
+			{"line break in signature", f.parts[0] + "." + f.parts[1] + "." + f.parts[2][:4] + "\n" + f.parts[2][4:], token.ErrMalformed},
+			{"header not JSON", encoded([]byte("{")) + "." + f.parts[1] + "." + f.parts[2], token.ErrMalformed},
+			{"header an array", segment(t, []int{1}) + "." + f.parts[1] + "." + f.parts[2], token.ErrMalformed},
+			{"crit", f.forged(t, with(h(), "crit", []string{"exp"}), c()), token.ErrMalformed},
+			{"oversize", good + strings.Repeat("A", token.MaxBytes), token.ErrTooLarge},
+			{"claims not JSON", f.forged(t, h(), nil), token.ErrMalformed},
+			{"sub missing", f.forged(t, h(), with(c(), "sub", nil)), token.ErrMalformed},
+			{"jti missing", f.forged(t, h(), with(c(), "jti", nil)), token.ErrMalformed},
+		}
+	})
 }
 
 func TestVerifyAcceptsTheVariantsOfTheStandard(t *testing.T) {
