@@ -1,8 +1,14 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,6 +56,175 @@ func TestLoginGivesNewTokens(t *testing.T) {
 			}
 			seen[next.access], seen[next.refresh] = true, true
 			before = next
+		}
+	})
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
+	l := newLimits(func() time.Time { return now })
+	three, one := &quota{3, 10 * time.Second}, &quota{1, time.Minute}
+	spend := func(of *quota, network string) string {
+		err := l.spend(of, network)
+		var e *identity.Error
+		if errors.As(err, &e) && e.Code == codeRateLimited {
+			return e.RetryAfter.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "ok"
+	}
+	for i, step := range []struct {
+		after   time.Duration
+		of      *quota
+		network string
+		want    string
+	}{
+		{0, three, "a", "ok"},
+		{0, three, "a", "ok"},
+		{0, three, "a", "ok"},
+		{0, three, "a", "10s"},
+		{0, three, "b", "ok"}, // each network for itself
+		{0, one, "a", "ok"},   // and each quota
+		{0, one, "a", "1m0s"},
+		{4 * time.Second, three, "a", "6s"}, // what is refused costs nothing
+		{6 * time.Second, three, "a", "ok"},
+		{0, three, "a", "10s"},
+		{25 * time.Second, three, "a", "ok"},
+		{0, three, "a", "ok"},
+		{0, three, "a", "5s"},
+		{time.Hour, three, "a", "ok"}, // no more comes back than there was
+		{0, three, "a", "ok"},
+		{0, three, "a", "ok"},
+		{0, three, "a", "10s"},
+	} {
+		now = now.Add(step.after)
+		if got := spend(step.of, step.network); got != step.want {
+			t.Errorf("step %d: %s, want %s", i, got, step.want)
+		}
+	}
+	// The memory is bounded: whoever has not asked for longest is forgotten.
+	for i := range maxSpenders {
+		spend(one, fmt.Sprint(i))
+	}
+	if got := l.spent.Len(); got != maxSpenders {
+		t.Errorf("%d networks are remembered, want %d", got, maxSpenders)
+	}
+}
+
+func TestLimitsAtOnce(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := newLimits(func() time.Time { return now })
+	of := &quota{100, time.Second}
+	var passed atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				if l.spend(of, "a") == nil {
+					passed.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if passed.Load() != 100 {
+		t.Errorf("%d passed, want 100", passed.Load())
+	}
+}
+
+// A network that asks too often is refused, whatever it says of itself, and others are not.
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		now := time.Now()
+		limits := func(c *Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }
+		s := newStack(t, db, options{document: true, api: limits})
+		behind := newStack(t, db, options{document: true, api: func(c *Config) {
+			limits(c)
+			c.TrustedProxies = mustProxies(t, "127.0.0.1")
+		}})
+		open := newStack(t, db, options{document: true})
+		verify := func(s *stack, from string) answer {
+			return s.call("POST", "/v1/auth/verify-email", body("code", "WRONG"), "X-Forwarded-For", from)
+		}
+		for n := range quotaCode.burst {
+			for _, s := range []*stack{s, behind, open} {
+				if a := verify(s, "2001:db8:1:2::"+fmt.Sprintf("%x", n)); a.status != http.StatusUnprocessableEntity {
+					t.Fatalf("request %d: %d %s", n, a.status, a.body)
+				}
+			}
+		}
+		for _, c := range []struct {
+			name  string
+			stack *stack
+			from  string
+			want  int
+		}{
+			{"too often", s, "2001:db8:1:2::1", http.StatusTooManyRequests},
+			{"too often, under another name", s, "203.0.113.7", http.StatusTooManyRequests},
+			{"too often, through a proxy", behind, "2001:db8:1:2:3:4:5:6", http.StatusTooManyRequests},
+			{"another network, through the same proxy", behind, "2001:db8:1:3::1", http.StatusUnprocessableEntity},
+			{"limits are off", open, "2001:db8:1:2::1", http.StatusUnprocessableEntity},
+		} {
+			a := verify(c.stack, c.from)
+			if a.status != c.want {
+				t.Errorf("%s: %d %s, want %d", c.name, a.status, a.body, c.want)
+			}
+			if c.want == http.StatusTooManyRequests && (a.field(t, "code") != string(codeRateLimited) || a.header.Get("Retry-After") != "1") {
+				t.Errorf("%s: %s, Retry-After %q, want rate_limited for 1 s", c.name, a.body, a.header.Get("Retry-After"))
+			}
+		}
+		families, err := s.server.Registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counted := ""
+		for _, f := range families {
+			if f.GetName() == "usher_rate_limited_total" {
+				counted = f.String()
+			}
+		}
+		if !strings.Contains(counted, "/v1/auth/verify-email") || !strings.Contains(counted, "value:2") {
+			t.Errorf("usher_rate_limited_total: %s, want 2 of the route", counted)
+		}
+	})
+}
+
+// Hundreds of registrations and logins in a row are nothing out of the ordinary for somebody who tries usher out.
+func TestRateLimitsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{
+			identity: func(c *identity.Config) { c.RateLimits = true },
+			api:      func(c *Config) { c.RateLimits = true },
+		})
+		for n := range 200 {
+			email := fmt.Sprintf("user%d@example.org", n)
+			s.want(s.call("POST", "/v1/auth/register", credentials(email, secret)), http.StatusCreated, "")
+			for range 2 {
+				s.wantTokens(s.call("POST", "/v1/auth/login", credentials(email, secret)))
+			}
+		}
+	})
+}
+
+// What is recorded of a client is its own address, not that of a proxy, nor one that it made up.
+func TestClientAddressIsRecorded(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		for proxy, want := range map[string]string{"127.0.0.1": "203.0.113.7", "10.0.0.0/8": "127.0.0.1"} {
+			s := newStack(t, db, options{api: func(c *Config) { c.TrustedProxies = mustProxies(t, proxy) }})
+			email := fmt.Sprintf("user@%s.example.org", strings.NewReplacer(".", "-", "/", "-").Replace(proxy))
+			s.user(email)
+			a := s.call("POST", "/v1/auth/login", credentials(email, secret), "X-Forwarded-For", "198.51.100.1, 203.0.113.7", "X-Real-Ip", "198.51.100.2")
+			list := s.as(s.wantTokens(a).access, "GET", "/v1/me/sessions", "")
+			if got := list.field(t, "items", "0", "address"); got != want {
+				t.Errorf("behind %s: address %q, want %q", proxy, got, want)
+			}
 		}
 	})
 }

@@ -24,6 +24,7 @@ type metrics struct {
 	registrations *prometheus.CounterVec
 	logins        *prometheus.CounterVec
 	refreshes     *prometheus.CounterVec
+	limited       *prometheus.CounterVec
 }
 
 // newMetrics registers the metrics of the API. Labels have few values: routes are those of the document, outcomes are
@@ -46,8 +47,11 @@ func newMetrics(registry prometheus.Registerer, pool *password.Pool) metrics {
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "usher_refreshes_total", Help: "Refreshes of tokens by outcome: ok or the code of the problem.",
 		}, []string{"outcome"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "usher_rate_limited_total", Help: "Requests that were refused because their network had too many.",
+		}, []string{"route"}),
 	}
-	registry.MustRegister(m.requests, m.seconds, m.registrations, m.logins, m.refreshes)
+	registry.MustRegister(m.requests, m.seconds, m.registrations, m.logins, m.refreshes, m.limited)
 	if pool != nil {
 		registry.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -28,6 +28,7 @@ const (
 	codeInvalidPosition  identity.Code = "invalid_position"
 	codeNotParked        identity.Code = "not_parked"
 	codePoisonEvent      identity.Code = "poison_event"
+	codeRateLimited      identity.Code = "rate_limited"
 )
 
 // problems is the one table from codes to HTTP: the status, the title, and whether trying again later may help.
@@ -63,6 +64,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeUnknownEvent:       {http.StatusUnprocessableEntity, "There is no such event type", false},
 	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
 	identity.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request", false},
+	codeRateLimited:                 {http.StatusTooManyRequests, "Too many requests", true},
 	identity.CodeThrottled:          {http.StatusTooManyRequests, "Too often", true},
 	identity.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here", false},
 	identity.CodeBehind:             {http.StatusServiceUnavailable, "The read model is behind", true},

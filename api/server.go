@@ -7,7 +7,7 @@
 // side is answered with a problem that gives nothing away and with Retry-After where trying again may help; no secret is
 // logged, and of a request only method, route, status and id are.
 //
-// It does not terminate TLS and does not limit rates.
+// It does not terminate TLS.
 package api
 
 import (
@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/labstack/echo/v5"
@@ -51,6 +52,10 @@ type Config struct {
 	Checks []Check
 	// CursorKey authenticates cursors. It is the same in all processes.
 	CursorKey []byte
+	// RateLimits bounds how often a network may do what needs no access token.
+	RateLimits bool
+	// TrustedProxies are believed when they say for whom they ask: see ParseProxies.
+	TrustedProxies []netip.Prefix
 
 	Registry *prometheus.Registry // a new one when nil
 	Tracer   trace.Tracer         // records requests; none when nil
@@ -68,6 +73,7 @@ type Server struct {
 	echo    *echo.Echo
 	logger  *slog.Logger
 	metrics metrics
+	limits  *limits
 	ready   readiness
 	head    head
 	feed    feed
@@ -90,10 +96,11 @@ func New(c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{Config: c, logger: c.Logger, metrics: newMetrics(c.Registry, c.Passwords)}
+	s := &Server{Config: c, logger: c.Logger, metrics: newMetrics(c.Registry, c.Passwords), limits: newLimits(c.Now)}
 	s.feed.closing = make(chan struct{})
 	s.ready = readiness{checks: c.Checks, now: c.Now, logger: c.Logger}
-	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail})
+	clients := &proxies{trusted: c.TrustedProxies, logger: c.Logger}
+	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail, IPExtractor: clients.client})
 	s.echo.Use(s.attend)
 	s.routes()
 	return s
@@ -101,15 +108,15 @@ func New(c Config) *Server {
 
 func (s *Server) routes() {
 	e := s.echo
-	e.POST("/v1/auth/register", s.register)
-	e.POST("/v1/auth/login", s.login)
-	e.POST("/v1/auth/refresh", s.refresh)
+	e.POST("/v1/auth/register", s.limited(&quotaRegister, s.register))
+	e.POST("/v1/auth/login", s.limited(&quotaLogin, s.login))
+	e.POST("/v1/auth/refresh", s.limited(&quotaRefresh, s.refresh))
 	e.POST("/v1/auth/logout", s.logout)
 	e.POST("/v1/auth/logout-all", s.logoutAll)
-	e.POST("/v1/auth/verify-email", s.verifyEmail)
-	e.POST("/v1/auth/verify-email/resend", s.resendVerification)
-	e.POST("/v1/auth/password/forgot", s.forgotPassword)
-	e.POST("/v1/auth/password/reset", s.resetPassword)
+	e.POST("/v1/auth/verify-email", s.limited(&quotaCode, s.verifyEmail))
+	e.POST("/v1/auth/verify-email/resend", s.limited(&quotaMail, s.resendVerification))
+	e.POST("/v1/auth/password/forgot", s.limited(&quotaMail, s.forgotPassword))
+	e.POST("/v1/auth/password/reset", s.limited(&quotaCode, s.resetPassword))
 	e.GET("/v1/me", s.me)
 	e.PATCH("/v1/me", s.updateMe)
 	e.DELETE("/v1/me", s.eraseMe)

@@ -17,7 +17,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 			return d, p, c
 		},
 		"dev": func(t *testing.T) (*deployment, *process, *client) {
-			d := newDeployment(t)
+			d := newDeployment(t, "RATE_LIMITS=off") // one client stands for many
 			p, c := d.startDev()
 			d.takeAdmin(p)
 			return d, p, c

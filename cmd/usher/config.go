@@ -19,6 +19,7 @@ import (
 	"github.com/joho/godotenv"
 	"github.com/kelseyhightower/envconfig"
 
+	"usher/api"
 	"usher/eventstore"
 	"usher/identity"
 	"usher/identity/mail"
@@ -74,7 +75,8 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
-	RateLimits string `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether a client's network is slowed down after 100 failed logins in five minutes. An account is after four, whatever this says."`
+	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token. An account is slowed down after four failures in a row, whatever this says."`
+	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is. Without it the client is whoever connects, so behind a proxy all count as one."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
@@ -215,6 +217,7 @@ func (c *config) check() error {
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
 		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
+		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
 		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL)),
@@ -305,6 +308,11 @@ func validMailFrom(text string) bool {
 
 func validPolicy(c password.PolicyConfig) bool {
 	_, err := password.NewPolicy(c)
+	return err == nil
+}
+
+func validProxies(list []string) bool {
+	_, err := api.ParseProxies(list)
 	return err == nil
 }
 

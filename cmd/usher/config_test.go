@@ -54,6 +54,7 @@ var badValues = map[string][]string{
 	"PASSWORD_HASH_WORKERS":              {marker, "-1"},
 	"ENUMERATION_SAFE_REGISTRATION":      {marker},
 	"RATE_LIMITS":                        {marker, "true"},
+	"TRUSTED_PROXIES":                    {marker, "10.0.0.0/33", "10.0.0.0/8,,::1", "::ffff:10.0.0.0/104"},
 	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host", "smtp://host?starttls=" + marker},
 	"MAIL_FROM":                          {marker, "a b <" + marker + "@>"},
 	"ADMIN_EMAIL":                        {marker},

@@ -289,6 +289,10 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := api.ParseProxies(c.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
 	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
 		Missing: keys.missing, Revoked: revocations.Revoked})
 	if err != nil {
@@ -297,6 +301,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	server := api.New(api.Config{
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 		Checks:      d.readiness(),

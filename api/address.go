@@ -1,0 +1,99 @@
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ParseProxies reads networks in CIDR form, or single addresses, of proxies that may say for whom they ask.
+func ParseProxies(list []string) ([]netip.Prefix, error) {
+	proxies := make([]netip.Prefix, len(list))
+	for i, text := range list {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no network in CIDR form", text)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		if p.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is an IPv4 network in the form of an IPv6 one", text)
+		}
+		proxies[i] = p.Masked()
+	}
+	return proxies, nil
+}
+
+// proxies finds out which client a request comes from.
+type proxies struct {
+	trusted []netip.Prefix
+	logger  *slog.Logger
+	unknown sync.Once // a proxy that is not trusted was seen
+}
+
+func (p *proxies) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(p.trusted, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// client is the address of the client that a request comes from: the peer of the connection, or where that is a trusted
+// proxy the last in X-Forwarded-For that is none. Each proxy adds the address of whom it got the request from at the end,
+// so what stands before the first that can't be trusted may be made up. No other header is looked at. It is "" for a peer
+// that has no address.
+func (p *proxies) client(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	at := plain(peer.Addr())
+	headers := r.Header["X-Forwarded-For"]
+	if !p.trusts(at) {
+		if len(headers) > 0 && (at.IsLoopback() || at.IsPrivate()) {
+			p.unknown.Do(func() {
+				p.logger.WarnContext(r.Context(), "requests with X-Forwarded-For come from a private network that TRUSTED_PROXIES does not name; if that is a proxy, all of its clients count as one")
+			})
+		}
+		return at.String()
+	}
+	for _, header := range slices.Backward(headers) {
+		for rest, more := header, true; more; {
+			text := rest
+			var cut int
+			if cut = strings.LastIndexByte(rest, ','); cut >= 0 {
+				rest, text = rest[:cut], rest[cut+1:]
+			}
+			more = cut >= 0
+			hop, ok := parseHop(text)
+			if !ok {
+				return at.String() // the proxy got it from somebody who has no address
+			}
+			if at = hop; !p.trusts(at) {
+				return at.String()
+			}
+		}
+	}
+	return at.String()
+}
+
+// parseHop reads an element of X-Forwarded-For: an address, which some proxies put into brackets or add a port to.
+func parseHop(text string) (netip.Addr, bool) {
+	text = strings.Trim(text, " \t")
+	if a, err := netip.ParseAddr(text); err == nil {
+		return plain(a), true
+	}
+	if a, err := netip.ParseAddrPort(text); err == nil {
+		return plain(a.Addr()), true
+	}
+	inner, open := strings.CutPrefix(text, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	a, err := netip.ParseAddr(inner)
+	return plain(a), err == nil && open && closed
+}
+
+// plain is an address without what only this machine knows, and in its own form where it is an IPv4 address in an IPv6 one.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
