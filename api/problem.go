@@ -46,6 +46,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeInvalidRefresh:     {http.StatusUnauthorized, "The refresh token is not valid", false},
 	identity.CodeForbidden:          {http.StatusForbidden, "Not allowed", false},
 	identity.CodeUserLocked:         {http.StatusForbidden, "The account is locked", false},
+	identity.CodePasswordExpired:    {http.StatusForbidden, "The password is too old", false},
 	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},
 	identity.CodeNotFound:           {http.StatusNotFound, "Not found", false},
 	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -157,5 +158,37 @@ func TestPasswordHistory(t *testing.T) {
 		}
 		wantReused(passwords[0])
 		wantReused(passwords[3])
+	})
+}
+
+// A password that is too old is good for no login, and only who knows it is told; a reset is the way out.
+func TestPasswordMaxAge(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		at := &clock{now: time.Now()}
+		s := d.service(t, func(c *Config) { c.Now, c.PasswordMaxAge = at.Now, 90*24*time.Hour })
+		u := mustRegister(t, s, "ada@example.org")
+		at.add(89 * 24 * time.Hour)
+		if err := s.logsIn(t, "ada@example.org", secret); err != nil {
+			t.Errorf("Login() on the last day = %v", err)
+		}
+		at.add(2 * 24 * time.Hour)
+		if err := s.logsIn(t, "ada@example.org", secret); !errors.Is(err, ErrPasswordExpired) {
+			t.Errorf("Login() after that = %v, want %v", err, ErrPasswordExpired)
+		}
+		if err := s.logsIn(t, "ada@example.org", "wrong password"); !errors.Is(err, ErrInvalidCredentials) {
+			t.Errorf("Login() with a wrong one = %v, want %v", err, ErrInvalidCredentials)
+		}
+		if err := s.reset(t, mustCode(t, s, u.ID, PurposeReset), other); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.logsIn(t, "ada@example.org", other); err != nil {
+			t.Errorf("Login() after a reset = %v", err)
+		}
+		d.appendTo(t, s, u.ID, Locked{})
+		at.add(100 * 24 * time.Hour)
+		if err := s.logsIn(t, "ada@example.org", other); !errors.Is(err, ErrUserLocked) {
+			t.Errorf("Login() of a locked user = %v, want %v", err, ErrUserLocked)
+		}
 	})
 }

@@ -35,6 +35,7 @@ const (
 	CodeUnauthenticated    Code = "unauthenticated"       // no access token, or not a good one
 	CodeForbidden          Code = "forbidden"
 	CodeNotFound           Code = "not_found"
+	CodePasswordExpired    Code = "password_expired"
 	CodeThrottled          Code = "throttled" // too often of late
 	CodeBehind             Code = "behind"    // a read model has not reached the position asked for
 	CodeOverloaded         Code = "overloaded"
@@ -88,6 +89,7 @@ var (
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
 	ErrUserLocked          = &Error{Code: CodeUserLocked}
 	ErrUserDisabled        = &Error{Code: CodeUserDisabled}
+	ErrPasswordExpired     = &Error{Code: CodePasswordExpired}
 	ErrThrottled           = &Error{Code: CodeThrottled}
 	ErrNotFound            = &Error{Code: CodeNotFound}
 )

@@ -37,8 +37,8 @@ type LoginResult struct {
 // It is one query, the user's state (from memory, else the log), and one append; a failure is one query and one upsert.
 //
 // It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrThrottled after too many failures, and then nothing was
-// looked at; with ErrUserLocked or ErrUserDisabled only for a right password; with password.ErrOverloaded or
-// password.ErrStopped, or as eventstore.Log.Append does.
+// looked at; with ErrUserLocked, ErrUserDisabled or ErrPasswordExpired only for a right password; with
+// password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
 func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error) {
 	email, err := ParseEmail(c.Email)
 	if err != nil {
@@ -67,6 +67,9 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err != nil {
 		return LoginResult{}, fmt.Errorf("read the user: %w", err)
 	}
+	if err := mayUsePassword(*u, found.changed, s.now(), s.passwordMaxAge); err != nil {
+		return LoginResult{}, err
+	}
 	c.Metadata.Actor = ActorUser(u.ID)
 	result, err := s.startSession(ctx, u, []string{MethodPassword}, c.Metadata, a.clear()...)
 	if err != nil {
@@ -86,6 +89,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 type found struct {
 	user             uuid.UUID     // who has the address; the nil UUID where nobody has
 	hash             password.Hash // "" where nobody has the address, and for a user without a password
+	changed          time.Time     // when the password changed
 	account, network failures
 }
 
@@ -95,11 +99,12 @@ func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (f found, err
 	r := reserveEmail(e)
 	var user uuid.NullUUID
 	var hash *string
+	var changed *time.Time
 	var wrapped []byte
 	var account, network failuresRow
-	columns := append(append([]any{&user, &hash, &wrapped}, account.columns()...), network.columns()...)
+	columns := append(append([]any{&user, &hash, &changed, &wrapped}, account.columns()...), network.columns()...)
 	err = s.db.QueryRow(ctx, `
-		SELECT r.stream, c.hash, k.wrapped, a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
+		SELECT r.stream, c.hash, c.changed_at, k.wrapped, a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
 		  FROM (SELECT 1) one
 		  LEFT JOIN reservations r ON r.scope = $1 AND r.key = $2
 		  LEFT JOIN credentials c ON c.user_id = r.stream
@@ -112,7 +117,7 @@ func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (f found, err
 	}
 	f = found{user: user.UUID, account: account.failures(), network: network.failures()}
 	if hash != nil {
-		f.hash = password.Hash(*hash)
+		f.hash, f.changed = password.Hash(*hash), *changed
 	}
 	if wrapped != nil {
 		if err := s.log.Sealer().Learn(f.user, wrapped); err != nil {

@@ -45,6 +45,7 @@ type Service struct {
 	safe           bool
 	refreshKey     []byte
 	codeKey        []byte
+	passwordMaxAge time.Duration
 	sessionMax     time.Duration
 	sessionIdle    time.Duration
 	reuseGrace     time.Duration
@@ -77,6 +78,8 @@ type Config struct {
 	EnumerationSafe bool
 	// RefreshKey authenticates refresh tokens. It is the same in all processes, and in no database.
 	RefreshKey []byte
+	// PasswordMaxAge is how long a password may be used for logins; 0 for ever.
+	PasswordMaxAge time.Duration
 	// CodeKey makes what is stored of codes. It is the same in all processes, and in no database.
 	CodeKey []byte
 	// RateLimits has too many failures to log in from one network slow down that network, beside those on one account.
@@ -109,8 +112,9 @@ func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
 		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
-		codeKey:    c.CodeKey,
-		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
+		codeKey:        c.CodeKey,
+		passwordMaxAge: c.PasswordMaxAge,
+		sessionMax:     cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 	}
 	if s.sessionEnded == nil {

@@ -223,6 +223,17 @@ func wrongCredentials() error {
 	return refuse(CodeInvalidCredentials, "the email or the password is wrong")
 }
 
+// mayUsePassword decides on a login with a right password that is of a certain time. 0 is no greatest age.
+func mayUsePassword(u User, changed, now time.Time, maxAge time.Duration) error {
+	if err := mayLogIn(u); err != nil {
+		return err
+	}
+	if maxAge > 0 && now.Sub(changed) > maxAge {
+		return refuse(CodePasswordExpired, "the password is too old; POST /v1/auth/password/forgot asks for a code to set another")
+	}
+	return nil
+}
+
 func mayLogIn(u User) error {
 	switch {
 	case !u.exists():

@@ -35,7 +35,7 @@ func TestDevShowsMails(t *testing.T) {
 		}
 		return fmt.Errorf("it is not there")
 	})
-	if link.Path != "/account/verify" || link.Host != "localhost:8080" {
+	if link.Path != "/account/verify" || link.Host != strings.Replace(strings.TrimPrefix(c.base, "http://"), "127.0.0.1", "localhost", 1) {
 		t.Errorf("the link is %s", link)
 	}
 	c.want(t, http.StatusNoContent, "POST", "/v1/auth/verify-email", map[string]string{"code": link.Query().Get("code")})

@@ -71,7 +71,7 @@ type config struct {
 	PasswordMinLength  int      `envconfig:"PASSWORD_MIN_LENGTH" default:"8" expect:"a whole number from 1 to 128" about:"The shortest password, in characters. At least 12 with the strict policy."`
 	PasswordWords      []string `envconfig:"PASSWORD_FORBIDDEN_WORDS" expect:"words of at least 4 characters, separated by commas" about:"Words that no password may be made of, such as the organisation's name. The word usher always is one. Not for the lenient policy."`
 	PasswordHistory    int      `envconfig:"PASSWORD_HISTORY" default:"0" expect:"a whole number from 0 to 24" about:"How many passwords of a user, the present one first, a new one must differ from; each costs a new password one more hash. At least 5 with the strict policy."`
-	PasswordMaxAgeDays int      `envconfig:"PASSWORD_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long a password may be used before its user has to change it."`
+	PasswordMaxAgeDays int      `envconfig:"PASSWORD_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long a password may be used before its user has to set another, by a code from a mail. Only logins ask."`
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 

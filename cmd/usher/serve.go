@@ -256,6 +256,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		EnumerationSafe: c.EnumerationSafe,
 		RefreshKey:      d.refreshKey,
 		CodeKey:         d.codeKey,
+		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
 		RateLimits:      c.RateLimits == "on",
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
