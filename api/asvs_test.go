@@ -56,6 +56,7 @@ var calls = map[string]class{
 	"POST /v1/me/email":          self,
 	"GET /v1/me/sessions":        self,
 	"DELETE /v1/me/sessions/:id": owner,
+	"GET /v1/me/activity":        self,
 
 	"GET /v1/webhooks":                                   admins,
 	"POST /v1/webhooks":                                  admins,
@@ -81,7 +82,10 @@ var calls = map[string]class{
 	"POST /v1/users/:id/logout-all":        admins,
 	"PUT /v1/users/:id/roles/:role":        admins,
 	"DELETE /v1/users/:id/roles/:role":     admins,
+	"GET /v1/users/:id/sessions":           admins,
 	"GET /v1/events":                       admins,
+	"GET /v1/activity":                     admins,
+	"GET /v1/stats":                        admins,
 	"GET /v1/projections":                  admins,
 	"POST /v1/projections/:name/pause":     admins,
 	"POST /v1/projections/:name/resume":    admins,

@@ -83,8 +83,8 @@ func TestSkipByAPI(t *testing.T) {
 		s.append(sick, identity.Locked{})
 		s.project()
 		eventually(t, "the event is parked", func() bool {
-			list, err := s.server.Checkpoints.List(t.Context())
-			return err == nil && len(list) == 1 && list[0].ParkedCount == 2
+			st, err := s.server.Checkpoints.Status(t.Context(), projections.UsersName)
+			return err == nil && st.ParkedCount == 2
 		})
 		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codePoisonEvent)
 		skip := fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison.Position)

@@ -129,6 +129,27 @@ var scenarios = slices.Concat([]scenario{
 		lacks: []string{secret, "hash", "{locked}"}},
 	{name: "events of an unknown user", path: "/v1/users/{nobody}/events", as: "admin", status: 404, code: identity.CodeNotFound},
 	{name: "events, for users", path: "/v1/users/{ada}/events", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "own activity", path: "/v1/me/activity", as: "ada", headers: []string{"Usher-Min-Position", "{head}"}, status: 200,
+		has:   []string{`"type":"session.started"`, `"methods":["password"]`, `"type":"user.registered"`, `"user_agent":"Go-http-client/1.1"`, `"address":"127.0.0.1"`},
+		lacks: []string{"ada@example.org", "{admin}", `"user":`, `"actor":`, secret}, answered: []string{"Cache-Control", "no-store"}},
+	{name: "own activity, a page", path: "/v1/me/activity?limit=1", as: "ada", status: 200, has: []string{`"next_cursor":`}, lacks: []string{"user.registered"}},
+	{name: "own activity, for nobody", path: "/v1/me/activity", status: 401, code: identity.CodeUnauthenticated},
+	{name: "activity", path: "/v1/activity?limit=200", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200,
+		has: []string{`"user":"{ada}"`, `"user":"{locked}"`, `"actor":"user:{ada}"`, `"type":"user.locked"`, `"type":"session.started"`}, lacks: []string{"@example.org", secret}},
+	{name: "activity of a user", path: "/v1/activity?user={ada}", as: "admin", status: 200, has: []string{`"user":"{ada}"`}, lacks: []string{`"user":"{locked}"`, "user.locked"}},
+	{name: "activity of nobody", path: "/v1/activity?user={nobody}", as: "admin", status: 200, has: []string{`"items":[]`}},
+	{name: "activity, for users", path: "/v1/activity", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "sessions of a user", path: "/v1/users/{ada}/sessions", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200,
+		has: []string{`"id":"{session}"`, `"user":"{ada}"`, `"methods":["password"]`, `"address":"127.0.0.1"`, `"expires_at":`}, lacks: []string{`"ended_at"`, "{locked}"}},
+	{name: "open sessions of a user", path: "/v1/users/{ada}/sessions?open=true", as: "admin", status: 200, has: []string{`"id":"{session}"`}},
+	{name: "sessions of nobody", path: "/v1/users/{nobody}/sessions", as: "admin", status: 200, has: []string{`"items":[]`}},
+	{name: "sessions of no id", path: "/v1/users/1/sessions", as: "admin", status: 404, code: identity.CodeNotFound},
+	{name: "sessions, for users", path: "/v1/users/{ada}/sessions", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "statistics", path: "/v1/stats", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200,
+		has: []string{`"interval":"day"`, `"registrations":`, `"logins":`, `"failed_logins":`, `"active_users":`, `T00:00:00Z"`}, lacks: []string{`T01:`}},
+	{name: "statistics by the hour", path: "/v1/stats?interval=hour&from=2026-01-01T00:30:00%2B02:00&to=2026-01-01T00:00:00Z", as: "admin", status: 200,
+		has: []string{`"interval":"hour","items":[{"start":"2025-12-31T22:00:00Z","registrations":0,"logins":0,"failed_logins":0,"active_users":0},{"start":"2025-12-31T23:00:00Z"`}, lacks: []string{"2026-01-01"}},
+	{name: "statistics, for users", path: "/v1/stats", as: "ada", status: 403, code: identity.CodeForbidden},
 	{name: "projections", path: "/v1/projections", as: "admin", status: 200, has: []string{`"name":"users"`, `"state":"running"`}},
 	{name: "projections, for users", path: "/v1/projections", as: "ada", status: 403, code: identity.CodeForbidden},
 	{name: "projections, pause", method: "POST", path: "/v1/projections/users/pause", as: "admin", status: 200, has: []string{`"name":"users"`, `"state":"paused"`}},
@@ -264,6 +285,19 @@ func badQueries() []scenario {
 		add("/v1/users/{admin}/events?cursor="+cursor, codeInvalidCursor)
 	}
 	add("/v1/users/{ada}/events?limit=0", identity.CodeInvalidRequest)
+	for _, query := range []string{"interval=week", "from=yesterday", "to=2026-01-01", "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
+		"from=1999-01-01T00:00:00Z", "interval=hour&from=2025-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "limit=1"} {
+		add("/v1/stats?"+query, identity.CodeInvalidRequest)
+	}
+	for _, query := range []string{"user=ada", "user=00000000-0000-0000-0000-000000000000", "limit=0", "type=x"} {
+		add("/v1/activity?"+query, identity.CodeInvalidRequest)
+	}
+	add("/v1/users/{ada}/sessions?open=perhaps", identity.CodeInvalidRequest)
+	add("/v1/users/{ada}/sessions?limit=201", identity.CodeInvalidRequest)
+	add("/v1/users/{ada}/sessions?cursor={users cursor}", codeInvalidCursor)
+	add("/v1/activity?cursor={events cursor}", codeInvalidCursor)
+	add("/v1/me/activity?cursor={activity cursor}", codeInvalidCursor) // of another list
+	add("/v1/me/activity?user={ada}", identity.CodeInvalidRequest)
 	for _, path := range []string{"/v1/users", "/v1/users/{ada}", "/v1/users/{ada}/events"} {
 		for _, position := range []string{"x", "-1", "1.5", "+1", "01", "9223372036854775808"} {
 			add(path, codeInvalidPosition, "Usher-Min-Position", position)
@@ -320,6 +354,7 @@ func cast(t *testing.T, s *stack) map[string]string {
 	c["head"] = strconv.FormatInt(s.head(), 10)
 	for name, path := range map[string]string{
 		"users cursor": "/v1/users?limit=1", "events cursor": "/v1/users/" + c["admin"] + "/events?limit=1", "events cursor of ada": "/v1/users/" + c["ada"] + "/events?limit=1",
+		"activity cursor": "/v1/activity?limit=1",
 	} {
 		a := s.call("GET", path, "", "Authorization", "Bearer "+c["admin's token"], "Usher-Min-Position", c["head"])
 		if a.status != http.StatusOK {

@@ -43,6 +43,9 @@ type Config struct {
 	Keys        *token.KeyRing
 	PublicURL   string // where clients reach the server
 	Users       projections.Users
+	Sessions    projections.Sessions
+	Activity    projections.Activity
+	Stats       projections.Stats
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
 	Webhooks    *webhook.Service
@@ -124,6 +127,7 @@ func (s *Server) routes() {
 	e.POST("/v1/me/email", s.changeEmail)
 	e.GET("/v1/me/sessions", s.listSessions)
 	e.DELETE("/v1/me/sessions/:id", s.endSession)
+	e.GET("/v1/me/activity", s.listOwnActivity)
 	e.GET("/v1/users", s.admin(s.listUsers))
 	e.POST("/v1/users", s.admin(s.createUser))
 	e.GET("/v1/users/:id", s.admin(s.showUser))
@@ -138,7 +142,10 @@ func (s *Server) routes() {
 	e.PUT("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.GrantRole)))
 	e.DELETE("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.RevokeRole)))
 	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
+	e.GET("/v1/users/:id/sessions", s.admin(s.listUserSessions))
 	e.GET("/v1/events", s.admin(s.listEvents))
+	e.GET("/v1/activity", s.admin(s.listActivity))
+	e.GET("/v1/stats", s.admin(s.showStats))
 	e.GET("/v1/projections", s.admin(s.listProjections))
 	e.POST("/v1/projections/:name/pause", s.admin(s.pauseProjection()))
 	e.POST("/v1/projections/:name/resume", s.admin(s.resumeProjection()))

@@ -176,8 +176,11 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	c := Config{
 		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
+		Sessions:    projections.Sessions{DB: db, CursorKey: cursorKey},
+		Activity:    projections.Activity{DB: db},
+		Stats:       projections.Stats{DB: db},
 		Checkpoints: projections.NewCheckpoints(db),
-		Projections: &projections.Operator{Projections: []projections.Projection{projections.UserProjection{}}, DB: db, Log: s.log, Logger: logger},
+		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger},
 		Webhooks: webhook.New(webhook.Config{
 			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
 		}),
@@ -208,8 +211,12 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	return s
 }
 
-// project keeps the read model of users up to date until the test ends, or stop is called. Nothing relays, so it is filled
-// from the log.
+var everyProjection = []projections.Projection{
+	projections.UserProjection{}, projections.SessionProjection{}, projections.ActivityProjection{}, projections.StatsProjection{},
+}
+
+// project keeps the read models up to date until the test ends, or stop is called. Nothing relays, so they are filled from
+// the log.
 func (s *stack) project() (stop func() error) {
 	s.tb.Helper()
 	conn, err := devstack.NATS(s.tb).Connect()
@@ -221,11 +228,20 @@ func (s *stack) project() (stop func() error) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	r := &projections.Runner{
-		Projection: projections.UserProjection{}, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 5 * time.Millisecond,
+	var stops []func() error
+	for _, p := range everyProjection {
+		r := &projections.Runner{
+			Projection: p, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
+			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 5 * time.Millisecond,
+		}
+		stops = append(stops, run(s.tb, r.Run))
 	}
-	return run(s.tb, r.Run)
+	return func() (err error) {
+		for _, stop := range stops {
+			err = errors.Join(err, stop())
+		}
+		return err
+	}
 }
 
 // gate is a store whose commits can be held up, or lose their answer.

@@ -52,23 +52,56 @@ const rowsAStatement = 256
 // insertRows inserts rows into a table, which the conflict clause calls t: by one statement on Postgres, where each
 // column goes as one array, and on SQLite by one for every rowsAStatement rows.
 func insertRows[R any](ctx context.Context, tx eventstore.DB, table string, columns []column[R], rows []R, conflict string) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	write := insertArrays[R]
-	if tx.Dialect() == eventstore.SQLite {
-		write = insertValues[R]
-	}
+	return eachInsert(tx, table, columns, rows, conflict, func(sql string, args []any) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// insertReturning is insertRows with a conflict clause that ends in RETURNING: it hands over the rows of the answer.
+func insertReturning[R any](ctx context.Context, tx eventstore.DB, table string, columns []column[R], rows []R, conflict string,
+	handle func(eventstore.Row) error,
+) error {
+	return eachInsert(tx, table, columns, rows, conflict, func(sql string, args []any) error {
+		answer, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		defer answer.Close()
+		for answer.Next() {
+			if err := handle(answer); err != nil {
+				return err
+			}
+		}
+		return answer.Err()
+	})
+}
+
+// eachInsert runs the statements that insert rows.
+func eachInsert[R any](tx eventstore.DB, table string, columns []column[R], rows []R, conflict string, run func(sql string, args []any) error) error {
 	into := "INSERT INTO " + table + " AS t (" + strings.Join(columnNames(columns), ", ") + ") "
-	if err := write(ctx, tx, into, columns, rows, conflict); err != nil {
-		return fmt.Errorf("write %s: %w", table, err)
+	for len(rows) > 0 {
+		var sql string
+		var args []any
+		chunk := rows
+		if tx.Dialect() == eventstore.SQLite {
+			chunk = rows[:min(len(rows), rowsAStatement)]
+			sql, args = valuesOf(columns, chunk)
+		} else {
+			sql, args = arraysOf(columns, chunk)
+		}
+		rows = rows[len(chunk):]
+		if err := run(into+sql+" "+conflict, args); err != nil {
+			return fmt.Errorf("write %s: %w", table, err)
+		}
 	}
 	return nil
 }
 
-func insertArrays[R any](ctx context.Context, tx eventstore.DB, into string, columns []column[R], rows []R, conflict string) error {
+// arraysOf are rows as one array a column.
+func arraysOf[R any](columns []column[R], rows []R) (sql string, args []any) {
 	arrays, values := make([]string, len(columns)), make([]string, len(columns))
-	args := make([]any, len(columns))
+	args = make([]any, len(columns))
 	for i, c := range columns {
 		kind := c.kind
 		values[i] = "u." + c.name
@@ -79,27 +112,20 @@ func insertArrays[R any](ctx context.Context, tx eventstore.DB, into string, col
 		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
 		args[i] = c.list(rows)
 	}
-	_, err := tx.Exec(ctx, into+"SELECT "+strings.Join(values, ", ")+" FROM unnest("+strings.Join(arrays, ", ")+
-		") AS u ("+strings.Join(columnNames(columns), ", ")+") "+conflict, args...)
-	return err
+	return "SELECT " + strings.Join(values, ", ") + " FROM unnest(" + strings.Join(arrays, ", ") + ") AS u (" +
+		strings.Join(columnNames(columns), ", ") + ")", args
 }
 
-func insertValues[R any](ctx context.Context, tx eventstore.DB, into string, columns []column[R], rows []R, conflict string) error {
+// valuesOf are rows as a list of values.
+func valuesOf[R any](columns []column[R], rows []R) (sql string, args []any) {
 	row := ", (" + strings.Repeat(", ?", len(columns))[2:] + ")"
-	for len(rows) > 0 {
-		chunk := rows[:min(len(rows), rowsAStatement)]
-		rows = rows[len(chunk):]
-		args := make([]any, 0, len(chunk)*len(columns))
-		for i := range chunk {
-			for _, c := range columns {
-				args = append(args, c.value(&chunk[i]))
-			}
-		}
-		if _, err := tx.Exec(ctx, into+"VALUES "+strings.Repeat(row, len(chunk))[2:]+" "+conflict, args...); err != nil {
-			return err
+	args = make([]any, 0, len(rows)*len(columns))
+	for i := range rows {
+		for _, c := range columns {
+			args = append(args, c.value(&rows[i]))
 		}
 	}
-	return nil
+	return "VALUES " + strings.Repeat(row, len(rows))[2:], args
 }
 
 // copier is a DB that takes many rows in one go, as that of Postgres does. It is two to three times as fast as an INSERT.

@@ -25,3 +25,14 @@ func explain(ctx context.Context, db eventstore.DB, p Projection, err error) err
 	}
 	return err
 }
+
+// pageSize is the limit of a page.
+func pageSize(limit int) (int, error) {
+	switch {
+	case limit == 0:
+		return DefaultLimit, nil
+	case limit < 0 || limit > MaxLimit:
+		return 0, fmt.Errorf("%w: limit %d, expected 1 to %d", ErrBadFilter, limit, MaxLimit)
+	}
+	return limit, nil
+}

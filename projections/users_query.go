@@ -53,10 +53,11 @@ const (
 // ErrUnknownProjection while the read model does not exist, and with ErrOtherVersion where the live generation lacks a
 // column.
 func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
-	if f.Limit == 0 {
-		f.Limit = DefaultLimit
+	size, err := pageSize(f.Limit)
+	if err == nil {
+		f.Limit, err = size, f.check()
 	}
-	if err := f.check(); err != nil {
+	if err != nil {
 		return UserPage{}, fmt.Errorf("list users: %w", err)
 	}
 	sql, args, err := q.statement(f)
@@ -103,8 +104,6 @@ func (q Users) Get(ctx context.Context, id uuid.UUID) (UserView, error) {
 
 func (f UserFilter) check() error {
 	switch {
-	case f.Limit < 1 || f.Limit > MaxLimit:
-		return fmt.Errorf("%w: limit %d, expected 1 to %d", ErrBadFilter, f.Limit, MaxLimit)
 	case !validText(f.Query):
 		return fmt.Errorf("%w: the query is not valid text", ErrBadFilter)
 	case !validText(f.Role):

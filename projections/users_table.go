@@ -91,7 +91,7 @@ var userColumns = []column[userRow]{
 	field("locked", "boolean", func(u *userRow) bool { return u.locked }),
 	field("disabled", "boolean", func(u *userRow) bool { return u.disabled }),
 	field("email_verified", "boolean", func(u *userRow) bool { return u.EmailVerified }),
-	field("roles", "jsonb", func(u *userRow) string { return encodeRoles(u.Roles) }),
+	field("roles", "jsonb", func(u *userRow) string { return encodeList(u.Roles) }),
 	field("attributes", "json", func(u *userRow) string { return string(u.Attributes) }),
 	field("totp_enabled", "boolean", func(u *userRow) bool { return u.TOTPEnabled }),
 	field("created_at", "timestamptz", func(u *userRow) time.Time { return u.CreatedAt }),
@@ -190,17 +190,6 @@ func scanUser(row eventstore.Row, u *UserView, more ...any) error {
 		return nil
 	}
 	return json.Unmarshal([]byte(roles), &u.Roles)
-}
-
-func encodeRoles(roles []string) string {
-	if len(roles) == 0 {
-		return "[]"
-	}
-	raw, err := json.Marshal(roles)
-	if err != nil { // strings can be expressed in JSON
-		panic(err)
-	}
-	return string(raw)
 }
 
 // The version guards a row against events that it has: whatever may go wrong elsewhere, a row never goes back.

@@ -240,8 +240,11 @@ func (d *deployment) caughtUp(position int64) error {
 	if outbox.State != "running" || outbox.Published < position {
 		return fmt.Errorf("outbox status: %s", outboxText)
 	}
-	if len(models) != 1 || models[0].Name != "users" || models[0].State != "running" || models[0].Position < position {
-		return fmt.Errorf("projections list: %s", modelsText)
+	for _, name := range []string{"activity", "sessions", "stats", "users"} {
+		if len(models) == 0 || models[0].Name != name || models[0].State != "running" || models[0].Position < position {
+			return fmt.Errorf("projections list, looking for %s: %s", name, modelsText)
+		}
+		models = models[1:]
 	}
 	return nil
 }

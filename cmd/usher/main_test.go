@@ -179,7 +179,7 @@ func TestExitCodes(t *testing.T) {
 		{"users create ada@example.org", exitFailed, "there is no deployment in .usher"},
 		{"events show ada", exitUse, `"ada" is not the id of a stream; expected a UUID`},
 		{"serve --with relay", exitUse, "--with takes publisher, projections and webhooks"},
-		{"project orders", exitUse, `there is no projection "orders"; there are [users]`},
+		{"project orders", exitUse, `there is no projection "orders"; there are [users sessions activity stats]`},
 		{"publish --batch-size -1", exitUse, "--batch-size takes a whole number from 1 to 10000"},
 		{"webhooks add", exitUse, "accepts 1 arg(s), received 0"},
 		{"webhooks test x", exitUse, `"x" is not the id of a webhook; expected a UUID`},

@@ -11,7 +11,9 @@ import (
 
 // allProjections are the read models that usher has.
 func allProjections() []projections.Projection {
-	return []projections.Projection{projections.UserProjection{}}
+	return []projections.Projection{
+		projections.UserProjection{}, projections.SessionProjection{}, projections.ActivityProjection{}, projections.StatsProjection{},
+	}
 }
 
 func projectionNames() []string {

@@ -301,7 +301,8 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	}
 	server := api.New(api.Config{
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
-		Users: d.users(), Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
+		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
+		Stats: projections.Stats{DB: d.store}, Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,

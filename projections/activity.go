@@ -1,0 +1,151 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// ActivityName is the name of the projection of what happened.
+const ActivityName = "activity"
+
+// ActivityView is something that happened, as the read model shows it. It has nothing in it that an event marks as
+// personal but where the user was.
+type ActivityView struct {
+	Position  int64           `json:"position"`
+	Time      time.Time       `json:"time"`
+	User      uuid.UUID       `json:"user,omitzero"`    // whom it is about; the nil UUID for none
+	Session   uuid.UUID       `json:"session,omitzero"` // the session that it happened in, or that began or ended
+	Type      string          `json:"type"`
+	Actor     string          `json:"actor,omitempty"` // see eventstore.Metadata
+	Details   ActivityDetails `json:"details"`
+	Address   string          `json:"address,omitempty"` // of the user's client, where it was the user or somebody unknown
+	UserAgent string          `json:"user_agent,omitempty"`
+}
+
+// ActivityDetails is what an event says of itself in a word. Which fields there are depends on its type.
+type ActivityDetails struct {
+	Reason  string   `json:"reason,omitempty"`
+	Role    string   `json:"role,omitempty"`
+	Methods []string `json:"methods,omitempty"`
+}
+
+// ActivityProjection fills the read model "activity": a row for every event. It takes every event of every type, also of
+// those that it knows nothing of: there is nothing that it could not show.
+type ActivityProjection struct{}
+
+// Name implements Projection.
+func (ActivityProjection) Name() string { return ActivityName }
+
+// CodeVersion implements Projection.
+func (ActivityProjection) CodeVersion() int { return 1 }
+
+// Tables implements Projection. The user comes first in the key, so that what a user did, and what an erasure clears, is a
+// range of it. Events that are about no user have the nil UUID there.
+func (ActivityProjection) Tables(d eventstore.Dialect, generation int) []Table {
+	create := map[eventstore.Dialect]string{
+		eventstore.Postgres: `CREATE TABLE %s (
+			subject    uuid        NOT NULL, -- the user
+			position   bigint      NOT NULL,
+			time       timestamptz NOT NULL,
+			session    uuid        NOT NULL, -- the nil UUID for none
+			type       text        NOT NULL,
+			actor      text        NOT NULL,
+			details    json        NOT NULL,
+			address    text        NOT NULL,
+			user_agent text        NOT NULL,
+			PRIMARY KEY (subject, position)
+		)`,
+		eventstore.SQLite: `CREATE TABLE %s (
+			subject    TEXT      NOT NULL,
+			position   INTEGER   NOT NULL,
+			time       TIMESTAMP NOT NULL,
+			session    TEXT      NOT NULL,
+			type       TEXT      NOT NULL,
+			actor      TEXT      NOT NULL,
+			details    TEXT      NOT NULL,
+			address    TEXT      NOT NULL,
+			user_agent TEXT      NOT NULL,
+			PRIMARY KEY (subject, position)
+		) WITHOUT ROWID`,
+	}[d]
+	name := TableName(ActivityName, generation)
+	return []Table{{
+		Name: ActivityName, Key: []string{"subject", "position"}, User: "subject", Create: fmt.Sprintf(create, name),
+		Indexes: []string{fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_position ON %[1]s (position)", name)},
+	}}
+}
+
+var activityColumns = []column[ActivityView]{
+	field("subject", "uuid", func(a *ActivityView) uuid.UUID { return a.User }),
+	field("position", "bigint", func(a *ActivityView) int64 { return a.Position }),
+	field("time", "timestamptz", func(a *ActivityView) time.Time { return a.Time }),
+	field("session", "uuid", func(a *ActivityView) uuid.UUID { return a.Session }),
+	field("type", "text", func(a *ActivityView) string { return a.Type }),
+	field("actor", "text", func(a *ActivityView) string { return a.Actor }),
+	field("details", "json", func(a *ActivityView) string { return a.Details.encode() }),
+	field("address", "text", func(a *ActivityView) string { return a.Address }),
+	field("user_agent", "text", func(a *ActivityView) string { return a.UserAgent }),
+}
+
+func (d ActivityDetails) encode() string {
+	if d.Reason == "" && d.Role == "" && len(d.Methods) == 0 {
+		return "{}"
+	}
+	raw, err := json.Marshal(d)
+	if err != nil { // strings can be expressed in JSON
+		panic(err)
+	}
+	return string(raw)
+}
+
+// Apply implements Projection: one statement writes all rows, and one takes from earlier rows of users who are erased
+// where they were.
+func (ActivityProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
+	table, erased := TableName(ActivityName, g.Number), erasedUsers(events)
+	rows := make([]ActivityView, len(events))
+	for i, e := range events {
+		rows[i] = activityOf(e)
+		if erased.has(e.Stream.Subject) {
+			rows[i].Address, rows[i].UserAgent = "", ""
+		}
+	}
+	var err error
+	if g.Loading {
+		err = loadRows(ctx, tx, table, activityColumns, rows)
+	} else {
+		err = insertRows(ctx, tx, table, activityColumns, rows, "ON CONFLICT DO NOTHING")
+	}
+	if err != nil {
+		return err
+	}
+	return onSubjects(ctx, tx, "UPDATE "+table+" SET address = '', user_agent = '' WHERE (address <> '' OR user_agent <> '') AND", erased)
+}
+
+// activityOf is the row of an event. The client of somebody else, such as an administrator, is left out: the user is not
+// told of it, and the erasure of whom it belongs to would not clear it.
+func activityOf(e eventstore.Event) ActivityView {
+	a := ActivityView{Position: e.Position, Time: e.RecordedAt, User: e.Stream.Subject, Type: e.Type, Actor: e.Metadata.Actor}
+	if e.Stream.Kind == eventstore.KindSession {
+		a.Session = e.Stream.ID
+	}
+	switch e.Metadata.Actor {
+	case "", identity.ActorAnonymous, identity.ActorUser(e.Stream.Subject):
+		a.Address, a.UserAgent = e.Metadata.Address, e.Metadata.UserAgent
+	}
+	switch e.Type {
+	case identity.TypeUserPasswordChanged, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked, identity.TypeUserTOTPDisabled,
+		identity.TypeUserLoginFailed, identity.TypeSessionStarted, identity.TypeSessionEnded:
+		var d ActivityDetails
+		if json.Unmarshal(e.Data, &d) == nil { // an event that can't be read has no details
+			a.Details = d
+		}
+	}
+	return a
+}

@@ -1,0 +1,228 @@
+package projections
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher/eventstore"
+	"usher/identity"
+)
+
+// StatsName is the name of the projection of statistics.
+const StatsName = "stats"
+
+// Span is how much time a figure is of.
+type Span string
+
+// The spans: hours and days, both of UTC.
+const (
+	SpanHour Span = "hour"
+	SpanDay  Span = "day"
+)
+
+// Length is how long a span is; 0 for one that there is not.
+func (s Span) Length() time.Duration {
+	switch s {
+	case SpanHour:
+		return time.Hour
+	case SpanDay:
+		return 24 * time.Hour
+	}
+	return 0
+}
+
+// Figures is what happened in a span of time.
+type Figures struct {
+	Start         time.Time `json:"start"`
+	Registrations int64     `json:"registrations"`
+	Logins        int64     `json:"logins"`
+	FailedLogins  int64     `json:"failed_logins"` // of users that there are, and as far as they are told: see user.login_failed
+	ActiveUsers   int64     `json:"active_users"`  // who logged in, or did something that is an event
+}
+
+// StatsProjection fills the read model "stats": figures by hour and by day.
+//
+// Active users are counted exactly: which users were counted in a span stands in a table of its own, for as long as the
+// span may still come up (keepActive), and until the user is erased. What was counted stays.
+//
+// Counts go up by what a batch has, so nothing but the checkpoint guards them: a batch is applied once.
+type StatsProjection struct{}
+
+// keepActive is how long after its end a span is known to have counted a user. Events come in the order of time, so only
+// one that was parked, and is applied longer after than this, may count its user twice.
+const keepActive = 30 * 24 * time.Hour
+
+// Name implements Projection.
+func (StatsProjection) Name() string { return StatsName }
+
+// CodeVersion implements Projection.
+func (StatsProjection) CodeVersion() int { return 1 }
+
+// Tables implements Projection.
+func (StatsProjection) Tables(d eventstore.Dialect, generation int) []Table {
+	figures := map[eventstore.Dialect]string{
+		eventstore.Postgres: `CREATE TABLE %s (
+			span          text        NOT NULL, -- hour, day
+			start         timestamptz NOT NULL,
+			registrations bigint      NOT NULL,
+			logins        bigint      NOT NULL,
+			failed_logins bigint      NOT NULL,
+			active_users  bigint      NOT NULL,
+			PRIMARY KEY (span, start)
+		) WITH (fillfactor = 50)`,
+		eventstore.SQLite: `CREATE TABLE %s (
+			span          TEXT      NOT NULL,
+			start         TIMESTAMP NOT NULL,
+			registrations INTEGER   NOT NULL,
+			logins        INTEGER   NOT NULL,
+			failed_logins INTEGER   NOT NULL,
+			active_users  INTEGER   NOT NULL,
+			PRIMARY KEY (span, start)
+		) WITHOUT ROWID`,
+	}[d]
+	active := map[eventstore.Dialect]string{
+		eventstore.Postgres: `CREATE TABLE %[1]s (
+			subject uuid        NOT NULL, -- the user
+			span    text        NOT NULL,
+			start   timestamptz NOT NULL,
+			PRIMARY KEY (subject, span, start)
+		); CREATE INDEX %[1]s_start ON %[1]s (start)`,
+		eventstore.SQLite: `CREATE TABLE %[1]s (
+			subject TEXT      NOT NULL,
+			span    TEXT      NOT NULL,
+			start   TIMESTAMP NOT NULL,
+			PRIMARY KEY (subject, span, start)
+		) WITHOUT ROWID; CREATE INDEX %[1]s_start ON %[1]s (start)`,
+	}[d]
+	return []Table{
+		{Name: StatsName, Key: []string{"span", "start"}, Create: fmt.Sprintf(figures, TableName(StatsName, generation))},
+		{Name: activeName, Key: []string{"subject", "span", "start"}, User: "subject", Create: fmt.Sprintf(active, TableName(activeName, generation))},
+	}
+}
+
+const activeName = "stats_active"
+
+// bucket is a span of time.
+type bucket struct {
+	span  Span
+	start int64 // Unix seconds
+}
+
+func bucketOf(span Span, at time.Time) bucket { return bucket{span, at.Truncate(span.Length()).Unix()} }
+
+// figuresRow is what is added to the row of a bucket.
+type figuresRow struct {
+	Figures
+	span Span
+}
+
+var figuresColumns = []column[figuresRow]{
+	field("span", "text", func(f *figuresRow) string { return string(f.span) }),
+	field("start", "timestamptz", func(f *figuresRow) time.Time { return f.Start }),
+	field("registrations", "bigint", func(f *figuresRow) int64 { return f.Registrations }),
+	field("logins", "bigint", func(f *figuresRow) int64 { return f.Logins }),
+	field("failed_logins", "bigint", func(f *figuresRow) int64 { return f.FailedLogins }),
+	field("active_users", "bigint", func(f *figuresRow) int64 { return f.ActiveUsers }),
+}
+
+const addFigures = `ON CONFLICT (span, start) DO UPDATE SET registrations = t.registrations + excluded.registrations,
+	logins = t.logins + excluded.logins, failed_logins = t.failed_logins + excluded.failed_logins,
+	active_users = t.active_users + excluded.active_users`
+
+// activeRow says that a user is counted in a bucket.
+type activeRow struct {
+	user uuid.UUID
+	bucket
+}
+
+var activeColumns = []column[activeRow]{
+	field("subject", "uuid", func(a *activeRow) uuid.UUID { return a.user }),
+	field("span", "text", func(a *activeRow) string { return string(a.span) }),
+	field("start", "timestamptz", func(a *activeRow) time.Time { return time.Unix(a.start, 0).UTC() }),
+}
+
+// Apply implements Projection: one statement notes who was active, one adds up the figures, one forgets what is of no
+// more use, and one the users who are erased.
+func (StatsProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
+	figures, active := foldStats(events)
+	table := TableName(activeName, g.Number)
+	if len(figures) > 0 {
+		counted, err := insertActive(ctx, tx, table, active)
+		if err != nil {
+			return err
+		}
+		rows := make([]figuresRow, 0, len(figures))
+		var newest int64
+		for b, f := range figures {
+			f.Start, f.ActiveUsers = time.Unix(b.start, 0).UTC(), counted[b]
+			rows = append(rows, figuresRow{f, b.span})
+			newest = max(newest, b.start)
+		}
+		slices.SortFunc(rows, func(a, b figuresRow) int { return cmp.Or(cmp.Compare(a.span, b.span), a.Start.Compare(b.Start)) })
+		if err := insertRows(ctx, tx, TableName(StatsName, g.Number), figuresColumns, rows, addFigures); err != nil {
+			return err
+		}
+		// By the newest day, so that the rows that are left don't depend on where a batch ends.
+		old := time.Unix(newest, 0).UTC().Truncate(SpanDay.Length()).Add(-keepActive)
+		if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE start < $1", old); err != nil {
+			return fmt.Errorf("forget who was active before %s: %w", old.Format(time.DateOnly), err)
+		}
+	}
+	return onSubjects(ctx, tx, "DELETE FROM "+table+" WHERE", erasedUsers(events))
+}
+
+// foldStats is what events add to the figures of their buckets, apart from the users who were active, whom it lists in
+// the order in which every writer locks them. It looks at no payload, so that there is no event that it can't take.
+func foldStats(events []eventstore.Event) (figures map[bucket]Figures, active []activeRow) {
+	figures, seen := map[bucket]Figures{}, map[activeRow]struct{}{}
+	for _, e := range events {
+		var add Figures
+		switch e.Type {
+		case identity.TypeUserRegistered:
+			add.Registrations = 1
+		case identity.TypeSessionStarted:
+			add.Logins = 1
+		case identity.TypeUserLoginFailed:
+			add.FailedLogins = 1
+		}
+		user := e.Stream.Subject
+		isActive := user != uuid.Nil && (add.Logins > 0 || e.Metadata.Actor != "" && e.Metadata.Actor == identity.ActorUser(user))
+		if add == (Figures{}) && !isActive {
+			continue
+		}
+		for _, span := range []Span{SpanHour, SpanDay} {
+			b := bucketOf(span, e.RecordedAt)
+			f := figures[b]
+			f.Registrations, f.Logins, f.FailedLogins = f.Registrations+add.Registrations, f.Logins+add.Logins, f.FailedLogins+add.FailedLogins
+			figures[b] = f
+			if isActive {
+				seen[activeRow{user, b}] = struct{}{}
+			}
+		}
+	}
+	return figures, slices.SortedFunc(maps.Keys(seen), func(a, b activeRow) int {
+		return cmp.Or(bytes.Compare(a.user[:], b.user[:]), cmp.Compare(a.span, b.span), cmp.Compare(a.start, b.start))
+	})
+}
+
+// insertActive notes users as counted, and answers with how many were not before.
+func insertActive(ctx context.Context, tx eventstore.DB, table string, active []activeRow) (counted map[bucket]int64, err error) {
+	counted = map[bucket]int64{}
+	err = insertReturning(ctx, tx, table, activeColumns, active, "ON CONFLICT DO NOTHING RETURNING span, start", func(row eventstore.Row) error {
+		var span string
+		var start time.Time
+		if err := row.Scan(&span, &start); err != nil {
+			return err
+		}
+		counted[bucket{Span(span), start.Unix()}]++
+		return nil
+	})
+	return counted, err
+}

@@ -1,0 +1,60 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"usher/eventstore"
+)
+
+// Stats queries the read model of statistics.
+type Stats struct{ DB eventstore.DB }
+
+// MaxSpans bounds the spans of an answer.
+const MaxSpans = 1000
+
+// Between answers with the figures of every span that begins at or after from, taken back to where a span begins, and
+// before to, in the order of time. A span in which nothing happened has zeros. It fails with ErrBadFilter for a span that
+// there is not, for no time, and for more than MaxSpans; and as Users.List does.
+func (q Stats) Between(ctx context.Context, span Span, from, to time.Time) ([]Figures, error) {
+	list, err := q.between(ctx, span, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("read statistics: %w", err)
+	}
+	return list, nil
+}
+
+func (q Stats) between(ctx context.Context, span Span, from, to time.Time) ([]Figures, error) {
+	length := span.Length()
+	if length == 0 {
+		return nil, fmt.Errorf("%w: the interval is hour or day", ErrBadFilter)
+	}
+	from = from.UTC().Truncate(length)
+	spans := (to.Sub(from) + length - 1) / length
+	if spans < 1 || spans > MaxSpans {
+		return nil, fmt.Errorf("%w: from is before to, and at most %d times the %s", ErrBadFilter, MaxSpans, span)
+	}
+	list := make([]Figures, spans)
+	for i := range list {
+		list[i].Start = from.Add(time.Duration(i) * length)
+	}
+	rows, err := q.DB.Query(ctx, "SELECT start, registrations, logins, failed_logins, active_users FROM "+ViewName(StatsName)+
+		" WHERE span = $1 AND start >= $2 AND start < $3", string(span), from, to)
+	if err != nil {
+		return nil, explain(ctx, q.DB, StatsProjection{}, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var f Figures
+		if err := rows.Scan(&f.Start, &f.Registrations, &f.Logins, &f.FailedLogins, &f.ActiveUsers); err != nil {
+			return nil, err
+		}
+		f.Start = f.Start.UTC()
+		list[f.Start.Sub(from)/length] = f
+	}
+	if err := rows.Err(); err != nil {
+		return nil, explain(ctx, q.DB, StatsProjection{}, err)
+	}
+	return list, nil
+}
