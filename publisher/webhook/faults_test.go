@@ -364,6 +364,7 @@ func TestRedrive(t *testing.T) {
 func TestSlowEndpointHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *stack) {
+		s.service = s.newService(func(c *webhook.Config) { c.Timeout = time.Minute })
 		slow, fast := newReceiver(t), newReceiver(t)
 		slow.answer(func(_ http.ResponseWriter, r *http.Request, _ received) { <-r.Context().Done() })
 		s.create(slow.url())

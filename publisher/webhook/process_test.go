@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,14 +104,21 @@ func (s *stack) kill(cmd *exec.Cmd) {
 	}
 }
 
-// load appends events of a few users from several callers until it is stopped.
-func (s *stack) load(callers int) (stop func()) {
+// maxAhead is how far the load may be ahead of what a receiver got: it is to be there all the time, not to grow.
+const maxAhead = 100
+
+// load appends events of a few users from several callers until it is stopped, but never far ahead of a receiver.
+func (s *stack) load(callers int, r *receiver) (stop func()) {
 	ctx, cancel := context.WithCancel(s.tb.Context())
+	var appended atomic.Int64
 	var wg sync.WaitGroup
 	for caller := range callers {
 		wg.Go(func() {
 			var users []uuid.UUID
 			for i := 0; ctx.Err() == nil; i++ {
+				for appended.Load()-int64(r.count()) > maxAhead && pause(ctx, time.Millisecond) == nil {
+				}
+				appended.Add(2)
 				var err error
 				if len(users) < 5 {
 					var user uuid.UUID
@@ -121,9 +129,6 @@ func (s *stack) load(callers int) (stop func()) {
 				}
 				if err != nil {
 					s.tb.Error(err)
-					return
-				}
-				if pause(ctx, 3*time.Millisecond) != nil {
 					return
 				}
 			}
@@ -203,12 +208,12 @@ func TestKilledWorker(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := s.load(2)
+		stop := s.load(2, r)
 		kills := 15 * *dose
 		for range kills {
 			cmd := s.startChild("the same each time")
-			before := len(r.all())
-			eventually(t, "it sends", func() bool { return len(r.all()) > before })
+			before := r.count()
+			eventually(t, "it sends", func() bool { return r.count() > before })
 			if pause(t.Context(), rand.N(50*time.Millisecond)) != nil {
 				t.FailNow()
 			}
@@ -235,7 +240,7 @@ func TestTwoWorkers(t *testing.T) {
 			}
 			hooks = append(hooks, hook)
 		}
-		stop := s.load(2)
+		stop := s.load(2, r)
 		holder := 0
 		start := func() *exec.Cmd {
 			holder++
@@ -243,8 +248,8 @@ func TestTwoWorkers(t *testing.T) {
 		}
 		workers := []*exec.Cmd{start(), start()}
 		for i := range 6 * *dose {
-			a, b := len(r.all()), len(other.all())
-			eventually(t, "they send to both", func() bool { return len(r.all()) > a+5 && len(other.all()) > b+5 })
+			a, b := r.count(), other.count()
+			eventually(t, "they send to both", func() bool { return r.count() > a+5 && other.count() > b+5 })
 			s.kill(workers[i%2])
 			workers[i%2] = start()
 		}
@@ -268,11 +273,10 @@ func TestStandby(t *testing.T) {
 		}
 		first, second := s.work(), s.work()
 		_ = second
-		stop := s.load(2)
+		stop := s.load(2, r)
 		r.await(30)
 		first() // which gives its lease back
-		n := len(r.all())
-		r.await(n + 30)
+		r.await(r.count() + 30)
 		stop()
 		if again := s.complete(r, hook); again > 0 {
 			t.Errorf("%d events arrived again, want none: nothing failed", again)

@@ -343,10 +343,16 @@ func (r *receiver) all() []received {
 	return append([]received(nil), r.got...)
 }
 
+func (r *receiver) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.got)
+}
+
 // await waits until the receiver got a number of requests.
 func (r *receiver) await(n int) []received {
 	r.tb.Helper()
-	eventually(r.tb, fmt.Sprintf("%d requests", n), func() bool { return len(r.all()) >= n })
+	eventually(r.tb, fmt.Sprintf("%d requests", n), func() bool { return r.count() >= n })
 	return r.all()
 }
 
@@ -381,7 +387,7 @@ func eventually(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(3 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !is(); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !is(); <-tick.C {
 		if time.Now().After(deadline) {
 			tb.Fatalf("not in time: %s", what)
 		}
