@@ -102,6 +102,7 @@ func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {
 	var body struct {
 		Email    string `json:"email"`
 		Password string `json:"password"`
+		TOTP     string `json:"totp"`
 	}
 	if err := decode(c, &body); err != nil {
 		return identity.LoginResult{}, err
@@ -114,7 +115,7 @@ func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {
 		return identity.LoginResult{}, err
 	}
 	return s.Identity.Login(c.Request().Context(), identity.Credentials{
-		Email: body.Email, Password: password.Password(body.Password), Metadata: m,
+		Email: body.Email, Password: password.Password(body.Password), TOTP: identity.FactorCode(body.TOTP), Metadata: m,
 	})
 }
 

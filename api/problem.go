@@ -50,6 +50,8 @@ var problems = map[identity.Code]struct {
 	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},
 	identity.CodeNotFound:           {http.StatusNotFound, "Not found", false},
 	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
+	identity.CodeTOTPEnabled:        {http.StatusConflict, "There is a second factor already", false},
+	identity.CodeTOTPNotEnabled:     {http.StatusConflict, "There is no second factor", false},
 	identity.CodeEmailTaken:         {http.StatusConflict, "The address is taken", false},
 	identity.CodeLastAdmin:          {http.StatusConflict, "The last administrator stays", false},
 	codeNotParked:                   {http.StatusConflict, "The event is in nobody's way", false},

@@ -28,6 +28,8 @@ const (
 	CodeConflict           Code = "conflict" // the thing is not in a state for that
 	CodeInvalidCredentials Code = "invalid_credentials"
 	CodeTOTPRequired       Code = "totp_required" // the password was right, and does not suffice
+	CodeTOTPEnabled        Code = "totp_enabled"
+	CodeTOTPNotEnabled     Code = "totp_not_enabled"
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
 	CodeInvalidCode        Code = "invalid_code"          // of a mail

@@ -17,6 +17,7 @@ import (
 type Credentials struct {
 	Email    string
 	Password password.Password
+	TOTP     FactorCode          // for a user with a second factor
 	Metadata eventstore.Metadata // the actor is filled in
 }
 
@@ -37,7 +38,7 @@ type LoginResult struct {
 // It is one query, the user's state (from memory, else the log), and one append; a failure is one query and one upsert.
 //
 // It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrThrottled after too many failures, and then nothing was
-// looked at; with ErrUserLocked, ErrUserDisabled or ErrPasswordExpired only for a right password; with
+// looked at; with ErrTOTPRequired, ErrUserLocked, ErrUserDisabled or ErrPasswordExpired only for a right password; with
 // password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
 func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error) {
 	email, err := ParseEmail(c.Email)
@@ -67,11 +68,21 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err != nil {
 		return LoginResult{}, fmt.Errorf("read the user: %w", err)
 	}
-	if err := mayUsePassword(*u, found.changed, s.now(), s.passwordMaxAge); err != nil {
+	if err := mayLogIn(*u); err != nil {
+		return LoginResult{}, err
+	}
+	methods, err := s.checkFactor(ctx, u, c.TOTP)
+	if errors.Is(err, ErrInvalidCredentials) {
+		err = s.failed(ctx, a, u.ID, MethodTOTP, c.Metadata, err)
+	}
+	if err == nil {
+		err = mayUsePassword(*u, found.changed, s.now(), s.passwordMaxAge)
+	}
+	if err != nil {
 		return LoginResult{}, err
 	}
 	c.Metadata.Actor = ActorUser(u.ID)
-	result, err := s.startSession(ctx, u, []string{MethodPassword}, c.Metadata, a.clear()...)
+	result, err := s.startSession(ctx, u, methods, c.Metadata, a.clear()...)
 	if err != nil {
 		return LoginResult{}, err
 	}

@@ -65,11 +65,11 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	if err := mayLogIn(*u); err != nil {
 		return nil, err
 	}
-	switch {
-	case u.TOTPEnabled && p.TOTP == "":
-		return nil, ErrTOTPRequired
-	case u.TOTPEnabled: // and there are no factors yet that a code could be of
-		return nil, wrongCredentials()
+	if _, err := s.checkFactor(ctx, u, p.TOTP); err != nil {
+		if errors.Is(err, ErrInvalidCredentials) {
+			err = s.failed(ctx, a, id, MethodTOTP, m, err)
+		}
+		return nil, err
 	}
 	return u, a.forgive(ctx)
 }

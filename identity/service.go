@@ -46,6 +46,7 @@ type Service struct {
 	refreshKey     []byte
 	codeKey        []byte
 	passwordMaxAge time.Duration
+	issuer         string
 	sessionMax     time.Duration
 	sessionIdle    time.Duration
 	reuseGrace     time.Duration
@@ -84,6 +85,8 @@ type Config struct {
 	CodeKey []byte
 	// RateLimits has too many failures to log in from one network slow down that network, beside those on one account.
 	RateLimits bool
+	// Issuer is what authenticators show the account as one of. "usher" when empty.
+	Issuer string
 	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
 	SessionMax, SessionIdle time.Duration
 	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
@@ -123,6 +126,7 @@ func New(c Config) *Service {
 	if s.keyRotated == nil {
 		s.keyRotated = func() {}
 	}
+	s.issuer = cmp.Or(c.Issuer, "usher")
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -258,6 +259,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		CodeKey:         d.codeKey,
 		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
 		RateLimits:      c.RateLimits == "on",
+		Issuer:          publicHost(c.PublicURL),
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
 		UserAttributes:  c.UserAttributes,
@@ -355,4 +357,13 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
 	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
 	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
+}
+
+// publicHost is the host of PUBLIC_URL, which was checked.
+func publicHost(public string) string {
+	u, err := url.Parse(public)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }

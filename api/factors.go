@@ -1,0 +1,89 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v5"
+
+	"usher/identity"
+	"usher/identity/password"
+)
+
+// proof reads a request in which a user shows to be that user.
+func (s *Server) proof(c *echo.Context) (commander, identity.Proof, error) {
+	var body struct {
+		Password password.Password   `json:"current_password"`
+		TOTP     identity.FactorCode `json:"totp"`
+	}
+	who, err := s.command(c, &body)
+	if err == nil {
+		err = required("current_password", string(body.Password))
+	}
+	return who, identity.Proof{Password: body.Password, TOTP: body.TOTP}, err
+}
+
+// startTOTP answers POST /v1/me/totp.
+func (s *Server) startTOTP(c *echo.Context) error {
+	who, p, err := s.proof(c)
+	if err != nil {
+		return err
+	}
+	key, err := s.Identity.StartTOTP(c.Request().Context(), who.ID, p, who.metadata)
+	if err != nil {
+		return err
+	}
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	return c.JSON(http.StatusOK, struct {
+		Secret string `json:"secret"`
+		URL    string `json:"otpauth_url"`
+	}{string(key.Secret), string(key.URL)})
+}
+
+// confirmTOTP answers POST /v1/me/totp/confirm.
+func (s *Server) confirmTOTP(c *echo.Context) error {
+	var body struct {
+		Code identity.FactorCode `json:"code"`
+	}
+	who, err := s.command(c, &body)
+	if err != nil {
+		return err
+	}
+	if err := required("code", string(body.Code)); err != nil {
+		return err
+	}
+	result, err := s.Identity.ConfirmTOTP(c.Request().Context(), who.ID, body.Code, who.metadata)
+	if err != nil {
+		return err
+	}
+	return done(c, result.Position)
+}
+
+// disableTOTP answers DELETE /v1/me/totp.
+func (s *Server) disableTOTP(c *echo.Context) error {
+	who, p, err := s.proof(c)
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.DisableTOTP(c.Request().Context(), who.ID, p, who.metadata)
+	if err != nil {
+		return err
+	}
+	return done(c, result.Position)
+}
+
+// newRecoveryCodes answers POST /v1/me/recovery-codes.
+func (s *Server) newRecoveryCodes(c *echo.Context) error {
+	who, p, err := s.proof(c)
+	if err != nil {
+		return err
+	}
+	codes, result, err := s.Identity.NewRecoveryCodes(c.Request().Context(), who.ID, p, who.metadata)
+	if err != nil {
+		return err
+	}
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
+	setPosition(c, result.Position)
+	return c.JSON(http.StatusOK, struct {
+		Codes []identity.FactorCode `json:"codes"`
+	}{codes})
+}
