@@ -163,11 +163,10 @@ func (r *rebuild) told() {
 
 // run takes a rebuild to its end.
 func (r *rebuild) run(ctx context.Context) (Rebuilt, error) {
-	l, err := r.catchUp(ctx)
-	if err != nil {
+	if _, err := r.catchUp(ctx); err != nil {
 		return Rebuilt{}, err
 	}
-	err = r.persist(ctx, string(RebuildIndexing), func(ctx context.Context) error {
+	err := r.persist(ctx, string(RebuildIndexing), func(ctx context.Context) error {
 		if err := r.enter(ctx, r.db, RebuildIndexing); err != nil {
 			return err
 		}
@@ -179,7 +178,8 @@ func (r *rebuild) run(ctx context.Context) (Rebuilt, error) {
 	if err != nil {
 		return Rebuilt{}, err
 	}
-	if l, err = r.catchUp(ctx); err != nil {
+	l, err := r.catchUp(ctx) // with what came meanwhile
+	if err != nil {
 		return Rebuilt{}, err
 	}
 	err = r.persist(ctx, string(RebuildComparing), func(ctx context.Context) error { return r.enter(ctx, r.db, RebuildComparing) })

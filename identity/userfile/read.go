@@ -29,7 +29,6 @@ type Reader struct {
 	number int         // of the last line that was read
 	csv    *csv.Reader // nil for JSON Lines
 	names  []string    // of the columns
-	record record
 }
 
 const maxLine = 1 << 20 // bytes
