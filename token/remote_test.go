@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,15 +19,27 @@ import (
 
 // publisher serves the JWKS document of a ring. Without a network in between, so that time can be a test's own.
 type publisher struct {
-	keys   *token.KeyRing
+	keys *token.KeyRing
+
+	mu     sync.Mutex
 	fails  func(http.ResponseWriter) // instead, if set
 	asked  []time.Time
 	status []int
 }
 
+// fail has the document answered otherwise from now on; nil as it should be.
+func (p *publisher) fail(fails func(http.ResponseWriter)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fails = fails
+}
+
 func (p *publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p.fails != nil {
-		p.fails(w)
+	p.mu.Lock()
+	fails := p.fails
+	p.mu.Unlock()
+	if fails != nil {
+		fails(w)
 		return
 	}
 	tag := `"` + p.keys.Keys()[0].ID() + `"`
@@ -43,6 +56,8 @@ func (p *publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *publisher) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer := httptest.NewRecorder()
 	p.ServeHTTP(answer, r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.asked, p.status = append(p.asked, time.Now()), append(p.status, answer.Code)
 	return answer.Result(), nil
 }
@@ -93,13 +108,13 @@ func TestRemoteKeysRun(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		p.fails = func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }
+		p.fail(func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) })
 		time.Sleep(8 * time.Minute)
 		synctest.Wait()
 		if len(r.Keys.Keys()) != 2 || r.Age() < 7*time.Minute {
 			t.Errorf("keys = %v after failures, of %v ago", r.Keys.Keys(), r.Age())
 		}
-		p.fails = nil
+		p.fail(nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if r.Age() > time.Minute {
@@ -191,7 +206,7 @@ func TestRemoteKeysRefuses(t *testing.T) {
 			w.WriteHeader(http.StatusFound)
 		},
 	} {
-		p.fails = fails
+		p.fail(fails)
 		if _, err := r.Fetch(t.Context()); err == nil {
 			t.Errorf("%s: Fetch succeeds", name)
 		}
@@ -216,10 +231,10 @@ func TestRemoteKeysKeep(t *testing.T) {
 		"max-age=-1":                  5 * time.Minute,
 		"max-age=9999999999999999999": 5 * time.Minute,
 	} {
-		p.fails = func(w http.ResponseWriter) {
+		p.fail(func(w http.ResponseWriter) {
 			w.Header().Set("Cache-Control", header)
 			_, _ = w.Write(p.keys.JWKS())
-		}
+		})
 		if keep, err := r.Fetch(t.Context()); err != nil || keep != want {
 			t.Errorf("%q: kept for %v, %v, want %v", header, keep, err, want)
 		}
