@@ -179,6 +179,7 @@ func (e *endpoint) takeOver(ctx context.Context) error {
 func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) error {
 	epoch := lease.Epoch
 	var trimmed time.Time
+	failing := false
 	for {
 		if pause(ctx, e.ttl()/3) != nil {
 			return context.Cause(working)
@@ -198,9 +199,10 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 		switch {
 		case errors.Is(err, errFenced):
 			return err
-		case err != nil && ctx.Err() == nil:
-			e.logger().WarnContext(ctx, "lease not renewed", slog.Any("error", err))
+		case err != nil && ctx.Err() == nil && !failing:
+			e.logger().WarnContext(ctx, "lease not renewed; trying again", slog.Any("error", err))
 		}
+		failing = err != nil
 	}
 }
 

@@ -58,7 +58,7 @@ func (w *Worker) logger() *slog.Logger { return w.Service.Logger }
 // have passed. Whatever fails is logged and tried again.
 func (w *Worker) Run(ctx context.Context) error {
 	holder := cmp.Or(w.Holder, newHolder())
-	r := roster{worker: w, holder: holder, running: map[uuid.UUID]*running{}}
+	r := roster{worker: w, holder: holder, running: map[uuid.UUID]*running{}, broken: map[uuid.UUID]bool{}}
 	defer r.stop()
 	tick := time.NewTicker(w.poll())
 	defer tick.Stop()
@@ -104,6 +104,7 @@ type roster struct {
 	worker  *Worker
 	holder  string
 	running map[uuid.UUID]*running
+	broken  map[uuid.UUID]bool // webhooks that can't be used, which was said
 	group   errgroup.Group
 }
 
@@ -120,9 +121,13 @@ func (r *roster) follow(ctx context.Context, list []stored) {
 		active[hook.ID] = true
 		t, err := r.worker.Service.target(hook)
 		if err != nil {
-			r.worker.logger().ErrorContext(ctx, "webhook can't be used", slog.String("webhook", hook.ID.String()), slog.Any("error", err))
+			if !r.broken[hook.ID] {
+				r.worker.logger().ErrorContext(ctx, "webhook can't be used", slog.String("webhook", hook.ID.String()), slog.Any("error", err))
+			}
+			r.broken[hook.ID] = true
 			continue
 		}
+		delete(r.broken, hook.ID)
 		if now, ok := r.running[hook.ID]; ok && !now.over() {
 			now.see(t)
 			continue
