@@ -55,6 +55,10 @@ var calls = map[string]class{
 	"POST /v1/me/password":       self,
 	"POST /v1/me/email":          self,
 	"GET /v1/me/sessions":        self,
+	"POST /v1/me/totp":           self,
+	"POST /v1/me/totp/confirm":   self,
+	"DELETE /v1/me/totp":         self,
+	"POST /v1/me/recovery-codes": self,
 	"DELETE /v1/me/sessions/:id": owner,
 	"GET /v1/me/activity":        self,
 
@@ -81,6 +85,7 @@ var calls = map[string]class{
 	"POST /v1/users/:id/password-reset":    admins,
 	"POST /v1/users/:id/logout-all":        admins,
 	"PUT /v1/users/:id/roles/:role":        admins,
+	"DELETE /v1/users/:id/totp":            admins,
 	"DELETE /v1/users/:id/roles/:role":     admins,
 	"GET /v1/users/:id/sessions":           admins,
 	"GET /v1/events":                       admins,
