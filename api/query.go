@@ -46,6 +46,18 @@ func limitUpTo(values url.Values, most int) (int, error) {
 	return n, nil
 }
 
+// boolParameter reads a parameter that is true or false; nil for one that is not there.
+func boolParameter(values url.Values, name string) (*bool, error) {
+	switch text := values.Get(name); {
+	case !values.Has(name):
+		return nil, nil
+	case text == "true" || text == "false":
+		yes := text == "true"
+		return &yes, nil
+	}
+	return nil, refuse(identity.CodeInvalidRequest, "%s is true or false", name)
+}
+
 func timeParameter(values url.Values, name string) (time.Time, error) {
 	text := values.Get(name)
 	if text == "" {

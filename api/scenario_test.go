@@ -110,6 +110,12 @@ var scenarios = slices.Concat([]scenario{
 
 	{name: "users", path: "/v1/users?limit=200", as: "admin", status: 200, has: []string{`"id":"{ada}"`, `"id":"{admin}"`, `"status":"locked"`}, lacks: []string{"next_cursor", "hash"}},
 	{name: "users by the beginning of the email", path: "/v1/users?query=LOCK", as: "admin", status: 200, has: []string{"locked@example.org"}, lacks: []string{"{ada}"}},
+	{name: "users by what is inside of the email", path: "/v1/users?query=ocked@Exam", as: "admin", status: 200, has: []string{"locked@example.org"}, lacks: []string{"{ada}"}},
+	{name: "users by what is inside of the name", path: "/v1/users?query=me%20of%20LOCKED", as: "admin", status: 200, has: []string{"locked@example.org"}, lacks: []string{"{ada}"}},
+	{name: "users by two characters, which begin an email", path: "/v1/users?query=ad", as: "admin", status: 200, has: []string{"{ada}", "{admin}"}, lacks: []string{"{locked}"}},
+	{name: "users who are not verified", path: "/v1/users?email_verified=false&query=ada@example", as: "admin", status: 200, has: []string{"{ada}"}},
+	{name: "users who are verified", path: "/v1/users?email_verified=true&query=ada@example", as: "admin", status: 200, has: []string{`"items":[]`}},
+	{name: "users by everything", path: "/v1/users?query=locked&status=locked&email_verified=false&created_after=2020-01-01T00:00:00Z", as: "admin", status: 200, has: []string{"{locked}"}},
 	{name: "users by status", path: "/v1/users?status=disabled", as: "admin", status: 200, has: []string{"disabled@example.org"}, lacks: []string{"{ada}", "{locked}"}},
 	{name: "users by role", path: "/v1/users?role=admin", as: "admin", status: 200, has: []string{"{admin}"}, lacks: []string{"{ada}"}},
 	{name: "users by time", path: "/v1/users?created_after=2999-01-01T00:00:00Z", as: "admin", status: 200, has: []string{`"items":[]`}},
@@ -273,7 +279,7 @@ func badQueries() []scenario {
 		list = append(list, scenario{name: path + " " + strings.Join(headers, ": "), path: path, as: "admin", headers: headers, status: 400, code: code})
 	}
 	for _, query := range []string{
-		"limit=0", "limit=201", "limit=-1", "limit=x", "limit=1&limit=2", "status=gone", "created_after=yesterday", "created_before=2026-01-01",
+		"limit=0", "limit=201", "limit=-1", "limit=x", "limit=1&limit=2", "status=gone", "email_verified=", "email_verified=1", "created_after=yesterday", "created_before=2026-01-01",
 		"created_after=0000-01-01T00:00:00Z", "unknown=1", "query=%00", "query=%ff", "role=%00", "query=%zz", "query=" + strings.Repeat("x", 600),
 	} {
 		add("/v1/users?"+query, identity.CodeInvalidRequest)

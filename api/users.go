@@ -14,7 +14,7 @@ const noUser = "there is no such user"
 
 // listUsers answers GET /v1/users, from the read model.
 func (s *Server) listUsers(c *echo.Context) error {
-	values, err := query(c, "query", "status", "role", "created_after", "created_before", "limit", "cursor")
+	values, err := query(c, "query", "status", "role", "email_verified", "created_after", "created_before", "limit", "cursor")
 	if err != nil {
 		return err
 	}
@@ -22,6 +22,9 @@ func (s *Server) listUsers(c *echo.Context) error {
 		Query: values.Get("query"), Status: identity.Status(values.Get("status")), Role: values.Get("role"), Cursor: values.Get("cursor"),
 	}
 	if f.Limit, err = limit(values); err != nil {
+		return err
+	}
+	if f.EmailVerified, err = boolParameter(values, "email_verified"); err != nil {
 		return err
 	}
 	if f.CreatedAfter, err = timeParameter(values, "created_after"); err != nil {

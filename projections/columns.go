@@ -105,9 +105,9 @@ func arraysOf[R any](columns []column[R], rows []R) (sql string, args []any) {
 	for i, c := range columns {
 		kind := c.kind
 		values[i] = "u." + c.name
-		if kind == "jsonb" { // goes as text
+		if kind == "jsonb" || kind == "int[]" { // goes as text
+			values[i] += "::" + kind
 			kind = "text"
-			values[i] += "::jsonb"
 		}
 		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
 		args[i] = c.list(rows)
@@ -146,8 +146,11 @@ func loadRows[R any](ctx context.Context, tx eventstore.DB, table string, column
 	err := bulk.CopyFrom(ctx, table, columnNames(columns), len(rows), func(i int) []any {
 		for k, c := range columns {
 			values[k] = c.value(&rows[i])
-			if id, ok := values[k].(uuid.UUID); ok {
-				values[k] = [16]byte(id)
+			switch v := values[k].(type) { // pgx takes the plain forms
+			case uuid.UUID:
+				values[k] = [16]byte(v)
+			case terms:
+				values[k] = []int32(v)
 			}
 		}
 		return values

@@ -43,7 +43,7 @@ func (f *filling) compare(ctx context.Context) ([]Difference, error) {
 	var found []Difference
 	gone := erasures{upTo: -1}
 	for _, t := range f.projection.Tables(f.db.Dialect(), f.generation.Number) {
-		if t.Create == "" {
+		if t.Create == "" || t.Derived {
 			continue
 		}
 		d, err := f.compareTable(ctx, t, &gone)

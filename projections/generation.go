@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (m model) createViews(ctx context.Context, tx eventstore.DB, generation int
 		if t.Create == "" {
 			continue
 		}
-		if _, err := tx.Exec(ctx, "CREATE VIEW "+view+" AS SELECT * FROM "+TableName(t.Name, generation)); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE VIEW "+view+" AS "+cmp.Or(t.View, "SELECT * FROM "+TableName(t.Name, generation))); err != nil {
 			return fmt.Errorf("create %s: %w", view, err)
 		}
 	}

@@ -79,6 +79,8 @@ type Table struct {
 	Key     []string // the columns of the primary key
 	User    string   // the column of the user whom a row is about, "" for a table whose rows are about none
 	Create  string   // the statement that makes it, under TableName
+	View    string   // what its view, ViewName, selects; all that it has when ""
+	Derived bool     // triggers of another table fill it, so it is not compared when generations are
 	Indexes []string // the statements, with IF NOT EXISTS, that make its indexes once it is filled
 }
 

@@ -95,7 +95,7 @@ func TestRebuildAndRollback(t *testing.T) {
 			t.Errorf("Rebuild() = %+v, want generation 2 and no differences", out)
 		}
 		s.exact(t)
-		want := []identity.ProjectionRebuilt{{Name: "users", Generation: 2, CodeVersion: 1, Position: out.Position, Events: out.Position,
+		want := []identity.ProjectionRebuilt{{Name: "users", Generation: 2, CodeVersion: thisVersion, Position: out.Position, Events: out.Position,
 			Differences: []identity.ProjectionDifference{}, Duration: out.Took.Round(time.Millisecond).Seconds()}}
 		if diff := cmp.Diff(want, recorded[identity.ProjectionRebuilt](t, s)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
@@ -120,7 +120,7 @@ func TestRebuildAndRollback(t *testing.T) {
 		if st := s.status(t); st.Generation != 1 || st.Standby == nil || st.Standby.Generation != 2 {
 			t.Errorf("status = %+v, want generation 1 with 2 as the standby", st)
 		}
-		if back := recorded[identity.ProjectionRolledBack](t, s); len(back) != 1 || back[0].Generation != 1 || back[0].CodeVersion != 1 {
+		if back := recorded[identity.ProjectionRolledBack](t, s); len(back) != 1 || back[0].Generation != 1 || back[0].CodeVersion != thisVersion {
 			t.Errorf("events = %+v, want one of generation 1", back)
 		}
 

@@ -38,6 +38,7 @@ type userRow struct {
 	locked, disabled bool
 	gone             bool // erased: the row is to be deleted
 	begun            bool // the user's first event is among those that are applied
+	firstPosition    int64
 }
 
 // userFacts are the fields of all the events that say something about a user's row. One struct for all of them is read
@@ -120,7 +121,7 @@ var noAttributes = json.RawMessage("{}")
 func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserImported:
-		u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun}
+		u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun, firstPosition: u.firstPosition}
 		if !f.CreatedAt.IsZero() {
 			u.CreatedAt = f.CreatedAt.UTC().Truncate(time.Microsecond)
 		}
@@ -161,7 +162,7 @@ func foldUsers(rows map[uuid.UUID]userRow, events []eventstore.Event) ([]userRow
 		}
 		u, known := rows[e.Stream.ID]
 		if !known {
-			u.ID, u.CreatedAt, u.begun = e.Stream.ID, e.RecordedAt, e.Version == 1
+			u.ID, u.CreatedAt, u.begun, u.firstPosition = e.Stream.ID, e.RecordedAt, e.Version == 1, e.Position
 		}
 		if e.Version <= u.Version {
 			continue

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,8 +16,8 @@ import (
 	"usher/identity"
 )
 
-// Users queries the read model of users. Every query is one statement on the view of the live generation, so it sees
-// one state of it, also while generations are exchanged.
+// Users queries the read model of users. Every answer is that of one statement on the views of the live generation, so it
+// is of one state of it, also while generations are exchanged.
 type Users struct {
 	DB eventstore.DB
 	// CursorKey authenticates the cursors, so that nobody makes up one. It is the same in all processes.
@@ -24,9 +26,10 @@ type Users struct {
 
 // UserFilter says which users a list has. The zero value stands for all.
 type UserFilter struct {
-	Query         string          // what the email or the name begins with, whatever the case
+	Query         string          // what is in the email or the name, whatever the case; a short one is what either begins with
 	Status        identity.Status // "" for any
 	Role          string          // a role that they have
+	EmailVerified *bool           // nil for either
 	CreatedAfter  time.Time       // exclusive
 	CreatedBefore time.Time       // exclusive
 	Limit         int             // users on a page: DefaultLimit when 0, at most MaxLimit
@@ -49,42 +52,70 @@ const (
 // and id of the last user, so users who come or go meanwhile neither shift a page nor make another user appear twice
 // or be left out.
 //
+// A filter that lets many through fills the page from the next users of the list, and the more they are the fewer have to
+// be looked at. One that lets few through has them in the index of terms, wherever in the list they are. So no statement
+// looks at more than some ten thousands of users, however many there are.
+//
 // It fails with ErrBadFilter, with ErrBadCursor for a cursor that was not given out for this filter, with
 // ErrUnknownProjection while the read model does not exist, and with ErrOtherVersion where the live generation lacks a
 // column.
 func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
-	size, err := pageSize(f.Limit)
-	if err == nil {
-		f.Limit, err = size, f.check()
-	}
+	page, err := q.list(ctx, f)
 	if err != nil {
 		return UserPage{}, fmt.Errorf("list users: %w", err)
 	}
-	sql, args, err := q.statement(f)
-	if err != nil {
-		return UserPage{}, fmt.Errorf("list users: %w", err)
+	return page, nil
+}
+
+func (q Users) list(ctx context.Context, f UserFilter) (page UserPage, err error) {
+	if f.Limit, err = pageSize(f.Limit); err == nil {
+		err = f.check()
 	}
-	rows, err := q.DB.Query(ctx, sql, args...)
 	if err != nil {
-		return UserPage{}, fmt.Errorf("list users: %w", explain(ctx, q.DB, UserProjection{}, err))
+		return page, err
+	}
+	at := cursor{}
+	if f.Cursor != "" {
+		if at, err = decodeCursor(q.CursorKey, f.identity(), f.Cursor); err != nil {
+			return page, err
+		}
+	}
+	wanted := f.terms()
+	for _, look := range nearby {
+		page, err = q.page(ctx, f, f.near(q.DB.Dialect(), at, look.users))
+		if err != nil || page.NextCursor != "" || len(wanted) == 0 {
+			return page, err
+		}
+		if len(page.Items) < look.enough {
+			break
+		}
+	}
+	return q.page(ctx, f, f.far(q.DB.Dialect(), at, wanted))
+}
+
+// page runs a statement that answers with one user more than the page has.
+func (q Users) page(ctx context.Context, f UserFilter, s statement) (UserPage, error) {
+	rows, err := q.DB.Query(ctx, s.sql, s.args...)
+	if err != nil {
+		return UserPage{}, explain(ctx, q.DB, UserProjection{}, err)
 	}
 	defer rows.Close()
 	page := UserPage{Items: make([]UserView, 0, f.Limit)}
 	for rows.Next() {
-		if len(page.Items) == f.Limit { // one more than asked for: there is another page
+		if len(page.Items) == f.Limit { // there is another page
 			last := page.Items[f.Limit-1]
 			page.NextCursor = encodeCursor(q.CursorKey, f.identity(), cursor{last.CreatedAt, last.ID})
 			break
 		}
 		var u UserView
 		if err := scanUser(rows, &u); err != nil {
-			return UserPage{}, fmt.Errorf("list users: %w", err)
+			return UserPage{}, err
 		}
 		page.Items = append(page.Items, u)
 	}
 	rows.Close()
 	if err := rows.Err(); err != nil {
-		return UserPage{}, fmt.Errorf("list users: %w", explain(ctx, q.DB, UserProjection{}, err))
+		return UserPage{}, explain(ctx, q.DB, UserProjection{}, err)
 	}
 	return page, nil
 }
@@ -124,50 +155,119 @@ func validText(text string) bool {
 
 // identity is what a cursor is bound to: everything that says which users the list has and in which order.
 func (f UserFilter) identity() string {
-	return fmt.Sprintf("users\x00%s\x00%s\x00%s\x00%d\x00%d", searchKey(f.Query), f.Status, f.Role,
+	verified := ""
+	if f.EmailVerified != nil {
+		verified = strconv.FormatBool(*f.EmailVerified)
+	}
+	return fmt.Sprintf("users\x00%s\x00%s\x00%s\x00%s\x00%d\x00%d", searchKey(f.Query), f.Status, f.Role, verified,
 		f.CreatedAfter.UnixMicro(), f.CreatedBefore.UnixMicro())
 }
 
-func (q Users) statement(f UserFilter) (sql string, args []any, err error) {
-	var where []string
-	add := func(condition string, values ...any) {
-		names := make([]any, len(values))
-		for i, v := range values {
-			args = append(args, v)
-			names[i] = fmt.Sprintf("$%d", len(args))
+// statement is one under construction.
+type statement struct {
+	sql  string
+	args []any
+}
+
+// condition is a format of its arguments' placeholders.
+type condition struct {
+	format string
+	args   []any
+}
+
+func (s *statement) where(conditions ...condition) {
+	word := " WHERE "
+	for _, c := range conditions {
+		names := make([]any, len(c.args))
+		for i, arg := range c.args {
+			s.args = append(s.args, arg)
+			names[i] = fmt.Sprintf("$%d", len(s.args))
 		}
-		where = append(where, fmt.Sprintf(condition, names...))
+		s.sql += word + fmt.Sprintf(c.format, names...)
+		word = " AND "
 	}
-	if key := searchKey(f.Query); key != "" {
-		// A prefix is a range of the index; no text that begins with it comes after it and the last character of Unicode.
+}
+
+const listOrder = " ORDER BY created_at DESC, id DESC LIMIT "
+
+// nearby is how many users are looked at, in the order of the list, and how many of them have to be let through for the
+// next step to be worth its while: one whom the index of terms finds costs some ten times as much as one of these.
+var nearby = []struct{ users, enough int }{{2000, 6}, {20_000, math.MaxInt}}
+
+// near looks for the filter's users among so many who come next in the list.
+func (f UserFilter) near(d eventstore.Dialect, at cursor, users int) statement {
+	s := statement{sql: "SELECT " + viewColumns + " FROM "}
+	conditions := f.conditions(d)
+	if len(conditions) > 0 {
+		s.sql += "(SELECT * FROM "
+	}
+	s.sql += ViewName("users")
+	s.where(f.span(at)...)
+	if len(conditions) > 0 {
+		s.sql += listOrder + strconv.Itoa(users) + ") AS u"
+		s.where(conditions...)
+	}
+	s.sql += listOrder + strconv.Itoa(f.Limit+1)
+	return s
+}
+
+// far looks for the filter's users where the index of terms says that they may be.
+func (f UserFilter) far(d eventstore.Dialect, at cursor, wanted terms) statement {
+	s := statement{sql: "SELECT " + viewColumns + " FROM "}
+	conditions := append(f.conditions(d), f.span(at)...)
+	if d == eventstore.SQLite {
+		s.sql += ViewName("users")
+		found := "first_position IN (SELECT first_position FROM " + ViewName("user_terms") + " WHERE query = %s)"
+		conditions = append([]condition{{found, []any{wanted.all(d)}}}, conditions...)
+	} else {
+		s.sql += "(SELECT * FROM " + ViewName("users")
+		s.where(condition{"terms @> CAST(%s AS int[])", []any{wanted.all(d)}})
+		s.sql += " OFFSET 0) AS u" // keeps the planner from going through all users in the order of the list
+	}
+	s.where(conditions...)
+	s.sql += listOrder + strconv.Itoa(f.Limit+1)
+	return s
+}
+
+// span is the part of the list that a page is of.
+func (f UserFilter) span(at cursor) (list []condition) {
+	if !f.CreatedAfter.IsZero() {
+		list = append(list, condition{"created_at > %s", []any{f.CreatedAfter}})
+	}
+	if !f.CreatedBefore.IsZero() {
+		list = append(list, condition{"created_at < %s", []any{f.CreatedBefore}})
+	}
+	if at != (cursor{}) {
+		list = append(list, condition{"(created_at, id) < (%s, %s)", []any{at.createdAt, at.id}})
+	}
+	return list
+}
+
+// conditions are those that a user has to meet wherever in the list.
+func (f UserFilter) conditions(d eventstore.Dialect) (list []condition) {
+	add := func(format string, args ...any) { list = append(list, condition{format, args}) }
+	switch key := searchKey(f.Query); {
+	case key == "":
+	case isShort(key):
+		// No text that begins with it comes after it and the last character of Unicode.
 		add("(email_key >= %[1]s AND email_key < %[2]s OR name_key >= %[1]s AND name_key < %[2]s)", key, key+"\U0010FFFF")
+	case d == eventstore.SQLite:
+		add("(instr(email_key, %[1]s) > 0 OR instr(name_key, %[1]s) > 0)", key)
+	default:
+		add("(strpos(email_key, %[1]s) > 0 OR strpos(name_key, %[1]s) > 0)", key)
 	}
 	if f.Status != "" {
 		add("status = %s", string(f.Status))
 	}
-	if f.Role != "" {
-		if q.DB.Dialect() == eventstore.SQLite {
-			add("roles <> '[]' AND EXISTS (SELECT 1 FROM json_each(roles) WHERE value = %s)", f.Role)
-		} else {
-			add("roles <> '[]' AND roles ? %s", f.Role)
-		}
+	if f.EmailVerified != nil {
+		add("email_verified = %s", *f.EmailVerified)
 	}
-	if !f.CreatedAfter.IsZero() {
-		add("created_at > %s", f.CreatedAfter)
+	switch {
+	case f.Role == "":
+	case d == eventstore.SQLite:
+		add("EXISTS (SELECT 1 FROM json_each(roles) WHERE value = %s)", f.Role)
+	default:
+		add("roles ? %s", f.Role)
 	}
-	if !f.CreatedBefore.IsZero() {
-		add("created_at < %s", f.CreatedBefore)
-	}
-	if f.Cursor != "" {
-		c, err := decodeCursor(q.CursorKey, f.identity(), f.Cursor)
-		if err != nil {
-			return "", nil, err
-		}
-		add("(created_at, id) < (%s, %s)", c.createdAt, c.id)
-	}
-	sql = "SELECT " + viewColumns + " FROM " + ViewName("users")
-	if len(where) > 0 {
-		sql += " WHERE " + strings.Join(where, " AND ")
-	}
-	return sql + fmt.Sprintf(" ORDER BY created_at DESC, id DESC LIMIT %d", f.Limit+1), args, nil
+	return list
 }

@@ -22,64 +22,89 @@ const UsersName = "users"
 func (UserProjection) Name() string { return UsersName }
 
 // CodeVersion implements Projection.
-func (UserProjection) CodeVersion() int { return 1 }
+func (UserProjection) CodeVersion() int { return 2 }
 
-// Tables implements Projection. The keys are compared byte by byte, so that a prefix is a range of an index.
+// Tables implements Projection. The keys are compared byte by byte.
+//
+// Lists are in the order of created_at and id, which one index has; whom a filter lets through another one has, of the
+// terms. How the two are used List says.
 func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
-	create := map[eventstore.Dialect]string{
-		eventstore.Postgres: `CREATE TABLE %s (
-			id             uuid        PRIMARY KEY,
-			email          text        NOT NULL, -- as it was typed
-			email_key      text        NOT NULL COLLATE "C",
-			name           text        NOT NULL,
-			name_key       text        NOT NULL COLLATE "C",
-			status         text        NOT NULL,
-			locked         boolean     NOT NULL, -- a user who is both is disabled, and stays locked once enabled
-			disabled       boolean     NOT NULL,
-			email_verified boolean     NOT NULL,
-			roles          jsonb       NOT NULL,
-			attributes     json        NOT NULL, -- as it was given: nothing looks into it
-			totp_enabled   boolean     NOT NULL,
-			created_at     timestamptz NOT NULL,
-			updated_at     timestamptz NOT NULL,
-			version        int         NOT NULL, -- of the newest event of the user's stream that is in the row
-			position       bigint      NOT NULL
-		) WITH (fillfactor = 90)`,
-		eventstore.SQLite: `CREATE TABLE %s (
-			id             TEXT      PRIMARY KEY,
-			email          TEXT      NOT NULL,
-			email_key      TEXT      NOT NULL,
-			name           TEXT      NOT NULL,
-			name_key       TEXT      NOT NULL,
-			status         TEXT      NOT NULL,
-			locked         BOOLEAN   NOT NULL,
-			disabled       BOOLEAN   NOT NULL,
-			email_verified BOOLEAN   NOT NULL,
-			roles          TEXT      NOT NULL,
-			attributes     TEXT      NOT NULL,
-			totp_enabled   BOOLEAN   NOT NULL,
-			created_at     TIMESTAMP NOT NULL,
-			updated_at     TIMESTAMP NOT NULL,
-			version        INTEGER   NOT NULL,
-			position       INTEGER   NOT NULL
-		) WITHOUT ROWID`,
-	}[d]
 	name := TableName("users", generation)
+	created := fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_created ON %[1]s (created_at, id)", name)
+	if d == eventstore.SQLite {
+		found := TableName("user_terms", generation)
+		return []Table{
+			{Name: "users", Key: []string{"id"}, User: "id", Create: fmt.Sprintf(sqliteUsers, name, found), Indexes: []string{created}},
+			{Name: "user_terms", Derived: true, Create: fmt.Sprintf(sqliteTerms, found), View: fmt.Sprintf(sqliteTermsView, found)},
+		}
+	}
 	return []Table{{
-		Name:   "users",
-		Key:    []string{"id"},
-		User:   "id",
-		Create: fmt.Sprintf(create, name),
+		Name: "users", Key: []string{"id"}, User: "id", Create: fmt.Sprintf(postgresUsers, name),
 		Indexes: []string{
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_created ON %[1]s (created_at, id)", name),
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_email ON %[1]s (email_key)", name),
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_name ON %[1]s (name_key)", name),
-			// Most users are active and have no roles, so these stay small.
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_status ON %[1]s (status, created_at, id) WHERE status <> 'active'", name),
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_roles ON %[1]s (created_at, id) WHERE roles <> '[]'", name),
+			created,
+			// What is new waits in a list that every search reads through, so the list is short.
+			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_terms ON %[1]s USING gin (terms) WITH (gin_pending_list_limit = 256)", name),
 		},
 	}}
 }
+
+const postgresUsers = `CREATE TABLE %s (
+	id             uuid        PRIMARY KEY,
+	email          text        NOT NULL, -- as it was typed
+	email_key      text        NOT NULL COLLATE "C",
+	name           text        NOT NULL,
+	name_key       text        NOT NULL COLLATE "C",
+	status         text        NOT NULL,
+	locked         boolean     NOT NULL, -- a user who is both is disabled, and stays locked once enabled
+	disabled       boolean     NOT NULL,
+	email_verified boolean     NOT NULL,
+	roles          jsonb       NOT NULL,
+	attributes     json        NOT NULL, -- as it was given: nothing looks into it
+	totp_enabled   boolean     NOT NULL,
+	created_at     timestamptz NOT NULL,
+	updated_at     timestamptz NOT NULL,
+	version        int         NOT NULL, -- of the newest event of the user's stream that is in the row
+	position       bigint      NOT NULL,
+	first_position bigint      NOT NULL, -- of the first event
+	terms          int[]       NOT NULL
+) WITH (fillfactor = 90)`
+
+// On SQLite the index of terms is a table of its own, which triggers keep up to date with the users. Its rows have the
+// position of the user's first event as their number: it is the same in every generation.
+const sqliteUsers = `CREATE TABLE %[1]s (
+	first_position INTEGER   PRIMARY KEY,
+	id             TEXT      NOT NULL UNIQUE,
+	email          TEXT      NOT NULL,
+	email_key      TEXT      NOT NULL,
+	name           TEXT      NOT NULL,
+	name_key       TEXT      NOT NULL,
+	status         TEXT      NOT NULL,
+	locked         BOOLEAN   NOT NULL,
+	disabled       BOOLEAN   NOT NULL,
+	email_verified BOOLEAN   NOT NULL,
+	roles          TEXT      NOT NULL,
+	attributes     TEXT      NOT NULL,
+	totp_enabled   BOOLEAN   NOT NULL,
+	created_at     TIMESTAMP NOT NULL,
+	updated_at     TIMESTAMP NOT NULL,
+	version        INTEGER   NOT NULL,
+	position       INTEGER   NOT NULL,
+	terms          TEXT      NOT NULL
+);
+CREATE TRIGGER %[1]s_found AFTER INSERT ON %[1]s BEGIN
+	INSERT INTO %[2]s (rowid, terms) VALUES (new.first_position, new.terms);
+END;
+CREATE TRIGGER %[1]s_changed AFTER UPDATE OF terms ON %[1]s WHEN new.terms <> old.terms BEGIN
+	INSERT OR REPLACE INTO %[2]s (rowid, terms) VALUES (new.first_position, new.terms);
+END;
+CREATE TRIGGER %[1]s_gone AFTER DELETE ON %[1]s BEGIN
+	DELETE FROM %[2]s WHERE rowid = old.first_position;
+END`
+
+const sqliteTerms = `CREATE VIRTUAL TABLE %s USING fts5 (terms, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii')`
+
+// The column of the table's own name is what FTS5 takes a query by.
+const sqliteTermsView = `SELECT rowid AS first_position, %[1]s AS query FROM %[1]s`
 
 var userColumns = []column[userRow]{
 	field("id", "uuid", func(u *userRow) uuid.UUID { return u.ID }),
@@ -98,6 +123,8 @@ var userColumns = []column[userRow]{
 	field("updated_at", "timestamptz", func(u *userRow) time.Time { return u.UpdatedAt }),
 	field("version", "int", func(u *userRow) int32 { return int32(u.Version) }),
 	field("position", "bigint", func(u *userRow) int64 { return u.Position }),
+	field("first_position", "bigint", func(u *userRow) int64 { return u.firstPosition }),
+	termColumn("terms", termsOf),
 }
 
 // Apply implements Projection: one statement reads the rows that the events go on from, one writes all that changed.
@@ -157,14 +184,14 @@ func loadUsers(ctx context.Context, tx eventstore.DB, table string, events []eve
 	if len(wanted) == 0 {
 		return found, nil
 	}
-	rows, err := tx.Query(ctx, "SELECT "+viewColumns+", locked, disabled FROM "+table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), wanted))
+	rows, err := tx.Query(ctx, "SELECT "+viewColumns+", locked, disabled, first_position FROM "+table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), wanted))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", table, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var u userRow
-		if err := scanUser(rows, &u.UserView, &u.locked, &u.disabled); err != nil {
+		if err := scanUser(rows, &u.UserView, &u.locked, &u.disabled, &u.firstPosition); err != nil {
 			return nil, fmt.Errorf("read %s: %w", table, err)
 		}
 		found[u.ID] = u
@@ -197,5 +224,5 @@ const putUsers = `ON CONFLICT (id) DO UPDATE SET email = excluded.email, email_k
 	name_key = excluded.name_key, status = excluded.status, locked = excluded.locked, disabled = excluded.disabled,
 	email_verified = excluded.email_verified, roles = excluded.roles, attributes = excluded.attributes,
 	totp_enabled = excluded.totp_enabled, created_at = excluded.created_at,
-	updated_at = excluded.updated_at, version = excluded.version, position = excluded.position
+	updated_at = excluded.updated_at, version = excluded.version, position = excluded.position, terms = excluded.terms
 	WHERE t.version < excluded.version`

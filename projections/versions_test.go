@@ -3,6 +3,7 @@ package projections_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -11,6 +12,12 @@ import (
 	"usher/eventstore"
 	"usher/identity"
 	"usher/projections"
+)
+
+// thisVersion is that of the projection of users, and nextVersion that of louder.
+var (
+	thisVersion = projections.UserProjection{}.CodeVersion()
+	nextVersion = louder{}.CodeVersion()
 )
 
 // louder is the next version of the projection of users: it has another column.
@@ -61,7 +68,7 @@ func TestNewCodeVersion(t *testing.T) {
 			if diff := s.diff(t, old.Position); diff != "" {
 				t.Errorf("while it is rebuilt (-log +read model):\n%s", diff)
 			}
-			if st := s.status(t); st.Generation != 1 || st.CodeVersion != 1 || st.Rebuild == nil || st.Rebuild.State != projections.RebuildLoading {
+			if st := s.status(t); st.Generation != 1 || st.CodeVersion != thisVersion || st.Rebuild == nil || st.Rebuild.State != projections.RebuildLoading {
 				t.Errorf("status = %+v, want generation 1 and a rebuild that loads", st)
 			}
 			if _, err := s.shouted(t); err == nil {
@@ -80,7 +87,7 @@ func TestNewCodeVersion(t *testing.T) {
 			t.Errorf("%d users are shouted, %v, want all %d", n, err, all)
 		}
 		st := s.status(t)
-		if st.CodeVersion != 2 || st.Standby == nil || st.Standby.CodeVersion != 1 || st.Standby.Position != old.Position {
+		if st.CodeVersion != nextVersion || st.Standby == nil || st.Standby.CodeVersion != thisVersion || st.Standby.Position != old.Position {
 			t.Errorf("status = %+v, standby = %+v, want version 2, and version 1 where it was left", st, st.Standby)
 		}
 		s.output.forbid(t, "level=ERROR") // to differ is to be expected
@@ -98,8 +105,8 @@ func TestNewCodeVersion(t *testing.T) {
 		start(t, s.runner())
 		s.await(t)
 		s.exact(t)
-		if st := s.status(t); st.CodeVersion != 1 || st.Generation != 1 || st.Rebuild != nil {
-			t.Errorf("status = %+v, want version 1 of generation 1", st)
+		if st := s.status(t); st.CodeVersion != thisVersion || st.Generation != 1 || st.Rebuild != nil {
+			t.Errorf("status = %+v, want this version, of generation 1", st)
 		}
 	})
 }
@@ -133,7 +140,7 @@ func TestRollingUpgrade(t *testing.T) {
 			s.await(t)
 			s.exact(t)
 		}
-		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == 2 })
+		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
 		s.churn(t, 50)
 		s.await(t)
 		s.exact(t)
@@ -162,15 +169,16 @@ func TestOutdated(t *testing.T) {
 		s.churn(t, 30)
 		start(t, s.runner())
 		s.awaitState(t, projections.StateOutdated)
-		if st := s.status(t); !strings.Contains(st.Error, "version 2 of the code filled it, and only version 1 runs") || st.Rebuild != nil || st.Position != at {
+		says := fmt.Sprintf("version %d of the code filled it, and only version %d runs", nextVersion, thisVersion)
+		if st := s.status(t); !strings.Contains(st.Error, says) || st.Rebuild != nil || st.Position != at {
 			t.Errorf("status = %+v, want an explanation, and nothing done", st)
 		}
 		s.rebuild(t) // as an operator may decide
 		s.await(t)
 		s.exact(t)
 		s.awaitState(t, projections.StateRunning)
-		if st := s.status(t); st.Error != "" || st.CodeVersion != 1 {
-			t.Errorf("status = %+v, want version 1 and no error", st)
+		if st := s.status(t); st.Error != "" || st.CodeVersion != thisVersion {
+			t.Errorf("status = %+v, want this version and no error", st)
 		}
 	})
 }
@@ -212,7 +220,7 @@ func TestRebuildOfAnotherVersion(t *testing.T) {
 		r := s.runner()
 		r.Projection = louder{}
 		start(t, r)
-		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == 2 })
+		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
 		s.await(t)
 		s.exact(t)
 		if diff := cmp.Diff([]string{"users_1", "users_3"}, s.tables(t)); diff != "" {

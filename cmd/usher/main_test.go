@@ -249,7 +249,7 @@ func TestListingsOfAStoppedDeployment(t *testing.T) {
 			}
 		})
 	}
-	for _, args := range []string{"--limit 100000", "--limit -1", "--status gone", "--cursor invented"} {
+	for _, args := range []string{"--limit 100000", "--limit -1", "--verified perhaps", "--created-after today", "--status gone", "--cursor invented"} {
 		o := usher(t, dir, nil, append([]string{"users", "list", "--dir", dir}, strings.Fields(args)...)...)
 		if o.code != exitUse {
 			t.Errorf("users list %s: exit code %d, want %d; stderr:\n%s", args, o.code, exitUse, o.stderr)

@@ -29,19 +29,41 @@ func (d *deployment) users() projections.Users {
 func usersListCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List users, the newest first", Args: cobra.NoArgs}
 	dir, asJSON := dirFlag(c), jsonFlag(c)
-	query := c.Flags().String("query", "", "what the email or the name begins with")
+	query := c.Flags().String("query", "", "what is in the email or the name; fewer than three characters are what either begins with")
 	status := c.Flags().String("status", "", "active, locked or disabled")
 	role := c.Flags().String("role", "", "a role that they have")
+	verified := c.Flags().String("verified", "", "true or false: whether the address is verified")
+	after := c.Flags().String("created-after", "", "a time such as 2026-01-02T15:04:05Z")
+	before := c.Flags().String("created-before", "", "the same")
 	limit := c.Flags().Int("limit", projections.DefaultLimit, "users on a page")
 	cursor := c.Flags().String("cursor", "", "the page to go on with")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		f := projections.UserFilter{Query: *query, Status: identity.Status(*status), Role: *role, Limit: *limit, Cursor: *cursor}
+		for _, flag := range []struct {
+			name, text string
+			into       *time.Time
+		}{{"created-after", *after, &f.CreatedAfter}, {"created-before", *before, &f.CreatedBefore}} {
+			if flag.text == "" {
+				continue
+			}
+			var err error
+			if *flag.into, err = time.Parse(time.RFC3339Nano, flag.text); err != nil {
+				return fmt.Errorf("%w: --%s takes a time such as 2026-01-02T15:04:05Z", errUse, flag.name)
+			}
+		}
+		if *verified != "" {
+			yes, err := strconv.ParseBool(*verified)
+			if err != nil {
+				return fmt.Errorf("%w: --verified takes true or false", errUse)
+			}
+			f.EmailVerified = &yes
+		}
 		d, err := open(cmd, *dir)
 		if err != nil {
 			return err
 		}
 		defer d.close()
-		page, err := d.users().List(cmd.Context(), projections.UserFilter{Query: *query, Status: identity.Status(*status),
-			Role: *role, Limit: *limit, Cursor: *cursor})
+		page, err := d.users().List(cmd.Context(), f)
 		if errors.Is(err, projections.ErrBadFilter) || errors.Is(err, projections.ErrBadCursor) {
 			return fmt.Errorf("%w: %w", errUse, err)
 		}

@@ -38,7 +38,7 @@ type bench struct {
 }
 
 func benches() []bench {
-	return slices.Concat(appendBenches(), relayBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), sessionBenches(), latencyBenches(), importBenches())
+	return slices.Concat(appendBenches(), relayBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), sessionBenches(), latencyBenches(), importBenches(), searchBenches())
 }
 
 func main() {
