@@ -232,7 +232,7 @@ func (s *stack) project() (stop func() error) {
 	for _, p := range everyProjection {
 		r := &projections.Runner{
 			Projection: p, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
-			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 5 * time.Millisecond,
+			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 20 * time.Millisecond,
 		}
 		stops = append(stops, run(s.tb, r.Run))
 	}

@@ -77,11 +77,22 @@ func (r *Relay) create(ctx context.Context, first int64) (*jetstream.StreamInfo,
 	defer stop()
 	cfg := r.Stream.wanted(jetstream.StreamConfig{Description: "usher's event log", FirstSeq: uint64(first)})
 	s, err := r.js.CreateStream(ctx, cfg)
+	for wait := 20 * time.Millisecond; noStore(err) && pause(ctx, wait) == nil; wait *= 2 {
+		s, err = r.js.CreateStream(ctx, cfg)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create the stream: %w", err)
 	}
 	r.Logger.Info("created the JetStream stream", "first", first)
 	return s.CachedInfo(), nil
+}
+
+// noStore reports whether the server could not make the files of a stream. Right after a stream of the same name was deleted
+// that passes: the server writes and removes the files of the old one a little longer than it says.
+func noStore(err error) bool {
+	const streamCreateFailed jetstream.ErrorCode = 10049
+	var answer *jetstream.APIError
+	return errors.As(err, &answer) && answer.ErrorCode == streamCreateFailed
 }
 
 func (r *Relay) deleteStream(ctx context.Context) error {
