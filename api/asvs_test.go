@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,8 +159,11 @@ func TestASVS_8_2_2_EveryCallByEveryCaller(t *testing.T) {
 				before := s.head()
 				a := s.call(route.Method, path, "", headers...)
 				checkAccess(t, name, who, caller, a)
-				if a.status >= 400 && s.head() != before {
-					t.Errorf("%s by %s: %d, and %v happened", name, caller, a.status, s.typesAfter(before))
+				happened := slices.DeleteFunc(s.typesAfter(before), func(what string) bool {
+					return what == identity.TypeProjectionRebuilt // of a rebuild that an administrator asked for before
+				})
+				if a.status >= 400 && len(happened) != 0 {
+					t.Errorf("%s by %s: %d, and %v happened", name, caller, a.status, happened)
 				}
 				checkCaching(t, name, who, a)
 			}
