@@ -62,7 +62,9 @@ func TestPurge(t *testing.T) {
 		other, _ := s.create("http://127.0.0.1:1/", "user.*")
 		s.register("ada@example.org")
 		stop := s.work()
-		eventually(t, "the events are pending", func() bool { return s.stored(hook.ID, webhook.DeliveryPending)+s.stored(other.ID, webhook.DeliveryPending) == 2 })
+		eventually(t, "the events are pending", func() bool {
+			return s.stored(hook.ID, webhook.DeliveryPending)+s.stored(other.ID, webhook.DeliveryPending) == 2
+		})
 		stop()
 		limit := time.Now().Add(-month)
 		s.ended(hook.ID, webhook.DeliveryDead, 2500, 10_000, limit.Add(-time.Hour))
