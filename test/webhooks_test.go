@@ -23,6 +23,7 @@ type endpoint struct {
 	secret string
 	status int
 	types  []string // of what was taken
+	traces []string // the header traceparent, of the same
 	broken []string // what was wrong with it
 }
 
@@ -56,7 +57,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.broken = append(e.broken, err.Error())
 	}
 	if e.status == http.StatusOK {
-		e.types = append(e.types, event.Type)
+		e.types, e.traces = append(e.types, event.Type), append(e.traces, r.Header.Get("Traceparent"))
 	}
 	w.WriteHeader(e.status)
 }
