@@ -407,18 +407,59 @@ func TestWrongFactorCodeIsAFailure(t *testing.T) {
 	})
 }
 
-// Every way in, and everything that takes a proof, asks for the second factor, and takes no code that is wrong. A password
-// that was forgotten and set anew does not get around it either (6.4.3).
-func TestASVS_6_3_4_6_4_3_EveryWayAsksForTheFactor(t *testing.T) {
+// way is a command that takes a proof.
+type way struct {
+	name string
+	try  func(Proof) error
+}
+
+// asks wants a way to ask for the second factor, to take nothing less than all, and then to go on.
+func (p *phone) asks(t *testing.T, w way) {
+	t.Helper()
+	right := p.next(t)
+	wantCode(t, w.name+" without a code", w.try(Proof{Password: secret}), CodeTOTPRequired)
+	wantCode(t, w.name+" with a wrong code", w.try(Proof{Password: secret, TOTP: "000000"}), CodeInvalidCredentials)
+	wantCode(t, w.name+" with a wrong password", w.try(Proof{Password: wrong, TOTP: right}), CodeInvalidCredentials)
+	wantCode(t, w.name+" without a password", w.try(Proof{TOTP: right}), CodeInvalidCredentials)
+	p.d.forgive(t)
+	if err := w.try(Proof{Password: secret, TOTP: right}); err != nil {
+		t.Errorf("%s with all: %v", w.name, err)
+	}
+}
+
+// However somebody logs in, the second factor is asked for. A password that was forgotten and set anew is no way around it.
+func TestASVS_6_3_4_6_4_3_EveryLoginAsksForTheFactor(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		p := withTOTP(t, d)
+		login := func(f Proof) error {
+			_, err := p.s.Login(t.Context(), Credentials{Email: "ada@example.org", Password: f.Password, TOTP: f.TOTP})
+			return err
+		}
+		p.asks(t, way{"login", login})
+		p.mustLogin(t, p.mustRecoveryCodes(t)[0])
+		if err := p.s.reset(t, mustCode(t, p.s, p.user, PurposeReset), secret); err != nil {
+			t.Fatal(err)
+		}
+		p.asks(t, way{"login after a reset", login})
+	})
+}
+
+// A session is not enough to change what the account is proved by, or to erase it: the whole proof is asked for again.
+func TestASVS_7_5_1_ChangesTakeTheWholeProof(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		p := newPhone(t, d)
 		m := eventstore.Metadata{}
-		for _, way := range []struct {
-			name string
-			try  func(Proof) error
-		}{
-			{"login", func(f Proof) error { return p.login(t, f.TOTP) }},
+		start := func(f Proof) error {
+			_, err := p.s.StartTOTP(t.Context(), p.user, f, m)
+			return err
+		}
+		wantCode(t, "a second factor with a wrong password", start(Proof{Password: wrong}), CodeInvalidCredentials)
+		wantCode(t, "a second factor without a password", start(Proof{}), CodeInvalidCredentials)
+		p.start(t)
+		p.mustConfirm(t)
+		for _, w := range []way{
 			{"password change", func(f Proof) error {
 				_, err := p.s.ChangePassword(t.Context(), PasswordChange{User: p.user, Proof: f, New: secret})
 				return err
@@ -431,33 +472,20 @@ func TestASVS_6_3_4_6_4_3_EveryWayAsksForTheFactor(t *testing.T) {
 				_, _, err := p.s.NewRecoveryCodes(t.Context(), p.user, f, m)
 				return err
 			}},
-			{"login after a reset", func(f Proof) error {
-				if err := p.s.reset(t, mustCode(t, p.s, p.user, PurposeReset), secret); err != nil {
-					t.Fatal(err)
-				}
-				return p.login(t, f.TOTP)
-			}},
 			{"disabling", func(f Proof) error {
 				_, err := p.s.DisableTOTP(t.Context(), p.user, f, m)
 				return err
 			}},
-			{"erasure", func(f Proof) error {
-				_, err := p.s.EraseOwn(t.Context(), p.user, f, m)
-				return err
-			}},
 		} {
-			if way.name == "erasure" { // after it was disabled
-				p.start(t)
-				p.next(t)
-				p.mustConfirm(t)
-			}
-			wantCode(t, way.name+" without a code", way.try(Proof{Password: secret}), CodeTOTPRequired)
-			wantCode(t, way.name+" with a wrong code", way.try(Proof{Password: secret, TOTP: "000000"}), CodeInvalidCredentials)
-			if err := way.try(Proof{Password: secret, TOTP: p.next(t)}); err != nil {
-				t.Errorf("%s: %v", way.name, err)
-			}
-			d.forgive(t)
+			p.asks(t, w)
 		}
+		p.start(t)
+		p.next(t)
+		p.mustConfirm(t)
+		p.asks(t, way{"erasure", func(f Proof) error {
+			_, err := p.s.EraseOwn(t.Context(), p.user, f, m)
+			return err
+		}})
 	})
 }
 

@@ -14,9 +14,9 @@ import (
 	"usher/schema"
 )
 
-// ASVS 6.3.8: a wrong password is answered in the same words after the same time, whoever the address is of. At this cost
+// A wrong password is answered in the same words after the same time, whoever the address is of. At this cost
 // hashing is most of the time; the bound is generous, and a login that skips hashing is far outside it.
-func TestLoginTellsNothing(t *testing.T) {
+func TestASVS_6_3_8_LoginTellsNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, func(c *Config) { c.Passwords = pool(t, 7) })
