@@ -27,7 +27,7 @@ type fleet struct {
 	random    *rand.Rand
 	kinds     []*kind
 	brokers   []*devstack.NATSChild
-	broker    int // that is down, -1 for none
+	broker    int // that was killed last
 	adminWith string
 }
 
@@ -35,7 +35,7 @@ type fleet struct {
 type kind struct {
 	args    []string
 	members [2]*process
-	down    int // member that was killed, -1 for none
+	down    int // member that was killed last
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -43,7 +43,6 @@ func newFleet(t *testing.T) *fleet {
 	f := &fleet{
 		frontend: &frontend{t: t, took: map[string][]time.Duration{}},
 		brokers:  devstack.NATSProcesses(t, 3),
-		broker:   -1,
 		kinds: []*kind{
 			{args: []string{"serve"}}, {args: []string{"publish", "--continuous"}}, {args: []string{"project"}}, {args: []string{"webhooks", "run"}},
 		},
@@ -60,7 +59,6 @@ func newFleet(t *testing.T) *fleet {
 		// Between a refresh and its repetition nothing may count but their number.
 		"JWT_REFRESH_REUSE_GRACE_SECONDS=300")
 	for _, k := range f.kinds {
-		k.down = -1
 		for i := range k.members {
 			f.run(k, i)
 			f.ready(k, i)
@@ -110,7 +108,6 @@ func (f *fleet) revive() {
 	}
 	for _, k := range f.kinds {
 		f.ready(k, k.down)
-		k.down = -1
 	}
 	f.wantReplicas()
 }
@@ -305,20 +302,11 @@ func wantWritten(t *testing.T, log []event, writes []write, uncertain int) {
 func (f *fleet) wantUsers(log []event) {
 	t := f.deployment.t
 	t.Helper()
-	want := map[string]string{}
-	for _, e := range log {
-		switch e.Type {
-		case "user.registered", "user.profile_updated":
-			want[e.Subject] = e.Data.Name
-		case "user.erased":
-			delete(want, e.Subject)
-		}
-	}
 	got := map[string]string{}
 	for id, u := range f.apis[0].Load().users(t, f.adminWith, int64(len(log))) {
 		got[id] = u.Name
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(namesOf(log), got); diff != "" {
 		t.Errorf("users by name (-log +read model):\n%s", diff)
 	}
 }
