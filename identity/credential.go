@@ -209,9 +209,8 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 			return change{}, err
 		}
 		return change{
-			events: []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
-			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
-
+			events:    []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
+			state:     []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
 			commandID: w.CommandID,
 		}, nil
 	})
