@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -248,12 +247,13 @@ const ledgerPage = 500
 
 // notErased are those of some erasures whose users are in this database all the same.
 func (s *Service) notErased(ctx context.Context, some []Erasure) (back []Erasure, err error) {
-	marks, args := make([]string, len(some)), make([]any, len(some))
+	ids := make([]uuid.UUID, len(some))
 	of := make(map[uuid.UUID]Erasure, len(some))
 	for i, e := range some {
-		marks[i], args[i], of[e.User] = fmt.Sprintf("$%d", i+1), e.User, e
+		ids[i], of[e.User] = e.User, e
 	}
-	rows, err := s.db.Query(ctx, `SELECT stream FROM streams WHERE state <> 'erased' AND stream IN (`+strings.Join(marks, ", ")+`)`, args...)
+	in, args := inList(ids)
+	rows, err := s.db.Query(ctx, "SELECT stream FROM streams WHERE state <> 'erased' AND stream IN "+in, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for erased users: %w", err)
 	}
