@@ -16,11 +16,17 @@ import (
 // fails with ErrNotFound, ErrUserLocked, ErrUserDisabled or ErrThrottled, or as eventstore.Log.Append does. The command id
 // makes it repeatable, as in what follows; the nil UUID stands for none.
 func (s *Service) RequestVerification(ctx context.Context, user, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	if first, err := s.answered(ctx, command); err != nil || first.Repeated { // before any throttle
+	return s.askFor(ctx, user, command, m, requestVerification)
+}
+
+// askFor asks for what is decided, such as a code to be mailed. A command id that was done is answered as the first time
+// before there is any throttle.
+func (s *Service) askFor(ctx context.Context, user, command uuid.UUID, m eventstore.Metadata, decide func(User, time.Time) ([]Payload, error)) (eventstore.Result, error) {
+	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
 		return first, err
 	}
 	return s.change(ctx, user, m, func(u User) (change, error) {
-		events, err := requestVerification(u, s.now())
+		events, err := decide(u, s.now())
 		return change{events: events, commandID: command}, err
 	})
 }
@@ -48,10 +54,7 @@ func (s *Service) askQuietly(ctx context.Context, address string, command uuid.U
 	if err != nil || id == uuid.Nil {
 		return err
 	}
-	_, err = s.change(ctx, id, m, func(u User) (change, error) {
-		events, err := decide(u, s.now())
-		return change{events: events, commandID: command}, err
-	})
+	_, err = s.askFor(ctx, id, command, m, decide)
 	var refusal *Error
 	if err != nil && !errors.As(err, &refusal) {
 		// Only a user who exists comes as far as this, so whoever asks is not told.
@@ -107,10 +110,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, user uuid.UUID, p Proo
 	case owner != uuid.Nil && owner != user && !s.safe:
 		return eventstore.Result{}, emailTaken()
 	}
-	return s.change(ctx, user, m, func(u User) (change, error) {
-		events, err := requestEmailChange(u, email, s.now())
-		return change{events: events, commandID: command}, err
-	})
+	return s.askFor(ctx, user, command, m, func(u User, now time.Time) ([]Payload, error) { return requestEmailChange(u, email, now) })
 }
 
 // Verify does what a code from a mail is for, if it is one to verify an address: the user's own, or the one that the user

@@ -202,30 +202,7 @@ func (s *Service) RevokeSessions(ctx context.Context, id uuid.UUID, m eventstore
 // UUID stands for none. It fails with ErrUserLocked, ErrUserDisabled or ErrThrottled where a code would be of no use or one
 // was mailed a short while ago.
 func (s *Service) SendPasswordReset(ctx context.Context, id, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	// The first answer again comes before any throttle.
-	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
-		return first, err
-	}
-	return s.change(ctx, id, m, func(u User) (change, error) {
-		events, err := requestPasswordReset(u, s.now())
-		return change{events: events, commandID: command}, err
-	})
-}
-
-// answered is what a command id was answered with; for one that is not known, and the nil UUID, Repeated is false.
-func (s *Service) answered(ctx context.Context, command uuid.UUID) (first eventstore.Result, err error) {
-	if command == uuid.Nil {
-		return first, nil
-	}
-	err = s.db.QueryRow(ctx, `SELECT position, version FROM commands WHERE command_id = $1`, command).Scan(&first.Position, &first.Version)
-	if errors.Is(err, eventstore.ErrNoRows) {
-		return eventstore.Result{}, nil
-	}
-	if err != nil {
-		return eventstore.Result{}, fmt.Errorf("look for the command: %w", err)
-	}
-	first.Repeated = true
-	return first, nil
+	return s.askFor(ctx, id, command, m, requestPasswordReset)
 }
 
 // GrantRole gives a user a role, which is in the user's access tokens from the next one on. It fails with
@@ -280,7 +257,9 @@ func (s *Service) adminChange(id uuid.UUID, before User, payloads []Payload) []e
 	if before.administers() == after.administers() {
 		return nil
 	}
-	row := stateRow("admins", map[string]any{"user_id": id})
-	row.Delete = before.administers()
-	return []eventstore.StateChange{row}
+	change := stateRow
+	if before.administers() {
+		change = dropRow
+	}
+	return []eventstore.StateChange{change("admins", map[string]any{"user_id": id})}
 }

@@ -190,9 +190,7 @@ func (s *Service) tryCode(ctx context.Context, c MailCode, command uuid.UUID, m 
 
 // dropCode is the state change that ends a user's code for a purpose, if there is one.
 func dropCode(user uuid.UUID, p Purpose) eventstore.StateChange {
-	row := stateRow("codes", map[string]any{"user_id": user, "purpose": string(p)})
-	row.Delete = true
-	return row
+	return dropRow("codes", map[string]any{"user_id": user, "purpose": string(p)})
 }
 
 // dropExpiredCodes removes the codes that are past their time, which nobody could use any more.

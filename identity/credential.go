@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,11 +50,8 @@ func (s *Service) PasswordHashes(ctx context.Context, users []uuid.UUID) (map[uu
 	if len(users) == 0 {
 		return hashes, nil
 	}
-	places, args := make([]string, len(users)), make([]any, len(users))
-	for i, id := range users {
-		places[i], args[i] = fmt.Sprintf("$%d", i+1), id
-	}
-	rows, err := s.db.Query(ctx, "SELECT user_id, hash FROM credentials WHERE user_id IN ("+strings.Join(places, ", ")+")", args...)
+	in, args := inList(users)
+	rows, err := s.db.Query(ctx, "SELECT user_id, hash FROM credentials WHERE user_id IN "+in, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read credentials: %w", err)
 	}
@@ -209,9 +205,8 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 			return change{}, err
 		}
 		return change{
-			events: []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
-			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
-
+			events:    []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
+			state:     []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
 			commandID: w.CommandID,
 		}, nil
 	})

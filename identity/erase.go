@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -172,28 +171,32 @@ func (s *Service) erasureDone(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// FinishErasures carries through the erasures that were cut short, and answers with how many. It does as many as it can.
+// FinishErasures carries through the erasures that were cut short, in the order in which they were asked for, and answers
+// with how many. It does as many as it can.
 func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) {
 	rows, err := s.db.Query(ctx, `SELECT subject, actor FROM erasures WHERE done_at IS NULL ORDER BY requested_at`)
 	if err != nil {
 		return 0, fmt.Errorf("look for erasures: %w", err)
 	}
-	pending := map[uuid.UUID]string{}
+	type asked struct {
+		user  uuid.UUID
+		actor string
+	}
+	var pending []asked
 	for rows.Next() {
-		var id uuid.UUID
-		var actor string
-		if err := rows.Scan(&id, &actor); err != nil {
+		var a asked
+		if err := rows.Scan(&a.user, &a.actor); err != nil {
 			rows.Close()
 			return 0, fmt.Errorf("look for erasures: %w", err)
 		}
-		pending[id] = actor
+		pending = append(pending, a)
 	}
 	rows.Close()
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("look for erasures: %w", err)
 	}
-	for id, actor := range pending {
-		_, failed := s.carryThrough(ctx, id, eventstore.Metadata{Correlation: id, Actor: actor})
+	for _, a := range pending {
+		_, failed := s.carryThrough(ctx, a.user, eventstore.Metadata{Correlation: a.user, Actor: a.actor})
 		if failed == nil {
 			finished++
 		}
@@ -244,12 +247,13 @@ const ledgerPage = 500
 
 // notErased are those of some erasures whose users are in this database all the same.
 func (s *Service) notErased(ctx context.Context, some []Erasure) (back []Erasure, err error) {
-	marks, args := make([]string, len(some)), make([]any, len(some))
+	ids := make([]uuid.UUID, len(some))
 	of := make(map[uuid.UUID]Erasure, len(some))
 	for i, e := range some {
-		marks[i], args[i], of[e.User] = fmt.Sprintf("$%d", i+1), e.User, e
+		ids[i], of[e.User] = e.User, e
 	}
-	rows, err := s.db.Query(ctx, `SELECT stream FROM streams WHERE state <> 'erased' AND stream IN (`+strings.Join(marks, ", ")+`)`, args...)
+	in, args := inList(ids)
+	rows, err := s.db.Query(ctx, "SELECT stream FROM streams WHERE state <> 'erased' AND stream IN "+in, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for erased users: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -84,7 +83,7 @@ func (s *Service) readFactor(ctx context.Context, user uuid.UUID, kind string) (
 
 func storeFactor(user uuid.UUID, kind string, f factor) eventstore.StateChange {
 	return stateRow("factors", map[string]any{
-		"user_id": user, "kind": kind, "secret": `\x` + hex.EncodeToString(f.secret), "last_step": f.lastStep,
+		"user_id": user, "kind": kind, "secret": bytea(f.secret), "last_step": f.lastStep,
 		"created_at": f.created.UTC(), "confirmed_at": f.confirmed,
 	})
 }
@@ -93,9 +92,7 @@ func storeFactor(user uuid.UUID, kind string, f factor) eventstore.StateChange {
 func dropFactors(user uuid.UUID) []eventstore.StateChange {
 	var changes []eventstore.StateChange
 	for _, kind := range []string{kindTOTP, kindRecovery} {
-		row := stateRow("factors", map[string]any{"user_id": user, "kind": kind})
-		row.Delete = true
-		changes = append(changes, row)
+		changes = append(changes, dropRow("factors", map[string]any{"user_id": user, "kind": kind}))
 	}
 	return changes
 }

@@ -43,16 +43,3 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	}
 	return uuid.Nil, false, fmt.Errorf("make the first administrator: %w", err)
 }
-
-// Who acts, where it is no user: see eventstore.Metadata.
-const (
-	ActorAnonymous = "anonymous"
-	ActorOperator  = "operator"
-	ActorSystem    = "system"
-)
-
-// ActorUser is a user as an actor.
-func ActorUser(id uuid.UUID) string { return "user:" + id.String() }
-
-// ActorClient is a client as an actor.
-func ActorClient(id uuid.UUID) string { return "client:" + id.String() }

@@ -93,7 +93,7 @@ func (s *Service) importedAs(ctx context.Context, b beginning) error {
 	return nil
 }
 
-// importCommand is the command id of an import: an HMAC of all that it says, which gives nothing away.
+// importCommand is the command id of an import, which all that it says goes into.
 func (s *Service) importCommand(events []eventstore.NewEvent, hash password.Hash) uuid.UUID {
 	var content strings.Builder
 	for _, e := range events {
@@ -102,10 +102,7 @@ func (s *Service) importCommand(events []eventstore.NewEvent, hash password.Hash
 		content.Write(e.Personal)
 	}
 	content.WriteString(string(hash))
-	mac := s.log.Sealer().ReservationKey(eventstore.Reservation{Scope: "import", Value: content.String()})
-	id := uuid.UUID(mac[:16])
-	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8 of RFC 9562: made in a way of one's own
-	return id
+	return s.SecretCommandID("import", "", content.String())
 }
 
 // beginning is how the stream of an imported user begins.

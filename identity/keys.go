@@ -3,7 +3,6 @@ package identity
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -227,12 +226,10 @@ func (s *Service) appendKey(ctx context.Context, expected eventstore.Expected, k
 	}
 	state := []eventstore.StateChange{stateRow("signing_keys", map[string]any{
 		"kid": k.ID, "algorithm": k.Algorithm, "created_at": k.CreatedAt.UTC(), "signs_from": k.SignsFrom, "token_seconds": seconds(k.lifetime),
-		"private": `\x` + hex.EncodeToString(s.log.Sealer().SealState(keyPlace(k.ID), k.Private)),
+		"private": bytea(s.log.Sealer().SealState(keyPlace(k.ID), k.Private)),
 	})}
 	for _, id := range drop {
-		row := stateRow("signing_keys", map[string]any{"kid": id})
-		row.Delete = true
-		state = append(state, row)
+		state = append(state, dropRow("signing_keys", map[string]any{"kid": id}))
 	}
 	_, err = s.log.Append(ctx, eventstore.Append{
 		Stream:   keysStream(),

@@ -107,6 +107,7 @@ func TestRoundTripsOfALogin(t *testing.T) {
 		{"a wrong password", true, "eve@example.org", wrong, none, 2},
 		{"an unknown address", true, "nobody@example.org", wrong, none, 2},
 		{"a login with a one-time password", false, "ada@example.org", secret, func() FactorCode { return p.next(t) }, 3},
+		{"a login with a one-time password of a user who is not in memory", true, "ada@example.org", secret, func() FactorCode { return p.next(t) }, 4},
 		{"a login with a recovery code", false, "ada@example.org", secret, recovery, 3},
 		{"a login that lacks a one-time password", false, "ada@example.org", secret, none, 1},
 	} {

@@ -38,9 +38,9 @@ type RegisterResult struct {
 // one.
 //
 // It fails with ErrInvalidEmail, ErrInvalidName, ErrPasswordRefused, ErrEmailTaken (unless the service is
-// enumeration-safe), ErrKeyReused for a command id of another registration (ErrThrottled for too many of
-// those), password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does. After eventstore.ErrOutcomeUnknown, repeating it with the same
-// command id tells.
+// enumeration-safe), ErrKeyReused for a command id of another registration (ErrThrottled for too many of those),
+// password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does. After eventstore.ErrOutcomeUnknown,
+// repeating it with the same command id tells.
 func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult, error) {
 	email, err := ParseEmail(r.Email)
 	if err != nil {
@@ -190,9 +190,4 @@ func says(e eventstore.Event, p Payload) bool {
 	data, personal := Encode(stored)
 	wantData, wantPersonal := Encode(p)
 	return e.Type == p.EventType() && bytes.Equal(data, wantData) && bytes.Equal(personal, wantPersonal)
-}
-
-// stateRow is a row of a state table, with a value for each of its columns.
-func stateRow(table string, row map[string]any) eventstore.StateChange {
-	return eventstore.StateChange{Table: table, Row: marshal(row)}
 }

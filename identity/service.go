@@ -22,6 +22,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -114,11 +115,12 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
-		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, reuseGrace: c.ReuseGrace, userAttributes: c.UserAttributes,
-		codeKey:        c.CodeKey,
-		passwordMaxAge: c.PasswordMaxAge,
-		sessionMax:     cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
-		accessLifetime: c.AccessLifetime, sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, codeKey: c.CodeKey,
+		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
+		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
+		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		failures: make(chan failure, maxFailures),
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}
@@ -126,20 +128,14 @@ func New(c Config) *Service {
 	if s.keyRotated == nil {
 		s.keyRotated = func() {}
 	}
-	s.issuer = cmp.Or(c.Issuer, "usher")
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	size := c.CachedUsers
-	if size == 0 {
-		size = 1 << 16
-	}
-	s.cache = newCache(size, s.ReadUser)
+	s.cache = newCache(cmp.Or(c.CachedUsers, 1<<16), s.ReadUser)
 	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, lines: map[string]*line{}}
-	s.failures = make(chan failure, maxFailures)
 	return s
 }
 
@@ -159,6 +155,22 @@ func (s *Service) SecretCommandID(scope, key string, secrets ...string) uuid.UUI
 		scope += "\x00" + hex.EncodeToString(s.codeMAC("command", secret))
 	}
 	return CommandID(scope, key)
+}
+
+// answered is what a command id was answered with; for one that is not known, and the nil UUID, Repeated is false.
+func (s *Service) answered(ctx context.Context, command uuid.UUID) (first eventstore.Result, err error) {
+	if command == uuid.Nil {
+		return first, nil
+	}
+	err = s.db.QueryRow(ctx, `SELECT position, version FROM commands WHERE command_id = $1`, command).Scan(&first.Position, &first.Version)
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return eventstore.Result{}, nil
+	}
+	if err != nil {
+		return eventstore.Result{}, fmt.Errorf("look for the command: %w", err)
+	}
+	first.Repeated = true
+	return first, nil
 }
 
 var commandNamespace = uuid.MustParse("b2b7a9a6-58a1-5b0f-8a4e-0a6d1d6f6a53")

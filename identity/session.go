@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,11 +84,10 @@ func (s *Service) startSession(ctx context.Context, u *User, methods []string, m
 	if err != nil {
 		return LoginResult{}, err
 	}
-	row := stateRow("sessions", map[string]any{
+	row := newRow("sessions", map[string]any{
 		"session_id": session, "user_id": u.ID, "counter": 0, "client": client,
 		"started_at": started, "rotated_at": started, "expires_at": expires,
 	})
-	row.New = true
 	result, err := s.log.Append(ctx, eventstore.Append{
 		Stream:   eventstore.SessionStream(session, u.ID),
 		Expected: eventstore.NoStream,
@@ -118,7 +116,7 @@ func (s *Service) sealClient(ctx context.Context, user, session uuid.UUID, m eve
 	if err != nil {
 		return nil, fmt.Errorf("seal the session's client: %w", err)
 	}
-	return `\x` + hex.EncodeToString(sealed), nil
+	return bytea(sealed), nil
 }
 
 func sessionPlace(session uuid.UUID) string { return "sessions/" + session.String() }
@@ -279,14 +277,12 @@ func (s *Service) sessionIDs(ctx context.Context, user uuid.UUID) (ids []uuid.UU
 // endSession appends what ends a session and removes its row. A session that somebody else has ended meanwhile has ended,
 // and so has that of a user who was erased: that is no error.
 func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eventstore.Metadata, payloads ...Payload) (eventstore.Result, error) {
-	row := stateRow("sessions", map[string]any{"session_id": session})
-	row.Delete = true
 	result, err := s.log.Append(ctx, eventstore.Append{
 		Stream:   eventstore.SessionStream(session, user),
 		Expected: sessionOpen,
 		Events:   newEvents(payloads),
 		Metadata: m,
-		State:    []eventstore.StateChange{row},
+		State:    []eventstore.StateChange{dropRow("sessions", map[string]any{"session_id": session})},
 	})
 	if errors.Is(err, eventstore.ErrWrongExpectedVersion) || erased(err) {
 		err = nil

@@ -3,7 +3,6 @@ package identity
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -323,9 +322,7 @@ func (a *attempt) clear() []eventstore.StateChange {
 	if !a.anyFailures() {
 		return nil
 	}
-	row := stateRow("throttle", map[string]any{"key": `\x` + hex.EncodeToString(a.account)})
-	row.Delete = true
-	return []eventstore.StateChange{row}
+	return []eventstore.StateChange{dropRow("throttle", map[string]any{"key": bytea(a.account)})}
 }
 
 // succeeded tells the line that the account's failures are forgotten.
