@@ -14,8 +14,10 @@ type EventView struct {
 	Position  int64           `json:"position"`
 	ID        uuid.UUID       `json:"id"`
 	Type      string          `json:"type"`
+	Schema    int             `json:"schema_version"`
 	Subject   string          `json:"subject"` // the user's id, or "system"
 	Stream    uuid.UUID       `json:"stream"`
+	Kind      eventstore.Kind `json:"stream_kind"`
 	Version   int             `json:"version"`
 	Time      time.Time       `json:"time"`
 	Data      json.RawMessage `json:"data"`
@@ -36,7 +38,7 @@ func ViewEvent(e eventstore.Event) EventView {
 		subject = e.Stream.Subject.String()
 	}
 	return EventView{
-		Position: e.Position, ID: e.ID, Type: e.Type, Subject: subject, Stream: e.Stream.ID, Version: e.Version,
+		Position: e.Position, ID: e.ID, Type: e.Type, Schema: e.SchemaVersion, Subject: subject, Stream: e.Stream.ID, Kind: e.Stream.Kind, Version: e.Version,
 		Time: e.RecordedAt, Data: e.Payload(), Forgotten: e.Forgotten,
 		Metadata: metadataView{Metadata: e.Metadata, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent},
 	}

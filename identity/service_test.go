@@ -105,7 +105,7 @@ func TestRegisterRepeated(t *testing.T) {
 	})
 }
 
-func TestRegisterEnumerationSafe(t *testing.T) {
+func TestASVS_6_3_8_RegisterEnumerationSafe(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, func(c *Config) { c.EnumerationSafe = true })

@@ -50,11 +50,21 @@ func (h *told) session(id uuid.UUID) bool {
 	return slices.Contains(h.sessions, id)
 }
 
-// all is everything that was told.
+// all is everything that was told, in the order in which it came first: a feed whose connection was slow begins anew, and
+// tells all of it once more.
 func (h *told) all() (sessions []uuid.UUID, users []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.sessions), slices.Clone(h.users)
+	return once(h.sessions), once(h.users)
+}
+
+func once[T comparable](list []T) (first []T) {
+	for _, v := range list {
+		if !slices.Contains(first, v) {
+			first = append(first, v)
+		}
+	}
+	return first
 }
 
 // feed runs a feed on a broker until the test ends.

@@ -52,7 +52,8 @@ type GapError struct {
 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("the stream lacks events between positions %d and %d", e.After, e.Next)
+	return fmt.Sprintf("the stream lacks events between positions %d and %d: they were about a user who is erased, or older than what the "+
+		"stream keeps, or they were lost, which only the log can tell; set Source, for example to a Feed, and run again", e.After, e.Next)
 }
 
 // Is makes errors.Is(err, ErrGap) true.
@@ -76,8 +77,7 @@ func (e *RestoredError) Error() string {
 // Is makes errors.Is(err, ErrRestored) true.
 func (e *RestoredError) Is(target error) bool { return target == ErrRestored }
 
-// Source is where events are read that the stream lacks. *eventstore.Log implements it, and so does a client of the
-// HTTP feed.
+// Source is where events are read that the stream lacks: a *Feed over HTTP or, beside the database, an *eventstore.Log.
 type Source interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions, without a gap.
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
@@ -100,7 +100,8 @@ type Subscription struct {
 	// BesideLog says that the checkpoint is kept in the database of the log, so that a backup has both. Handle then sees to
 	// it that the events are the log's, and Run does not fail with ErrRestored.
 	BesideLog bool
-	// Source is read where the stream lacks an event. It may be nil.
+	// Source is read where the stream lacks an event. It may be nil for a subscription that is filtered, or that may end with
+	// ErrGap: every erased user leaves gaps in the stream, so one that falls behind meets them sooner or later.
 	Source Source
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string

@@ -82,6 +82,20 @@ func registeredUsers(log []event) (n int) {
 	return n
 }
 
+// namesOf are the users of a log who are not erased, by their names.
+func namesOf(log []event) map[string]string {
+	names := map[string]string{}
+	for _, e := range log {
+		switch e.Type {
+		case "user.registered", "user.profile_updated":
+			names[e.Subject] = e.Data.Name
+		case "user.erased":
+			delete(names, e.Subject)
+		}
+	}
+	return names
+}
+
 // wantOnce fails unless an address was registered exactly once, or not at all where it may not have been.
 func wantOnce(t *testing.T, log []event) {
 	t.Helper()

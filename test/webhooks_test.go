@@ -19,17 +19,27 @@ type endpoint struct {
 	server *httptest.Server
 	known  chan struct{} // closed once the secret is
 
-	mu     sync.Mutex
-	secret string
-	status int
-	types  []string // of what was taken
-	traces []string // the header traceparent, of the same
-	broken []string // what was wrong with it
+	refuse func(position int64, attempt int) bool // whether to answer an attempt with 503; may be nil
+
+	mu       sync.Mutex
+	secret   string
+	status   int
+	types    []string // of what was taken
+	traces   []string // the header traceparent, of the same
+	broken   []string // what was wrong with it
+	attempts map[int64]int
+	took     []delivered
+}
+
+// delivered is an event that an endpoint took.
+type delivered struct {
+	position          int64
+	id, subject, kind string
 }
 
 func newEndpoint(t *testing.T) *endpoint {
 	t.Helper()
-	e := &endpoint{known: make(chan struct{})}
+	e := &endpoint{known: make(chan struct{}), attempts: map[int64]int{}}
 	e.server = httptest.NewServer(e)
 	t.Cleanup(e.server.Close)
 	return e
@@ -40,7 +50,10 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	<-e.known
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var event struct{ ID, Type string }
+	var event struct {
+		ID, Type, Subject string
+		Position          int64 `json:",string"` // none in a test
+	}
 	if err == nil {
 		err = json.Unmarshal(body, &event)
 	}
@@ -56,8 +69,13 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		e.broken = append(e.broken, err.Error())
 	}
+	if e.attempts[event.Position]++; e.refuse != nil && e.refuse(event.Position, e.attempts[event.Position]) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	if e.status == http.StatusOK {
 		e.types, e.traces = append(e.types, event.Type), append(e.traces, r.Header.Get("Traceparent"))
+		e.took = append(e.took, delivered{event.Position, event.ID, event.Subject, event.Type})
 	}
 	w.WriteHeader(e.status)
 }
@@ -87,6 +105,49 @@ func (e *endpoint) taken(t *testing.T, n int) []string {
 		return nil
 	})
 	return types
+}
+
+// wantAll waits until the endpoint took every event of a log, and fails unless each had the id that it has there whenever
+// it came, and came after all that happened to the same user before.
+func (e *endpoint) wantAll(t *testing.T, log []event) {
+	t.Helper()
+	var all []delivered
+	eventually(t, "every event is delivered", func() error {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(e.broken) > 0 {
+			t.Fatalf("an event is not good: %v", e.broken)
+		}
+		all = slices.Clone(e.took)
+		came := map[int64]bool{}
+		for _, d := range all {
+			came[d.position] = true
+		}
+		for _, want := range log {
+			if !came[want.Position] {
+				return fmt.Errorf("%d of %d were, and not that of position %d", len(came), len(log), want.Position)
+			}
+		}
+		return nil
+	})
+	came, newest := map[int64]bool{}, map[string]int64{}
+	for _, d := range all {
+		if d.position < 1 || d.position > int64(len(log)) {
+			t.Errorf("position %d was delivered, and the log ends at %d", d.position, len(log))
+			continue
+		}
+		if want := log[d.position-1]; d.id != want.ID || d.kind != want.Type {
+			t.Errorf("position %d was delivered as %s %s, and is %s %s", d.position, d.kind, d.id, want.Type, want.ID)
+		}
+		if came[d.position] || d.subject == "" {
+			continue
+		}
+		if came[d.position] = true; d.position < newest[d.subject] {
+			t.Errorf("user %s: position %d was delivered after %d", d.subject, d.position, newest[d.subject])
+		}
+		newest[d.subject] = d.position
+	}
+	t.Logf("%d deliveries of %d events", len(all), len(log))
 }
 
 type madeWebhook struct{ ID, Secret string }

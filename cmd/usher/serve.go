@@ -131,6 +131,7 @@ func (d *deployment) listenMetrics() (l listeners, err error) {
 	if l.metrics, err = net.Listen("tcp", d.config.MetricsAddr); err != nil {
 		return l, fmt.Errorf("listen for metrics; set METRICS_ADDR: %w", err)
 	}
+	d.logger.Info("listening", slog.String("metrics", l.metrics.Addr().String()), slog.String("version", version))
 	return l, nil
 }
 

@@ -3,13 +3,13 @@ package devstack
 import (
 	"context"
 	"fmt"
-	"net/url"
+	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
@@ -41,33 +41,12 @@ func NATSCluster(tb TB, n int, change ...func(*NATSOptions)) *Cluster {
 }
 
 func startCluster(dir string, n int, change []func(*NATSOptions)) (*Cluster, error) {
-	var routes []*url.URL
-	for range n {
-		port, err := FreePort()
-		if err != nil {
-			return nil, err
-		}
-		routes = append(routes, &url.URL{Scheme: "nats-route", Host: "127.0.0.1:" + strconv.Itoa(port)})
+	options, err := clusterOptions(dir, n, change)
+	if err != nil {
+		return nil, err
 	}
 	c := &Cluster{}
-	for i, route := range routes {
-		port, err := strconv.Atoi(route.Port())
-		if err != nil {
-			return nil, err
-		}
-		opts := NATSOptions{Name: "n" + strconv.Itoa(i+1)}
-		for _, f := range change {
-			f(&opts)
-		}
-		opts.StoreDir = filepath.Join(dir, opts.Name)
-		configure := opts.Configure
-		opts.Configure = func(o *server.Options) {
-			o.Cluster = server.ClusterOpts{Name: "devstack", Host: "127.0.0.1", Port: port, PoolSize: -1}
-			o.Routes = routes
-			if configure != nil {
-				configure(o)
-			}
-		}
+	for _, opts := range options {
 		s, err := StartNATS(opts)
 		if err != nil {
 			for _, s := range c.Servers {
@@ -78,6 +57,44 @@ func startCluster(dir string, n int, change []func(*NATSOptions)) (*Cluster, err
 		c.Servers = append(c.Servers, s)
 	}
 	return c, nil
+}
+
+// clusterOptions are the options of n servers that know each other, each with a store of its own below dir.
+func clusterOptions(dir string, n int, change []func(*NATSOptions)) ([]NATSOptions, error) {
+	var routes []string
+	for range n {
+		port, err := FreePort()
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	options := make([]NATSOptions, n)
+	for i := range options {
+		options[i].Name = "n" + strconv.Itoa(i+1)
+		for _, f := range change {
+			f(&options[i])
+		}
+		options[i].StoreDir = filepath.Join(dir, options[i].Name)
+		options[i].Routes = append(slices.Clone(routes[i:]), routes[:i]...)
+	}
+	return options, nil
+}
+
+// NATSProcesses starts n servers that know each other, each in a process of its own, which can be killed, and stops them
+// when the test ends. The package's TestMain must call Main. Whoever asks them for JetStream at once may find that they
+// have no leader yet.
+func NATSProcesses(tb TB, n int) []*NATSChild {
+	tb.Helper()
+	options, err := clusterOptions(tb.TempDir(), n, nil)
+	if err != nil {
+		tb.Fatalf("devstack: %v", err)
+	}
+	servers := make([]*NATSChild, n)
+	for i, opts := range options {
+		servers[i] = NATSProcess(tb, opts.StoreDir, 0, func(o *NATSOptions) { o.Name, o.Routes = opts.Name, opts.Routes })
+	}
+	return servers
 }
 
 // URL returns the addresses of all servers, as nats.Connect takes them.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,13 +32,16 @@ type NATSOptions struct {
 	SyncAlways bool
 	// Name is the server's name, a random one unless it is set.
 	Name string
+	// Routes are the addresses, host and port, at which the servers of a cluster reach each other, this one's own first;
+	// none for a server that stands alone.
+	Routes []string
 	// Log receives what the server logs at warning level and above. Nil discards it.
 	Log *slog.Logger `json:"-"`
 	// Configure, if set, has the last word on the server's options.
 	Configure func(*server.Options) `json:"-"`
 }
 
-func (o NATSOptions) serverOptions() *server.Options {
+func (o NATSOptions) serverOptions() (*server.Options, error) {
 	opts := &server.Options{
 		ServerName:             o.Name,
 		Host:                   cmp.Or(o.Host, "127.0.0.1"),
@@ -50,10 +55,23 @@ func (o NATSOptions) serverOptions() *server.Options {
 		NoSigs:                 true, // else the server's signal handler ends this process
 		DisableJetStreamBanner: true,
 	}
+	for _, address := range o.Routes {
+		opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: address})
+	}
+	if len(o.Routes) > 0 {
+		host, port, err := net.SplitHostPort(o.Routes[0])
+		if err != nil {
+			return nil, err
+		}
+		opts.Cluster = server.ClusterOpts{Name: "devstack", Host: host, PoolSize: -1}
+		if opts.Cluster.Port, err = strconv.Atoi(port); err != nil {
+			return nil, err
+		}
+	}
 	if o.Configure != nil {
 		o.Configure(opts)
 	}
-	return opts
+	return opts, nil
 }
 
 // NATSServer is a nats-server with JetStream inside this process. Its methods may be called concurrently.
@@ -108,7 +126,11 @@ func StartNATS(opts NATSOptions) (*NATSServer, error) {
 }
 
 func (n *NATSServer) start() error {
-	s, err := server.NewServer(n.opts.serverOptions())
+	opts, err := n.opts.serverOptions()
+	if err != nil {
+		return err
+	}
+	s, err := server.NewServer(opts)
 	if err != nil {
 		return err
 	}
