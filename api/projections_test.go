@@ -56,7 +56,7 @@ func TestRequestRebuild(t *testing.T) {
 		s.ofProjection(admin, "rebuild", "{}", http.StatusAccepted)
 		s.project()
 		eventually(t, "the rebuild is done", func() bool {
-			// The number of the one that was cancelled is not given again before its tables are known to be gone.
+			// The number of the one that was cancelled is not given again.
 			return s.ofProjection(admin, "resume", "", http.StatusOK).Generation == 3
 		})
 		eventually(t, "it is recorded", func() bool {

@@ -156,7 +156,7 @@ func (w *worker) doRetries(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			w.logTo.WarnContext(ctx, "parked events can't be applied yet", slog.Any("error", err))
 		}
-		if err := pause(ctx, w.poll()/2); err != nil {
+		if err := pause(ctx, w.poll()); err != nil {
 			return err
 		}
 	}
@@ -211,13 +211,13 @@ func (m model) detachForGood(ctx context.Context, tx eventstore.DB, r role) erro
 
 // dropDiscarded drops the tables of the generations that were discarded.
 func (m model) dropDiscarded(ctx context.Context) error {
-	numbers, err := m.discarded(ctx, m.db)
+	numbers, err := m.discarded(ctx)
 	if err != nil {
 		return err
 	}
 	for _, number := range numbers {
 		err := m.db.Transact(ctx, func(tx eventstore.DB) error {
-			// Whoever comes second finds no row, and drops nothing that was made under the same number since.
+			// Whoever comes second finds no row, and does nothing.
 			touched, err := tx.Exec(ctx, "DELETE FROM discarded_generations WHERE projection = $1 AND generation = $2", m.name(), number)
 			if err != nil || touched == 0 {
 				return err
@@ -232,8 +232,8 @@ func (m model) dropDiscarded(ctx context.Context) error {
 }
 
 // discarded are the generations whose tables are to be dropped.
-func (m model) discarded(ctx context.Context, db eventstore.DB) (numbers []int, err error) {
-	rows, err := db.Query(ctx, "SELECT generation FROM discarded_generations WHERE projection = $1", m.name())
+func (m model) discarded(ctx context.Context) (numbers []int, err error) {
+	rows, err := m.db.Query(ctx, "SELECT generation FROM discarded_generations WHERE projection = $1", m.name())
 	if err != nil {
 		return nil, fmt.Errorf("look for generations to drop: %w", err)
 	}

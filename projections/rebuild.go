@@ -96,14 +96,12 @@ func (m model) request(ctx context.Context, actor string) (generation int, err e
 		if err := m.detachForGood(ctx, tx, roleNext); err != nil {
 			return err
 		}
-		gone, err := m.discarded(ctx, tx) // and their tables may be there
+		// One that was discarded may have had a higher number, which is not given again.
+		err = tx.QueryRow(ctx, `UPDATE projections SET last_generation = 1 + CASE WHEN last_generation > $2 THEN last_generation ELSE $2 END
+			WHERE name = $1 RETURNING last_generation`, m.name(), newest).Scan(&generation)
 		if err != nil {
 			return err
 		}
-		for _, number := range gone {
-			newest = max(newest, number)
-		}
-		generation = newest + 1
 		return m.insertBeside(ctx, tx, beside{
 			role: roleNext, number: generation, code: m.projection.CodeVersion(), state: RebuildRequested, actor: actor,
 		})
@@ -254,22 +252,32 @@ func rebuilt(name string, code int, out Rebuilt) identity.ProjectionRebuilt {
 	return p
 }
 
-// fail notes why a rebuild stopped.
-func (m model) fail(ctx context.Context, cause error) error {
-	_, err := m.db.Exec(ctx, `UPDATE projection_generations SET state = $3, error = $4, updated_at = $5
-		WHERE projection = $1 AND role = 'next' AND code_version = $2`,
-		m.name(), m.projection.CodeVersion(), string(RebuildFailed), errorText(cause.Error()), time.Now().UTC())
+// fail notes why the rebuild of a generation stopped; 0 stands for whichever it is. It fails with ErrCancelled where that
+// is why: the tables were dropped, and whatever was about to be done to them could not be.
+func (m model) fail(ctx context.Context, generation int, cause error) error {
+	noted, err := m.db.Exec(ctx, `UPDATE projection_generations SET state = $3, error = $4, updated_at = $5
+		WHERE projection = $1 AND role = 'next' AND code_version = $2 AND $6 IN (0, generation)`,
+		m.name(), m.projection.CodeVersion(), string(RebuildFailed), errorText(cause.Error()), time.Now().UTC(), generation)
+	if err != nil || noted > 0 || generation == 0 {
+		return err
+	}
+	l, err := m.readLive(ctx, m.db)
+	if err == nil && l.generation != generation { // else it was exchanged, and what failed came after that
+		err = ErrCancelled
+	}
 	return err
 }
 
 // rebuildUnder does the rebuild that was requested, under its lease, which is held, and records it. An error that trying
 // again does not mend is noted with the rebuild.
 func (m model) rebuildUnder(ctx context.Context, lease eventstore.Lease, watch func(Rebuild)) (out Rebuilt, err error) {
+	generation := 0
 	err = m.hold(ctx, lease, func(ctx context.Context) error {
 		r, err := m.begin(ctx)
 		if err != nil {
 			return err
 		}
+		generation = r.generation.Number
 		r.watch, r.show = watch, r.told
 		out, err = r.run(ctx)
 		if err != nil {
@@ -278,7 +286,11 @@ func (m model) rebuildUnder(ctx context.Context, lease eventstore.Lease, watch f
 		return m.persist(ctx, "record a rebuild", m.record)
 	})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrCancelled) && !errors.Is(err, ErrFenced) {
-		err = errors.Join(err, m.persist(ctx, "note a failure", func(ctx context.Context) error { return m.fail(ctx, err) }))
+		noted := m.persist(ctx, "note a failure", func(ctx context.Context) error { return m.fail(ctx, generation, err) })
+		if errors.Is(noted, ErrCancelled) {
+			err = nil
+		}
+		err = errors.Join(err, noted)
 	}
 	if err != nil {
 		err = fmt.Errorf("rebuild %s: %w", m.name(), err)

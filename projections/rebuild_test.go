@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -449,6 +450,47 @@ func TestCancelLeavesNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// indexing is the projection of users, which tells when indexes are about to be made.
+type indexing struct {
+	projections.UserProjection
+	about func(generation int)
+}
+
+func (p indexing) Tables(d eventstore.Dialect, generation int) []projections.Table {
+	p.about(generation)
+	return p.UserProjection.Tables(d, generation)
+}
+
+// A rebuild that is cancelled while it makes indexes, for which nothing guards the tables, has not failed: and another that
+// is asked for since has nothing to do with it.
+func TestCancelWhileIndexing(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		stop := start(t, s.runner())
+		s.churn(t, 30)
+		s.await(t)
+		stop()
+		var once sync.Once
+		p := indexing{about: func(generation int) {
+			if generation != 2 || s.status(t).Rebuild == nil || s.status(t).Rebuild.State != projections.RebuildIndexing {
+				return
+			}
+			once.Do(func() {
+				o := s.operator()
+				if err := errors.Join(o.Cancel(t.Context(), "users"), o.Request(t.Context(), "users", identity.ActorOperator)); err != nil {
+					t.Error(err)
+				}
+			})
+		}}
+		if _, err := s.operator(p).Rebuild(t.Context(), "users", quiet); !errors.Is(err, projections.ErrCancelled) {
+			t.Errorf("Rebuild() = %v, want %v", err, projections.ErrCancelled)
+		}
+		if r := s.status(t).Rebuild; r == nil || r.State != projections.RebuildRequested || r.Error != "" {
+			t.Errorf("the rebuild that was asked for since is %+v, want it requested", r)
+		}
+	})
 }
 
 func TestTwoRebuildsAtOnce(t *testing.T) {
