@@ -78,7 +78,7 @@ var accountScenarios = []scenario{
 	{name: "verify, endless code", method: "POST", path: verifyEmail, body: body("code", strings.Repeat("A", 50000)), status: 422, code: identity.CodeInvalidCode},
 	{name: "verify, code to reset", method: "POST", path: verifyEmail, body: body("code", "{vera's reset code}"), status: 422, code: identity.CodeInvalidCode},
 	{name: "verify, no code", method: "POST", path: verifyEmail, body: "{}", status: 400, code: identity.CodeInvalidRequest, has: []string{`\"code\" is needed`}},
-	// ASVS 5.0, 14.2.1: a secret is in no URL.
+	// A secret is in no URL.
 	{name: "verify, code in the query", method: "POST", path: verifyEmail + "?code={rita's verify code}", status: 400, code: identity.CodeInvalidRequest},
 	{name: "verify by a link", path: verifyEmail + "?code={rita's verify code}", status: 405, code: codeMethodNotAllowed},
 	{name: "change the address", method: "POST", path: verifyEmail, body: body("code", "{carl's email code}"), status: 204, events: []string{"user.email_changed"}},
@@ -106,7 +106,7 @@ var accountScenarios = []scenario{
 	{name: "log in after the reset", method: "POST", path: login, body: credentials("rita@example.org", newSecret), status: 200, has: []string{`"email_verified":true`},
 		events: []string{"session.started"}},
 
-	// ASVS 5.0, 6.2.2, 6.2.3 and 7.5.1: users change their passwords, and have to know the present one.
+	// Users change their passwords, and have to know the present one.
 	{name: "password, wrong present one", method: "POST", path: ownPassword, as: "pia", body: body("current_password", "wrong password", "new_password", newSecret),
 		status: 401, code: identity.CodeInvalidCredentials, lacks: []string{"wrong password", newSecret}},
 	{name: "password, no present one", method: "POST", path: ownPassword, as: "pia", body: body("new_password", newSecret), status: 400, code: identity.CodeInvalidRequest,
@@ -119,7 +119,7 @@ var accountScenarios = []scenario{
 	{name: "password", method: "POST", path: ownPassword, as: "pia", body: body("current_password", secret, "new_password", newSecret), status: 204,
 		events: []string{"user.password_changed", "session.ended"}, answered: []string{"Cache-Control", "no-store"}},
 	{name: "password, the session goes on", path: "/v1/me", as: "pia", status: 200},
-	// ASVS 5.0, 7.4.3: the others end.
+	// The others end.
 	{name: "password, another session", path: "/v1/me", as: "other pia", status: 401, code: identity.CodeUnauthenticated},
 	{name: "password, log in with the one before", method: "POST", path: login, body: credentials("pia@example.org", secret), status: 401, code: identity.CodeInvalidCredentials},
 	{name: "password, log in", method: "POST", path: login, body: credentials("pia@example.org", newSecret), status: 200, events: []string{"session.started"}},
@@ -154,7 +154,7 @@ var accountScenarios = []scenario{
 
 // Whether anybody has an address does not show in the time of the answer either. The bound is generous: answers are spread
 // over a small part of the even time, and one that does not wait for it is far outside.
-func TestEvenTime(t *testing.T) {
+func TestASVS_6_3_8_EvenTime(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
 
 	"usher/eventstore"
@@ -158,8 +160,11 @@ func TestASVS_8_2_2_EveryCallByEveryCaller(t *testing.T) {
 				before := s.head()
 				a := s.call(route.Method, path, "", headers...)
 				checkAccess(t, name, who, caller, a)
-				if a.status >= 400 && s.head() != before {
-					t.Errorf("%s by %s: %d, and %v happened", name, caller, a.status, s.typesAfter(before))
+				happened := slices.DeleteFunc(s.typesAfter(before), func(what string) bool {
+					return what == identity.TypeProjectionRebuilt // of a rebuild that an administrator asked for before
+				})
+				if a.status >= 400 && len(happened) != 0 {
+					t.Errorf("%s by %s: %d, and %v happened", name, caller, a.status, happened)
 				}
 				checkCaching(t, name, who, a)
 			}
@@ -247,6 +252,62 @@ func TestASVS_14_3_2_NothingIsCached(t *testing.T) {
 		} {
 			method, path, _ := strings.Cut(call, " ")
 			checkCaching(t, call, anyone, s.call(method, path, ""))
+		}
+	})
+}
+
+// A secret goes into a body or a header, never into a URL: the document has none in a path or a query, an access token in a
+// query lets nobody in, no call that needs another secret takes it from there, and what was sent there all the same is not
+// logged.
+func TestASVS_14_2_1_NoSecretInURLs(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{})
+		if _, _, err := s.identity.EnsureAdmin(t.Context(), "admin@example.org", secret); err != nil {
+			t.Fatal(err)
+		}
+		access := s.login("admin@example.org")
+		const value = "a-secret-in-a-url"
+		query := "?access_token=" + access
+		for _, name := range []string{"password", "current_password", "new_password", "code", "totp", "refresh_token", "token", "client_secret"} {
+			query += "&" + name + "=" + value
+		}
+		sensitive := regexp.MustCompile("password|code|totp|token|secret|key")
+		needsOne := func(o *openapi3.Operation) bool {
+			if o.RequestBody == nil || o.RequestBody.Value.Content["application/json"] == nil {
+				return false
+			}
+			return slices.ContainsFunc(o.RequestBody.Value.Content["application/json"].Schema.Value.Required, sensitive.MatchString)
+		}
+		parameter := regexp.MustCompile(`\{(\w+)\}`)
+		before := s.head()
+		for path, item := range loadDocument(t).doc.Paths.Map() {
+			for method, operation := range item.Operations() {
+				for _, p := range append(item.Parameters, operation.Parameters...) {
+					if p.Value.In != "header" && sensitive.MatchString(strings.ToLower(p.Value.Name)) {
+						t.Errorf("%s %s has %s in its %s", method, path, p.Value.Name, p.Value.In)
+					}
+				}
+				url := parameter.ReplaceAllString(path, "0198c0de-0000-7000-8000-000000000000") + query
+				who := calls[method+" "+parameter.ReplaceAllString(path, ":$1")]
+				a := s.call(method, url, "")
+				if (who == self || who == owner || who == admins) && a.status != http.StatusUnauthorized {
+					t.Errorf("%s %s with an access token in its query: %d %s, want 401", method, path, a.status, a.body)
+				}
+				if needsOne(operation) {
+					a = s.as(access, method, url, "")
+					s.want(a, http.StatusBadRequest, identity.CodeInvalidRequest)
+				}
+				if strings.Contains(a.body, value) {
+					t.Errorf("%s %s answers with a secret from its query: %s", method, path, a.body)
+				}
+			}
+		}
+		if happened := s.typesAfter(before); len(happened) > 0 {
+			t.Errorf("%v happened", happened)
+		}
+		if logged := s.output.String(); !strings.Contains(logged, "/v1/users") || strings.Contains(logged, value) || strings.Contains(logged, access) {
+			t.Error("a secret from a query is logged, or no request is")
 		}
 	})
 }

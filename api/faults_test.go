@@ -176,7 +176,7 @@ func TestHashingQueueFull(t *testing.T) {
 	})
 }
 
-func TestEnumerationSafe(t *testing.T) {
+func TestASVS_6_3_8_RegistrationTellsNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true, identity: func(c *identity.Config) { c.EnumerationSafe = true }})

@@ -15,9 +15,9 @@ import (
 	"usher/identity"
 )
 
-// ASVS 6.3.1 and 6.3.8: after too many failures the answer is 429 and when to come back, for a right password too, and for
+// After too many failures the answer is 429 and when to come back, for a right password too, and for
 // an address that nobody has the same.
-func TestThrottledLogin(t *testing.T) {
+func TestASVS_6_3_1_6_3_8_ThrottledLogin(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})
@@ -41,8 +41,8 @@ func TestThrottledLogin(t *testing.T) {
 	})
 }
 
-// ASVS 7.2.4: a login gives tokens that nobody had before.
-func TestLoginGivesNewTokens(t *testing.T) {
+// A login gives tokens that nobody had before.
+func TestASVS_7_2_4_LoginGivesNewTokens(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})

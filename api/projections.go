@@ -27,7 +27,8 @@ func (s *Server) listProjections(c *echo.Context) error {
 }
 
 // onProjection answers a request that names a projection in its path: it does what is asked, which needs the body that
-// into points to, if any, and tells how the projection is then.
+// into points to, if any, and tells how the projection is then. This process has no right on the tables of read models: what
+// takes one is asked of those that run projections, and answered with 202 where none has come to it in a few seconds.
 func (s *Server) onProjection(status int, body func() any, do func(ctx context.Context, name string, who commander, body any) (position int64, err error)) echo.HandlerFunc {
 	return func(c *echo.Context) error {
 		into := body()
@@ -40,7 +41,11 @@ func (s *Server) onProjection(status int, body func() any, do func(ctx context.C
 			return err
 		}
 		ctx, name := c.Request().Context(), c.Param("name")
+		answer := status
 		position, err := do(ctx, name, who, into)
+		if errors.Is(err, projections.ErrRequested) {
+			answer, err = http.StatusAccepted, nil
+		}
 		if err != nil {
 			return explainOperator(err)
 		}
@@ -51,7 +56,7 @@ func (s *Server) onProjection(status int, body func() any, do func(ctx context.C
 		if err != nil {
 			return explainOperator(err)
 		}
-		return c.JSON(status, now)
+		return c.JSON(answer, now)
 	}
 }
 
@@ -95,7 +100,7 @@ func (s *Server) rebuildProjection() echo.HandlerFunc {
 // cancelRebuild answers DELETE /v1/projections/{name}/rebuild.
 func (s *Server) cancelRebuild() echo.HandlerFunc {
 	return s.onProjection(http.StatusOK, nothing, func(ctx context.Context, name string, _ commander, _ any) (int64, error) {
-		if err := s.Projections.Cancel(ctx, name); !errors.Is(err, projections.ErrNoRebuild) {
+		if err := s.Projections.RequestCancel(ctx, name); !errors.Is(err, projections.ErrNoRebuild) {
 			return 0, err
 		}
 		return 0, nil
@@ -112,8 +117,7 @@ func (s *Server) retryProjection() echo.HandlerFunc {
 		if given := body.(*retry).User; given != nil {
 			user = *given
 		}
-		_, err := s.Projections.Retry(ctx, name, user)
-		return 0, err
+		return 0, s.Projections.RequestRetry(ctx, name, user)
 	})
 }
 
@@ -128,7 +132,6 @@ func (s *Server) skipEvent() echo.HandlerFunc {
 		if b.User == nil || b.Position < 1 {
 			return 0, refuse(identity.CodeInvalidRequest, `the fields "user" and "position" say which event`)
 		}
-		result, err := s.Projections.Skip(ctx, name, *b.User, b.Position, who.metadata)
-		return result.Position, err
+		return s.Projections.RequestSkip(ctx, name, *b.User, b.Position, who.metadata)
 	})
 }

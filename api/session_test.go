@@ -37,7 +37,7 @@ func (s *stack) want(a answer, status int, code identity.Code) {
 	}
 }
 
-// ASVS 5.0, 7.4.1: after a logout none of the session's tokens is of any use.
+// After a logout none of the session's tokens is of any use.
 func TestASVS_7_4_1_LogoutEndsTheSession(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
@@ -85,7 +85,7 @@ func TestReuseEndsTheSession(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 7.5.2: users see their sessions and end any or all of them.
+// Users see their sessions and end any or all of them.
 func TestASVS_7_5_2_UsersSeeAndEndTheirSessions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
@@ -118,7 +118,7 @@ func TestASVS_7_5_2_UsersSeeAndEndTheirSessions(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 7.4.2: when an account is locked, disabled or erased, all its sessions end.
+// When an account is locked, disabled or erased, all its sessions end.
 func TestASVS_7_4_2_ClosedAccountHasNoSessions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
@@ -141,7 +141,7 @@ func TestASVS_7_4_2_ClosedAccountHasNoSessions(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 7.4.5: administrators end the sessions of a user.
+// Administrators end the sessions of a user.
 func TestASVS_7_4_5_AdministratorsEndSessions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {

@@ -45,6 +45,18 @@ func (e Event) RecordSpan(tracer trace.Tracer, name string, kind trace.SpanKind,
 	endSpan(span, err)
 }
 
+// StartSpan begins a span of a request that is made because of an event, as part of the event's trace. It answers with the
+// trace context that the request is to carry, "" where the event has none, and with what ends the span. Where the trace is
+// not sampled or there is no tracer, nothing is recorded, and the request carries on what the event has.
+func (e Event) StartSpan(tracer trace.Tracer, name string) (traceParent string, end func(error)) {
+	if tracer == nil || !e.Metadata.Sampled() {
+		return e.Metadata.TraceParent, func(error) {}
+	}
+	ctx, span := tracer.Start(e.Metadata.TraceContext(context.Background()), name, trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(e.traceAttributes()...))
+	return NewTraceParent(ctx), func(err error) { endSpan(span, err) }
+}
+
 func (e Event) traceAttributes() []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.String("usher.event.type", e.Type),

@@ -233,8 +233,8 @@ func TestEmailChange(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 7.5.1: another address takes the present password, and a code from there.
-func TestRequestEmailChange(t *testing.T) {
+// Another address takes the present password, and a code from there.
+func TestASVS_7_5_1_RequestEmailChange(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, safe := d.service(t, nil), d.service(t, func(c *Config) { c.EnumerationSafe = true })

@@ -83,8 +83,8 @@ func TestVerify(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 6.4.1 and 6.4.3: a code is random, of one use and short-lived, and bound to what it was made for.
-func TestCodesThatAreNotGood(t *testing.T) {
+// A code is random, of one use and short-lived, and bound to what it was made for.
+func TestASVS_6_4_1_CodesThatAreNotGood(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		at := &clock{now: time.Now()}
@@ -102,6 +102,9 @@ func TestCodesThatAreNotGood(t *testing.T) {
 		refused("nothing", "")
 		refused("one that nobody was sent", "AAAAAAAAAAAAAAAAAAAAAAAAAA")
 		replaced := mustCode(t, s, u.ID, PurposeReset)
+		if bits := 5 * len(replaced); bits < 112 { // of base32
+			t.Errorf("a code has %d bits", bits)
+		}
 		mustCode(t, s, u.ID, PurposeReset)
 		refused("one with another after it", replaced)
 
@@ -143,8 +146,8 @@ func TestCodesThatAreNotGood(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 2.3.4: a hundred that use one code at once, in two processes: it is used once.
-func TestCodeIsGoodOnce(t *testing.T) {
+// A hundred that use one code at once, in two processes: it is used once.
+func TestASVS_2_3_4_6_5_1_CodeIsGoodOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		services := []*Service{d.service(t, nil), d.service(t, nil)}
@@ -210,8 +213,8 @@ func TestCodesAreNotStored(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 6.4.1 and 7.4.3: a reset sets the password, ends every session, and leaves no other way in behind.
-func TestResetPassword(t *testing.T) {
+// A reset sets the password, ends every session, and leaves no other way in behind.
+func TestASVS_6_4_3_7_4_3_ResetPassword(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, _, session := loggedIn(t, d, nil)

@@ -185,12 +185,8 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 	if err := s.policy.Check(w.New, password.Subject{Email: u.Email, Name: u.Name}); err != nil {
 		return 0, passwordRefused(err)
 	}
-	// The password that is proven has to be the present one still when it is replaced: of many who prove it, one wins.
-	proven, err := s.readCredential(ctx, w.User)
+	proven, err := s.prove(ctx, w.User, w.Proof, w.Metadata)
 	if err != nil {
-		return 0, err
-	}
-	if _, err := s.prove(ctx, w.User, w.Proof, w.Metadata); err != nil {
 		return 0, err
 	}
 	hash, err := s.pool.Hash(ctx, w.New)
@@ -205,7 +201,7 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 		if err != nil {
 			return change{}, err
 		}
-		if present.hash != proven.hash {
+		if present.hash != proven.hash { // of many who prove the same one, one replaces it
 			return change{}, wrongPassword()
 		}
 		c, err := s.nextCredential(ctx, present, w.New, hash)

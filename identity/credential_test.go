@@ -14,8 +14,8 @@ import (
 	"usher/identity/password"
 )
 
-// ASVS 5.0, 6.2.2, 6.2.3, 7.4.3 and 7.5.1: a user who knows the present password sets another, and every other session ends.
-func TestChangePassword(t *testing.T) {
+// A user who knows the present password sets another, and every other session ends.
+func TestASVS_6_2_2_6_2_3_7_4_3_ChangePassword(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s, _, elsewhere := loggedIn(t, d, nil)
@@ -74,8 +74,8 @@ func TestChangePassword(t *testing.T) {
 	})
 }
 
-// ASVS 5.0, 2.3.4: of many who know the password and change it at once, in two processes, one does.
-func TestChangePasswordAtOnce(t *testing.T) {
+// Of many who know the password and change it at once, in two processes, one does.
+func TestASVS_2_3_4_ChangePasswordAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		services := []*Service{d.service(t, nil), d.service(t, nil)}

@@ -32,7 +32,7 @@ const (
 	CodeTOTPNotEnabled     Code = "totp_not_enabled"
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
-	CodeInvalidCode        Code = "invalid_code"          // of a mail
+	CodeInvalidCode        Code = "invalid_code"          // of a mail, or to confirm a second factor
 	CodeInvalidRefresh     Code = "invalid_refresh_token" // not one, replaced, or its session has ended
 	CodeUnauthenticated    Code = "unauthenticated"       // no access token, or not a good one
 	CodeForbidden          Code = "forbidden"

@@ -46,18 +46,40 @@ type factor struct {
 	confirmed *time.Time
 }
 
+// factors are those of a user, each nil where there is none.
+type factors struct{ totp, recovery *factor }
+
+// inForce says whether logins need a second factor.
+func (f factors) inForce() bool { return f.totp != nil && f.totp.confirmed != nil }
+
+// factorRow is a row of the table factors that may not be there.
+type factorRow struct {
+	secret             []byte
+	lastStep           *int64
+	created, confirmed *time.Time
+}
+
+func (r *factorRow) columns() []any { return []any{&r.secret, &r.lastStep, &r.created, &r.confirmed} }
+
+func (r *factorRow) factor() *factor {
+	if r.created == nil {
+		return nil
+	}
+	return &factor{r.secret, *r.lastStep, *r.created, r.confirmed}
+}
+
 // readFactor reads a user's factor of a kind, nil where there is none.
 func (s *Service) readFactor(ctx context.Context, user uuid.UUID, kind string) (*factor, error) {
-	var f factor
+	var row factorRow
 	err := s.db.QueryRow(ctx, `SELECT secret, last_step, created_at, confirmed_at FROM factors WHERE user_id = $1 AND kind = $2`, user, kind).
-		Scan(&f.secret, &f.lastStep, &f.created, &f.confirmed)
+		Scan(row.columns()...)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read a factor: %w", err)
 	}
-	return &f, nil
+	return row.factor(), nil
 }
 
 func storeFactor(user uuid.UUID, kind string, f factor) eventstore.StateChange {
@@ -81,20 +103,35 @@ func dropFactors(user uuid.UUID) []eventstore.StateChange {
 func totpPlace(user uuid.UUID) string { return "factors/" + user.String() + "/totp" }
 
 // checkFactor checks the second factor of a user whose password was right, and answers with the methods that the login
-// was proved by. It fails with ErrTOTPRequired, or ErrInvalidCredentials for a code that is wrong or was used.
-func (s *Service) checkFactor(ctx context.Context, u *User, code FactorCode) (methods []string, err error) {
-	if !u.TOTPEnabled {
+// was proved by. What counts are the factors as they were read with the password, not u, which may be of a moment before.
+// It fails with ErrTOTPRequired, or ErrInvalidCredentials for a code that is wrong or was used.
+func (s *Service) checkFactor(ctx context.Context, u *User, f factors, code FactorCode) (methods []string, err error) {
+	needed := f.inForce()
+	if !needed && u.TOTPEnabled {
+		// Either it was disabled since u was current, which the log tells by now, or its row was lost: then nobody passes.
+		present, err := s.ReadUser(ctx, u.ID)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil, wrongCredentials()
+		case err != nil:
+			return nil, fmt.Errorf("read the user: %w", err)
+		}
+		needed = present.TOTPEnabled
+	}
+	if !needed {
 		return []string{MethodPassword}, nil
 	}
 	if code == "" {
 		return nil, ErrTOTPRequired
 	}
-	text := strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(string(code)))
-	method, use := MethodRecoveryCode, s.useRecoveryCode
+	text := plainCode(code)
+	method, good := MethodRecoveryCode, false
 	if sixDigits.MatchString(text) {
-		method, use = MethodTOTP, s.useTOTP
+		method = MethodTOTP
+		good, err = s.useTOTP(ctx, u.ID, f.totp, text)
+	} else {
+		good, err = s.useRecoveryCode(ctx, u.ID, f.recovery, text)
 	}
-	good, err := use(ctx, u.ID, text)
 	if err != nil {
 		return nil, err
 	}
@@ -104,13 +141,17 @@ func (s *Service) checkFactor(ctx context.Context, u *User, code FactorCode) (me
 	return []string{MethodPassword, method}, nil
 }
 
+// plainCode is a code without what people type to read it more easily.
+func plainCode(c FactorCode) string {
+	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(string(c)))
+}
+
 var sixDigits = regexp.MustCompile(`^[0-9]{6}$`)
 
 // useTOTP says whether a one-time password is good, once: the step is moved on in one statement, and only forward.
-func (s *Service) useTOTP(ctx context.Context, user uuid.UUID, code string) (bool, error) {
-	f, err := s.readFactor(ctx, user, kindTOTP)
-	if err != nil || f == nil || f.confirmed == nil {
-		return false, err
+func (s *Service) useTOTP(ctx context.Context, user uuid.UUID, f *factor, code string) (bool, error) {
+	if f == nil || f.confirmed == nil {
+		return false, nil
 	}
 	step, ok, err := s.matchTOTP(ctx, user, *f, code)
 	if err != nil || !ok {
@@ -144,13 +185,13 @@ func (s *Service) matchTOTP(ctx context.Context, user uuid.UUID, f factor, code 
 	return step, ok, nil
 }
 
-// useRecoveryCode says whether a recovery code is good, once: whoever takes it out of the list first.
-func (s *Service) useRecoveryCode(ctx context.Context, user uuid.UUID, code string) (bool, error) {
+// useRecoveryCode says whether a recovery code is good, once: whoever takes it out of the list first. Where the list has
+// changed since f was read, it is read again.
+func (s *Service) useRecoveryCode(ctx context.Context, user uuid.UUID, f *factor, code string) (bool, error) {
 	hash := s.recoveryHash(user, code)
 	for range changeTries {
-		f, err := s.readFactor(ctx, user, kindRecovery)
-		if err != nil || f == nil {
-			return false, err
+		if f == nil {
+			return false, nil
 		}
 		left := make([]byte, 0, len(f.secret))
 		found := false
@@ -171,6 +212,9 @@ func (s *Service) useRecoveryCode(ctx context.Context, user uuid.UUID, code stri
 		}
 		if took == 1 {
 			return true, nil
+		}
+		if f, err = s.readFactor(ctx, user, kindRecovery); err != nil {
+			return false, err
 		}
 	}
 	return false, fmt.Errorf("use a recovery code: %w: others are being used", eventstore.ErrUnavailable)
@@ -193,11 +237,11 @@ func (s *Service) StartTOTP(ctx context.Context, id uuid.UUID, p Proof, m events
 	if present.TOTPEnabled {
 		return TOTPKey{}, totpEnabled()
 	}
-	u, err := s.prove(ctx, id, p, m)
+	proven, err := s.prove(ctx, id, p, m)
 	if err != nil {
 		return TOTPKey{}, err
 	}
-	key, err := totp.Generate(totp.GenerateOpts{Issuer: s.issuer, AccountName: u.Email})
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: s.issuer, AccountName: proven.user.Email})
 	if err != nil {
 		return TOTPKey{}, fmt.Errorf("make a secret: %w", err)
 	}
@@ -229,15 +273,11 @@ func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	a := s.throttle.begin(email, m.Address)
-	defer a.leave()
-	account, network, err := a.read(ctx)
+	a, err := s.throttle.enter(ctx, email, m.Address)
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	if err := a.wait(ctx, account, network); err != nil {
-		return eventstore.Result{}, err
-	}
+	defer a.leave()
 	wrong := refuse(CodeInvalidCode, "the one-time password is wrong")
 	result, err := s.change(ctx, id, m, func(u User) (change, error) {
 		if err := mayLogIn(u); err != nil {
@@ -254,7 +294,7 @@ func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode
 		if f == nil || f.confirmed != nil || now.Sub(f.created) > confirmWithin {
 			return change{}, refuse(CodeTOTPNotEnabled, "there is no second factor to confirm; ask for one first")
 		}
-		step, ok, err := s.matchTOTP(ctx, id, *f, strings.ReplaceAll(string(code), " ", ""))
+		step, ok, err := s.matchTOTP(ctx, id, *f, plainCode(code))
 		if err != nil {
 			return change{}, err
 		}

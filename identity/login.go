@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,7 +37,8 @@ type LoginResult struct {
 // Login checks credentials and starts a session. An address that nobody has costs the same as one that somebody has, in
 // hashing, queries and waits, and gets the same answer as a wrong password.
 //
-// It is one query, the user's state (from memory, else the log), and one append; a failure is one query and one upsert.
+// It is one query, the user's state (from memory, else the log), and one append; a second factor that is shown is one
+// update more. A failure is one query and one upsert.
 //
 // It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrThrottled after too many failures, and then nothing was
 // looked at; with ErrTOTPRequired, ErrUserLocked, ErrUserDisabled or ErrPasswordExpired only for a right password; with
@@ -71,7 +74,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err := mayLogIn(*u); err != nil {
 		return LoginResult{}, err
 	}
-	methods, err := s.checkFactor(ctx, u, c.TOTP)
+	methods, err := s.checkFactor(ctx, u, found.factors, c.TOTP)
 	if errors.Is(err, ErrInvalidCredentials) {
 		err = s.failed(ctx, a, u.ID, MethodTOTP, c.Metadata, err)
 	}
@@ -96,37 +99,62 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	return result, nil
 }
 
-// found is what a login reads, before anything is checked.
+// found is what is read of a user, and of the throttle, before anything that is shown is checked.
 type found struct {
-	user             uuid.UUID     // who has the address; the nil UUID where nobody has
+	user             uuid.UUID     // the nil UUID where nobody has the address
 	hash             password.Hash // "" where nobody has the address, and for a user without a password
 	changed          time.Time     // when the password changed
+	factors          factors
 	account, network failures
 }
 
 // lookUp reads it all in one query, which is the same whether anybody has the address or not. The user's data key comes
 // along, since the session's client is sealed with it.
-func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (f found, err error) {
+func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (found, error) {
 	r := reserveEmail(e)
+	return s.find(ctx, a, lookUpAddress, r.Scope, s.log.Sealer().ReservationKey(r))
+}
+
+// lookUpUser reads the same of a user whose address the attempt is on.
+func (s *Service) lookUpUser(ctx context.Context, id uuid.UUID, a *attempt) (found, error) {
+	return s.find(ctx, a, lookUpID, id)
+}
+
+// The statements of lookUp and lookUpUser.
+var (
+	lookUpAddress = findStatement("r.stream", "LEFT JOIN reservations r ON r.scope = $3 AND r.key = $4")
+	lookUpID      = findStatement("s.stream", "LEFT JOIN streams s ON s.stream = $3")
+)
+
+func findStatement(user, from string) string {
+	return strings.ReplaceAll(`
+		SELECT @user, c.hash, c.changed_at, k.wrapped, t.secret, t.last_step, t.created_at, t.confirmed_at,
+		       b.secret, b.last_step, b.created_at, b.confirmed_at,
+		       a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
+		  FROM (SELECT 1) one `+from+`
+		  LEFT JOIN credentials c ON c.user_id = @user
+		  LEFT JOIN user_keys k ON k.user_id = @user
+		  LEFT JOIN factors t ON t.user_id = @user AND t.kind = '`+kindTOTP+`'
+		  LEFT JOIN factors b ON b.user_id = @user AND b.kind = '`+kindRecovery+`'
+		  LEFT JOIN throttle a ON a.key = $1
+		  LEFT JOIN throttle n ON n.key = $2`, "@user", user)
+}
+
+func (s *Service) find(ctx context.Context, a *attempt, statement string, who ...any) (f found, err error) {
 	var user uuid.NullUUID
 	var hash *string
 	var changed *time.Time
 	var wrapped []byte
+	var totp, recovery factorRow
 	var account, network failuresRow
-	columns := append(append([]any{&user, &hash, &changed, &wrapped}, account.columns()...), network.columns()...)
-	err = s.db.QueryRow(ctx, `
-		SELECT r.stream, c.hash, c.changed_at, k.wrapped, a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
-		  FROM (SELECT 1) one
-		  LEFT JOIN reservations r ON r.scope = $1 AND r.key = $2
-		  LEFT JOIN credentials c ON c.user_id = r.stream
-		  LEFT JOIN user_keys k ON k.user_id = r.stream
-		  LEFT JOIN throttle a ON a.key = $3
-		  LEFT JOIN throttle n ON n.key = $4`,
-		r.Scope, s.log.Sealer().ReservationKey(r), a.account, a.network).Scan(columns...)
-	if err != nil {
-		return found{}, fmt.Errorf("look up an address: %w", err)
+	columns := slices.Concat([]any{&user, &hash, &changed, &wrapped}, totp.columns(), recovery.columns(), account.columns(), network.columns())
+	if err := s.db.QueryRow(ctx, statement, append([]any{a.account, a.network}, who...)...).Scan(columns...); err != nil {
+		return found{}, fmt.Errorf("look up who it is: %w", err)
 	}
-	f = found{user: user.UUID, account: account.failures(), network: network.failures()}
+	f = found{
+		user: user.UUID, factors: factors{totp: totp.factor(), recovery: recovery.factor()},
+		account: account.failures(), network: network.failures(),
+	}
 	if hash != nil {
 		f.hash, f.changed = password.Hash(*hash), *changed
 	}

@@ -24,54 +24,55 @@ func (FactorCode) String() string       { return "[hidden]" }
 func (FactorCode) GoString() string     { return "[hidden]" }
 func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 
-// prove checks that whoever acts for a user is the user, and answers with the user's state, which is read before the
-// credential: an append that expects its version is refused if the password has changed since. It is throttled as a login
-// is, and together with those.
+// proven is who has shown to be a user: the user's state, which was read before the password was, and the hash that the
+// password is of.
+type proven struct {
+	user *User
+	hash password.Hash
+}
+
+// prove checks that whoever acts for a user is the user. It is throttled as a login is, and together with those.
 //
 // It fails with ErrInvalidCredentials, also where there is no such user or the user has no password; with ErrThrottled; with
 // ErrTOTPRequired, ErrUserLocked or ErrUserDisabled, only for a right password; with password.ErrOverloaded or
 // password.ErrStopped, or as the database does.
-func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (*User, error) {
+func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (proven, error) {
 	u, err := s.ReadUser(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return nil, wrongPassword()
+		return proven{}, wrongPassword()
 	}
 	if err != nil {
-		return nil, err
+		return proven{}, err
 	}
 	email, err := ParseEmail(u.Email)
 	if err != nil {
-		return nil, err
+		return proven{}, err
 	}
 	a := s.throttle.begin(email, m.Address)
 	defer a.leave()
-	account, network, err := a.read(ctx)
+	found, err := s.lookUpUser(ctx, id, a)
 	if err != nil {
-		return nil, err
+		return proven{}, err
 	}
-	if err := a.wait(ctx, account, network); err != nil {
-		return nil, err
+	if err := a.wait(ctx, found.account, found.network); err != nil {
+		return proven{}, err
 	}
-	present, err := s.readCredential(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.checkPassword(ctx, present.hash, p.Password); err != nil {
+	if _, err := s.checkPassword(ctx, found.hash, p.Password); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
 			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
 		}
-		return nil, err
+		return proven{}, err
 	}
 	if err := mayLogIn(*u); err != nil {
-		return nil, err
+		return proven{}, err
 	}
-	if _, err := s.checkFactor(ctx, u, p.TOTP); err != nil {
+	if _, err := s.checkFactor(ctx, u, found.factors, p.TOTP); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
 			err = s.failed(ctx, a, id, MethodTOTP, m, err)
 		}
-		return nil, err
+		return proven{}, err
 	}
-	return u, a.forgive(ctx)
+	return proven{u, found.hash}, a.forgive(ctx)
 }
 
 func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }

@@ -140,15 +140,11 @@ func passwordRefused(err error) error {
 // registeredBefore answers a registration whose command id is known, if it is the same one. It says whether a password is
 // that of the user, and so it is throttled as a login is.
 func (s *Service) registeredBefore(ctx context.Context, email Email, first eventstore.Result, payloads []Payload, r Registration) (*User, error) {
-	a := s.throttle.begin(email, r.Metadata.Address)
-	defer a.leave()
-	account, network, err := a.read(ctx)
+	a, err := s.throttle.enter(ctx, email, r.Metadata.Address)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.wait(ctx, account, network); err != nil {
-		return nil, err
-	}
+	defer a.leave()
 	u, err := s.madeBefore(ctx, first, payloads, r.Password)
 	if errors.Is(err, ErrKeyReused) {
 		err = s.failed(ctx, a, uuid.Nil, MethodPassword, r.Metadata, err)

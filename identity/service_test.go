@@ -105,7 +105,7 @@ func TestRegisterRepeated(t *testing.T) {
 	})
 }
 
-func TestRegisterEnumerationSafe(t *testing.T) {
+func TestASVS_6_3_8_RegisterEnumerationSafe(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, func(c *Config) { c.EnumerationSafe = true })
@@ -420,4 +420,64 @@ func TestForgetCommands(t *testing.T) {
 			at.add(commandsKept + time.Hour)
 		}
 	})
+}
+
+// Commands are forgotten in batches, and found by an index: the sweep comes every few minutes, and mostly finds none.
+func TestForgetManyCommands(t *testing.T) {
+	t.Parallel()
+	const old, recent = 2*forgetBatch + 1, 20_000
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		explain, fill := "EXPLAIN ", `INSERT INTO commands (command_id, position, version, recorded_at)
+			SELECT gen_random_uuid(), i, 1, $2 FROM generate_series(1, $1::int) i`
+		if d.db.Dialect() == eventstore.SQLite {
+			explain, fill = "EXPLAIN QUERY PLAN ", `INSERT INTO commands (command_id, position, version, recorded_at)
+				WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1) SELECT hex(randomblob(16)), i, 1, $2 FROM n`
+		}
+		limit := time.Now().UTC().Add(-commandsKept)
+		for n, at := range map[int]time.Time{old: limit.Add(-time.Hour), recent: limit.Add(time.Hour)} {
+			if _, err := d.db.Exec(t.Context(), fill, n, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := d.db.Exec(t.Context(), "ANALYZE"); err != nil {
+			t.Fatal(err)
+		}
+		if plan := plan(t, d.db, explain+forgetSome, limit, forgetBatch); !strings.Contains(plan, "commands_recorded") {
+			t.Errorf("the table is read to find old commands:\n%s", plan)
+		}
+		if err := s.forgetCommands(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var left int
+		if err := d.db.QueryRow(t.Context(), "SELECT count(*) FROM commands").Scan(&left); err != nil || left != recent {
+			t.Errorf("%d commands are left, %v, want %d", left, err, recent)
+		}
+	})
+}
+
+// plan is the plan of a statement, a line for each step of it.
+func plan(t *testing.T, db eventstore.DB, explain string, args ...any) string {
+	t.Helper()
+	rows, err := db.Query(t.Context(), explain, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var lines []string
+	for rows.Next() {
+		var line string
+		into := []any{&line}
+		if db.Dialect() == eventstore.SQLite {
+			into = []any{new(int), new(int), new(int), &line}
+		}
+		if err := rows.Scan(into...); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
 }

@@ -45,10 +45,20 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 // commandsKept is for how long a command id is answered as the first time.
 const commandsKept = 7 * 24 * time.Hour
 
+// forgetBatch bounds the commands that one statement removes: an append that waits for it does not wait long.
+const forgetBatch = 1000
+
+// forgetSome finds what it removes by commands_recorded, an index that is there for it.
+const forgetSome = `DELETE FROM commands WHERE command_id IN (
+	SELECT command_id FROM commands WHERE recorded_at < $1 ORDER BY recorded_at LIMIT $2)`
+
 // forgetCommands removes what commands of long ago were answered with.
 func (s *Service) forgetCommands(ctx context.Context) error {
-	if _, err := s.db.Exec(ctx, `DELETE FROM commands WHERE recorded_at < $1`, s.now().UTC().Add(-commandsKept)); err != nil {
-		return fmt.Errorf("forget old commands: %w", err)
+	for removed := int64(forgetBatch); removed == forgetBatch; {
+		var err error
+		if removed, err = s.db.Exec(ctx, forgetSome, s.now().UTC().Add(-commandsKept), forgetBatch); err != nil {
+			return fmt.Errorf("forget old commands: %w", err)
+		}
 	}
 	return nil
 }

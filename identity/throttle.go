@@ -170,6 +170,21 @@ func (t *throttle) begin(e Email, clientAddress string) *attempt {
 	return a
 }
 
+// enter is begin, a read of the counts, and wait, for an attempt that reads nothing else first. It fails as wait does, or
+// as the database does; if it does not, leave has to be called.
+func (t *throttle) enter(ctx context.Context, e Email, clientAddress string) (*attempt, error) {
+	a := t.begin(e, clientAddress)
+	account, network, err := a.read(ctx)
+	if err == nil {
+		err = a.wait(ctx, account, network)
+	}
+	if err != nil {
+		a.leave()
+		return nil, err
+	}
+	return a, nil
+}
+
 // leave ends an attempt.
 func (a *attempt) leave() {
 	a.mu.Lock()
@@ -191,7 +206,7 @@ func (a *attempt) end() {
 	a.line.moved = make(chan struct{})
 }
 
-// read reads the counts, for an attempt whose own query does not.
+// read reads the counts.
 func (a *attempt) read(ctx context.Context) (account, network failures, err error) {
 	var of, from failuresRow
 	err = a.db.QueryRow(ctx, `

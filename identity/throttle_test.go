@@ -37,9 +37,9 @@ func (s *Service) try(t *testing.T, email string, secret password.Password) stri
 	return outcome(err)
 }
 
-// ASVS 6.3.1: guessing is slowed down, for an address that nobody has exactly like for one that somebody has, in all
+// Guessing is slowed down, for an address that nobody has exactly like for one that somebody has, in all
 // processes and over restarts.
-func TestThrottleOfAnAccount(t *testing.T) {
+func TestASVS_6_3_1_ThrottleOfAnAccount(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		const refused = string(CodeInvalidCredentials)
@@ -130,9 +130,9 @@ func TestSuccessForgetsFailures(t *testing.T) {
 	})
 }
 
-// ASVS 6.3.1 and 2.3.4: guesses at the same moment don't get round the count. A process lets the free ones through, each
+// Guesses at the same moment don't get round the count. A process lets the free ones through, each
 // of two processes at most that many.
-func TestThrottleOfGuessesAtOnce(t *testing.T) {
+func TestASVS_6_3_1_2_3_4_ThrottleOfGuessesAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		for _, c := range []struct {
@@ -240,7 +240,7 @@ func TestLineIsBounded(t *testing.T) {
 }
 
 // Whoever tries one password on many accounts is slowed down by the network that it comes from, if that is wanted.
-func TestThrottleOfANetwork(t *testing.T) {
+func TestASVS_6_3_1_ThrottleOfANetwork(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		now := &clock{now: time.Now().Truncate(time.Second)}
@@ -365,8 +365,8 @@ func TestForgottenFailuresAreRemoved(t *testing.T) {
 	})
 }
 
-// ASVS 16.5.3: what can't be counted is not looked at, and a failure that can't be counted is no answer.
-func TestThrottleFailsSecurely(t *testing.T) {
+// What can't be counted is not looked at, and a failure that can't be counted is no answer.
+func TestASVS_16_5_3_ThrottleFailsSecurely(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, nil)
@@ -404,8 +404,8 @@ func TestThrottleFailsSecurely(t *testing.T) {
 	})
 }
 
-// ASVS 6.3.4: there is no way to try passwords past the throttle.
-func TestEveryWayToTryPasswordsIsThrottled(t *testing.T) {
+// There is no way to try passwords past the throttle.
+func TestASVS_6_3_4_EveryWayToTryPasswordsIsThrottled(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		s := d.service(t, nil)

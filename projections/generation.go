@@ -55,23 +55,12 @@ func (m model) insertBeside(ctx context.Context, tx eventstore.DB, b beside) err
 	return nil
 }
 
-// drop drops the generation that has a role, if there is one and the condition holds, and says whether it did. Whoever
-// fills it notices at the next batch.
+// drop drops the generation that has a role, if there is one and the condition holds, and says whether it did.
 func (m model) drop(ctx context.Context, r role, is func(beside) bool) (dropped bool, err error) {
-	err = m.db.Transact(ctx, func(tx eventstore.DB) error {
-		b, err := m.readBeside(ctx, tx, r)
-		if errors.Is(err, eventstore.ErrNoRows) {
-			return nil
-		}
-		if err == nil && is(b) {
-			dropped, err = m.remove(ctx, tx, r)
-		}
-		return err
-	})
-	if err != nil {
-		return false, fmt.Errorf("drop the %s generation of %s: %w", r, m.name(), err)
+	if dropped, err = m.discard(ctx, r, is); err == nil && dropped {
+		err = m.dropDiscarded(ctx)
 	}
-	return dropped, nil
+	return dropped, err
 }
 
 func whichever(beside) bool { return true }

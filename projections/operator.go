@@ -272,21 +272,37 @@ func (o *Operator) drop(ctx context.Context, what, name string, r role, none err
 // DropOld drops the generations that have been of no use for long: standbys that were replaced before a time, and what
 // failed rebuilds made that were asked for before it. It answers with how many.
 func (o *Operator) DropOld(ctx context.Context, before time.Time) (dropped int, err error) {
+	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) { return m.drop(ctx, r, old) })
+}
+
+// Old is how many generations DropOld would drop.
+func (o *Operator) Old(ctx context.Context, before time.Time) (found int, err error) {
+	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) {
+		b, err := m.readBeside(ctx, m.db, r)
+		if errors.Is(err, eventstore.ErrNoRows) {
+			return false, nil
+		}
+		return err == nil && old(b), err
+	})
+}
+
+// eachOld does something for every generation that may be old, and counts those for which it says so.
+func (o *Operator) eachOld(before time.Time, do func(m model, r role, old func(beside) bool) (bool, error)) (n int, err error) {
 	for _, p := range o.Projections {
 		m := newModel(p, o.DB, o.Log, o.Logger)
 		for _, r := range []role{roleNext, roleStandby} {
-			was, err := m.drop(ctx, r, func(b beside) bool {
+			is, err := do(m, r, func(b beside) bool {
 				return b.since.Before(before) && (r == roleStandby || b.state == RebuildFailed)
 			})
 			if err != nil {
-				return dropped, err
+				return n, err
 			}
-			if was {
-				dropped++
+			if is {
+				n++
 			}
 		}
 	}
-	return dropped, nil
+	return n, nil
 }
 
 // Rollback makes the standby the live generation again, once it has every event that the live one has, and the live one

@@ -93,8 +93,15 @@ func (m model) request(ctx context.Context, actor string) (generation int, err e
 			}
 			newest = max(newest, b.number)
 		}
-		if _, err := m.remove(ctx, tx, roleNext); err != nil {
+		if err := m.detachForGood(ctx, tx, roleNext); err != nil {
 			return err
+		}
+		gone, err := m.discarded(ctx, tx) // and their tables may be there
+		if err != nil {
+			return err
+		}
+		for _, number := range gone {
+			newest = max(newest, number)
 		}
 		generation = newest + 1
 		return m.insertBeside(ctx, tx, beside{

@@ -11,8 +11,8 @@ import (
 	"usher/identity"
 )
 
-// doRebuilds does the rebuilds that are asked for of this version of the code, whether or not this process holds the
-// projection's lease, until ctx ends. One that was interrupted is gone on with.
+// doRebuilds does the rebuilds that are asked for of this version of the code, and drops what was discarded, whether or not
+// this process holds the projection's lease, until ctx ends. A rebuild that was interrupted is gone on with.
 func (r *Runner) doRebuilds(ctx context.Context, m model, holder string) {
 	asked := false
 	for ctx.Err() == nil {
@@ -45,6 +45,9 @@ func (r *Runner) lookForRebuild(ctx context.Context, m model, holder string, ask
 	}
 	*asked = true
 	if err := m.record(ctx); err != nil {
+		return err
+	}
+	if err := m.dropDiscarded(ctx); err != nil {
 		return err
 	}
 	b, err := m.readBeside(ctx, r.DB, roleNext)

@@ -121,6 +121,7 @@ func (r *Runner) lead(ctx context.Context, m model, holder string) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return w.work(ctx) })
 		g.Go(func() error { return w.keepStandby(ctx) })
+		g.Go(func() error { return w.doRetries(ctx) })
 		return g.Wait()
 	})
 	if errors.Is(err, ErrFenced) {

@@ -49,7 +49,7 @@ func (m model) unpark(ctx context.Context, subject uuid.UUID) (done bool, err er
 	case errors.Is(err, ErrNotParked):
 		return false, nil
 	case err != nil && poison != nil && !transient(err) && ctx.Err() == nil:
-		_, noted := m.db.Exec(ctx, "UPDATE parked_events SET error = $3 WHERE projection = $1 AND position = $2",
+		_, noted := m.db.Exec(ctx, "UPDATE parked_events SET error = $3, retry = FALSE WHERE projection = $1 AND position = $2",
 			m.name(), poison.Position, errorText(poison.Err.Error()))
 		return false, errors.Join(err, noted)
 	}
@@ -92,8 +92,12 @@ func (m model) deleteParked(ctx context.Context, tx eventstore.DB, position int6
 }
 
 // parkedUsers are the users that have parked events, in the order of the first of them.
-func (m model) parkedUsers(ctx context.Context) (users []uuid.UUID, err error) {
-	rows, err := m.db.Query(ctx, "SELECT subject FROM parked_events WHERE projection = $1 GROUP BY subject ORDER BY min(position)", m.name())
+func (m model) parkedUsers(ctx context.Context) ([]uuid.UUID, error) {
+	return m.subjects(ctx, "SELECT subject FROM parked_events WHERE projection = $1 GROUP BY subject ORDER BY min(position)", m.name())
+}
+
+func (m model) subjects(ctx context.Context, query string, args ...any) (users []uuid.UUID, err error) {
+	rows, err := m.db.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +114,7 @@ func (m model) parkedUsers(ctx context.Context) (users []uuid.UUID, err error) {
 
 // skip gives up an event that stands in the way: the first parked one of its user, or the one that stopped a rebuild or
 // the standby. The record is in the log before anything is done, so that nothing is ever given up without one; a
-// skip that was interrupted can be repeated.
+// skip that was interrupted can be repeated. What is parked behind the event is marked, to be applied by whoever comes to it.
 func (m model) skip(ctx context.Context, subject uuid.UUID, position int64, meta eventstore.Metadata) (recorded int64, err error) {
 	e, err := m.event(ctx, position)
 	if err != nil {
@@ -137,13 +141,24 @@ func (m model) skip(ctx context.Context, subject uuid.UUID, position int64, meta
 				return err
 			}
 			if o.role == "" {
-				return m.deleteParked(ctx, tx, position)
+				return m.passOver(ctx, tx, e)
 			}
 			_, err := tx.Exec(ctx, `UPDATE projection_generations SET error = '', state = CASE state WHEN 'failed' THEN 'requested' ELSE state END
 				WHERE projection = $1 AND role = $2`, m.name(), string(o.role))
 			return err
 		})
 	})
+}
+
+// passOver takes an event from those that are parked, and has those behind it applied.
+func (m model) passOver(ctx context.Context, tx eventstore.DB, e eventstore.Event) error {
+	if err := m.deleteParked(ctx, tx, e.Position); err != nil {
+		return err
+	}
+	if err := m.requestRetry(ctx, tx, subjectOf(e)); !errors.Is(err, ErrNotParked) {
+		return err
+	}
+	return nil
 }
 
 var skipNamespace = uuid.MustParse("0d0c6a6e-3c0b-5c55-9d4e-5f2f3b1f2a77")

@@ -33,6 +33,7 @@ var stays = map[string]string{
 	"throttle":      "HMACs and counts, which are deleted within the hour",
 
 	"projection_generations": "nothing about users",
+	"discarded_generations":  "nothing about users",
 	"skipped_events":         "positions, and whom the events were about",
 
 	"webhook_deliveries": "ids, positions and types; endpoints' answers are sealed with the key that is destroyed",

@@ -1,7 +1,11 @@
 package test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,6 +32,116 @@ func loggedInAs(t *testing.T, dsn, user string) string {
 // as has the processes that are started from here on use another database user.
 func (d *deployment) as(user string) {
 	d.env = append(d.env, "DATABASE_URL="+loggedInAs(d.t, d.setting("DATABASE_URL"), user))
+}
+
+// operateProjections makes every call of the API about projections on that of users. Where the API's role has no right to
+// do what is asked, a worker does it. super is the DSN of a superuser, and alter changes the schema as one.
+func (d *deployment) operateProjections(c *client, super string, alter func(sql string)) (user string) {
+	t := d.t
+	t.Helper()
+	name, value := bearer(c.login(t, d.admin))
+	type status struct {
+		State      string
+		Generation int
+		Rebuild    *struct {
+			State      string
+			Generation int
+		}
+		Parked     []struct{ Position int64 }
+		ParkedSize int `json:"parked_events"`
+		Skipped    int `json:"skipped_events"`
+	}
+	now := func() status {
+		t.Helper()
+		list := into[struct{ Items []json.RawMessage }](t, c.want(t, http.StatusOK, "GET", "/v1/projections", nil, name, value))
+		for _, raw := range list.Items {
+			var of struct{ Name string }
+			var s status
+			if err := errors.Join(json.Unmarshal(raw, &of), json.Unmarshal(raw, &s)); err != nil {
+				t.Fatal(err)
+			}
+			if of.Name == "users" {
+				return s
+			}
+		}
+		t.Fatal("there is no projection of users")
+		return status{}
+	}
+	await := func(what string, is func(s status) bool) {
+		t.Helper()
+		eventually(t, what, func() error {
+			if s := now(); !is(s) {
+				return fmt.Errorf("it is %+v", s)
+			}
+			return nil
+		})
+	}
+	ask := func(want int, method, what string, body any) status {
+		t.Helper()
+		return into[status](t, c.want(t, want, method, "/v1/projections/users/"+what, body, name, value))
+	}
+
+	user = c.mustRegister(t, "sick@example.org").ID
+	change := func(what string, parked int) {
+		t.Helper()
+		c.want(t, http.StatusNoContent, "POST", "/v1/users/"+user+"/"+what, nil, name, value)
+		await(what+" is parked", func(s status) bool { return s.ParkedSize == parked })
+	}
+	await("the user is there", func(s status) bool { return s.State == "running" })
+	alter("ALTER TABLE users_1 ADD CONSTRAINT nobody_is_locked CHECK (status <> 'locked') NOT VALID")
+	change("lock", 1)
+	change("unlock", 2)
+	wantProblem(t, c.want(t, http.StatusConflict, "POST", "/v1/projections/users/retry", nil, name, value), http.StatusConflict, "poison_event")
+	skip := map[string]any{"user": user, "position": now().Parked[0].Position}
+	if s := ask(http.StatusOK, "POST", "skip", skip); s.ParkedSize != 0 || s.Skipped != 1 {
+		t.Errorf("after a skip: %+v", s)
+	}
+	change("lock", 1)
+	alter("ALTER TABLE users_1 DROP CONSTRAINT nobody_is_locked")
+	if s := ask(http.StatusOK, "POST", "retry", map[string]any{"user": user}); s.ParkedSize != 0 {
+		t.Errorf("after a retry: %+v", s)
+	}
+	if s := ask(http.StatusOK, "POST", "pause", nil); s.State != "paused" {
+		t.Errorf("after a pause: %+v", s)
+	}
+	ask(http.StatusOK, "POST", "resume", nil)
+	ask(http.StatusAccepted, "POST", "rebuild", nil)
+	await("the rebuild is done", func(s status) bool { return s.Generation == 2 && s.Rebuild == nil })
+
+	// Somebody reads the view for long, so the next generation is filled and can't take its place.
+	reader, err := pgx.Connect(t.Context(), super)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the test is over
+	if _, err := reader.Exec(t.Context(), "BEGIN; SELECT count(*) FROM users_live"); err != nil {
+		t.Fatal(err)
+	}
+	there := func() (is bool) {
+		t.Helper()
+		if err := reader.QueryRow(t.Context(), "SELECT to_regclass('users_3') IS NOT NULL").Scan(&is); err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	ask(http.StatusAccepted, "POST", "rebuild", nil)
+	await("the next generation is filled", func(s status) bool { return s.Rebuild != nil && s.Rebuild.State == "comparing" })
+	if !there() {
+		t.Error("the next generation has no table users_3")
+	}
+	if s := ask(http.StatusOK, "DELETE", "rebuild", nil); s.Rebuild != nil || s.Generation != 2 {
+		t.Errorf("after the rebuild was cancelled: %+v", s)
+	}
+	if _, err := reader.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its tables are gone", func() error {
+		if there() {
+			return errors.New("users_3 is there")
+		}
+		return nil
+	})
+	return user
 }
 
 // deploy/postgres/roles.sql gives every process the rights that it needs, and takes from all of them that of changing an
@@ -73,12 +187,39 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 	d.start("publish", "--continuous")
 	d.start("project")
 	d.start("webhooks", "run")
+	if out := d.command("purge"); !strings.HasPrefix(out, "removed ") {
+		t.Errorf("usher purge as usher_worker:\n%s", out)
+	}
 	d.as("usher_monitor")
 	d.walkThrough(c)
 	e.taken(t, 1)
 	if out := d.command("check", "--component", "database", "--verbose"); strings.Contains(out, "warning") {
 		t.Errorf("usher check as usher_monitor:\n%s", out)
 	}
+
+	gone := d.operateProjections(c, super, func(sql string) {
+		t.Helper()
+		if err := run(super, sql); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	// A worker that starts before the API does applies the ledger of erasures.
+	ledger := filepath.Join(d.dir, "erasures.log")
+	if err := os.WriteFile(ledger, []byte("2026-01-02T03:04:05Z "+gone+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d.env = append(d.env, "ERASURE_LEDGER="+ledger)
+	d.as("usher_worker")
+	d.start("webhooks", "run")
+	name, value := bearer(c.login(t, d.admin))
+	eventually(t, "the user is erased", func() error {
+		a, err := c.call("GET", "/v1/users/"+gone, nil, name, value)
+		if err == nil && a.status != http.StatusNotFound {
+			err = fmt.Errorf("answer %d: %s", a.status, a.body)
+		}
+		return err
+	})
 
 	for _, user := range []string{"usher_api", "usher_worker", "usher_monitor"} {
 		for _, statement := range []string{

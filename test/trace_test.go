@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	coltrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -60,7 +61,8 @@ func (c *collector) trace(id string) map[string]*otlp.Span {
 	return spans
 }
 
-// One request is followed from HTTP through append, relay and JetStream into the read model.
+// One request is followed from HTTP through append, relay and JetStream into the read model, and to whoever gets it by a
+// webhook.
 func TestTrace(t *testing.T) {
 	t.Parallel()
 	const trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -68,6 +70,8 @@ func TestTrace(t *testing.T) {
 	d := newDeployment(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+otel.URL, "OTEL_BSP_SCHEDULE_DELAY=50")
 	p, c := d.startDev()
 	d.takeAdmin(p)
+	e := newEndpoint(t)
+	d.addWebhook(e, "--events", "user.registered")
 	conn, err := nats.Connect(d.natsURL)
 	if err != nil {
 		t.Fatal(err)
@@ -87,14 +91,15 @@ func TestTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, publish, names := "POST /v1/auth/register", "publish user.registered", []string{}
+	request, publish, deliver, names := "POST /v1/auth/register", "publish user.registered", "deliver user.registered", []string{}
+	e.taken(t, 1)
 	eventually(t, "the spans are all there", func() error {
 		spans := otel.trace(trace)
 		names = names[:0]
 		for name := range spans {
 			names = append(names, name)
 		}
-		for _, name := range []string{request, "append", publish, "project users"} {
+		for _, name := range []string{request, "append", publish, "project users", deliver} {
 			if spans[name] == nil {
 				return fmt.Errorf("there is no span %q among %q", name, names)
 			}
@@ -106,7 +111,7 @@ func TestTrace(t *testing.T) {
 		t.Errorf("the request's parent is %s, want the caller's span %s", parent, caller)
 	}
 	own := hex.EncodeToString(spans[request].SpanId)
-	for _, name := range []string{"append", publish, "project users"} {
+	for _, name := range []string{"append", publish, "project users", deliver} {
 		if parent := hex.EncodeToString(spans[name].ParentSpanId); parent != own {
 			t.Errorf("the parent of %s is %s, want the request %s", name, parent, own)
 		}
@@ -117,6 +122,13 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%s = %q, want %q", header, got, want)
 		}
 	}
+	// What the endpoint does is part of the delivery.
+	want = "00-" + trace + "-" + hex.EncodeToString(spans[deliver].SpanId) + "-01"
+	e.mu.Lock()
+	if diff := cmp.Diff([]string{want}, e.traces); diff != "" {
+		t.Errorf("traceparent of deliveries (-want +got):\n%s", diff)
+	}
+	e.mu.Unlock()
 	// The log names the trace, so that one leads to the other.
 	eventually(t, "the request is in the log", func() error {
 		for _, line := range strings.Split(p.stderr.String(), "\n") {

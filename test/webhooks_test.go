@@ -25,6 +25,7 @@ type endpoint struct {
 	secret   string
 	status   int
 	types    []string // of what was taken
+	traces   []string // the header traceparent, of the same
 	broken   []string // what was wrong with it
 	attempts map[int64]int
 	took     []delivered
@@ -73,7 +74,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if e.status == http.StatusOK {
-		e.types = append(e.types, event.Type)
+		e.types, e.traces = append(e.types, event.Type), append(e.traces, r.Header.Get("Traceparent"))
 		e.took = append(e.took, delivered{event.Position, event.ID, event.Subject, event.Type})
 	}
 	w.WriteHeader(e.status)

@@ -61,7 +61,7 @@ func newRoot(began *bool) *cobra.Command {
 	root := group("usher", "A self-hosted, event-sourced user service",
 		devCommand(), serveCommand(), publishCommand(), projectCommand(), webhooksCommand(), migrateCommand(),
 		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(),
-		checkCommand(), healthCommand(), configCommand(),
+		purgeCommand(), checkCommand(), healthCommand(), configCommand(),
 	)
 	root.Version = version
 	root.SilenceUsage, root.SilenceErrors = true, true

@@ -6,7 +6,8 @@
 --
 --   usher_owner    owns the tables: `usher migrate up` and nothing else
 --   usher_api      `usher serve`, and the commands that change users
---   usher_worker   `usher publish`, `usher project`, `usher webhooks run`; makes the tables of read models
+--   usher_worker   `usher publish`, `usher project`, `usher webhooks run`; owns the tables of read models, and so does what
+--                  is asked of them: by `usher projections …`, `usher purge`, and the API, which has no right on them
 --   usher_monitor  reads: `usher check`, `usher … list`, `usher events tail`
 --
 -- Nobody but the owner can change or delete an event: the log is append-only for the service itself.

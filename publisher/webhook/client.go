@@ -74,10 +74,11 @@ func newHTTPClient(g guard, plain bool) http.Client {
 
 // message is what is sent: a document, which has the id, to a URL, signed with the secrets.
 type message struct {
-	url  string
-	keys keyRing
-	id   uuid.UUID
-	body []byte
+	url         string
+	keys        keyRing
+	id          uuid.UUID
+	body        []byte
+	traceParent string // W3C Trace Context, of the request that caused the event; empty where it has none
 }
 
 func newMessage(to string, keys keyRing, d cloudevent.Document) (message, error) {
@@ -85,7 +86,7 @@ func newMessage(to string, keys keyRing, d cloudevent.Document) (message, error)
 	if err != nil {
 		return message{}, fmt.Errorf("encode %s %s: %w", d.Type, d.ID, err)
 	}
-	return message{to, keys, d.ID, body}, nil
+	return message{url: to, keys: keys, id: d.ID, body: body}, nil
 }
 
 // answer is what came of an attempt.
@@ -139,6 +140,9 @@ func (c *client) attempt(ctx context.Context, m message, at time.Time) (answer, 
 	r.Header.Set(headerID, id)
 	r.Header.Set(headerTimestamp, strconv.FormatInt(at.Unix(), 10))
 	r.Header.Set(headerSignature, m.keys.sign(id, at, m.body))
+	if m.traceParent != "" {
+		r.Header.Set("traceparent", m.traceParent)
+	}
 	via := &c.secure
 	if r.URL.Scheme == "http" {
 		via = &c.plain

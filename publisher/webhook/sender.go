@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
@@ -122,8 +120,10 @@ func (s *sender) deliver(ctx context.Context, d due) result {
 	event, m, err := s.compose(ctx, d)
 	switch {
 	case err == nil:
+		parent, end := event.StartSpan(s.Tracer, "deliver "+event.Type)
+		m.traceParent = parent
 		r.answer = s.Service.client.send(ctx, m)
-		event.RecordSpan(s.Tracer, "deliver "+event.Type, trace.SpanKindClient, r.at, r.failure())
+		end(r.failure())
 	case ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable):
 		r.err = err
 	default: // trying again for ever would hold the user's later events back for ever

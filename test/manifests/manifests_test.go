@@ -7,12 +7,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
@@ -29,7 +31,7 @@ var root = filepath.Join("..", "..")
 
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "compose.yaml")},
+	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "compose.yaml")}, cli.WithProfiles([]string{"*"}),
 		cli.WithEnv([]string{"MASTER_KEY=k", "POSTGRES_PASSWORD=p", "NATS_PASSWORD=n"}), cli.WithInterpolation(true))
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +40,7 @@ func TestCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "prometheus", "grafana", "mail"} {
+	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "purge", "prometheus", "grafana", "mail"} {
 		if _, err := project.GetService(name); err != nil {
 			t.Error(err)
 		}
@@ -52,9 +54,47 @@ func TestCompose(t *testing.T) {
 		if s.Image == "usher" && (!s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"})) {
 			t.Errorf("%s may write to its image, or has capabilities", name)
 		}
+		if s.Image == "usher" && works(s.Command) {
+			checkLedger(t, name, s)
+		}
+	}
+	if purge := project.Services["purge"]; !slices.Equal(purge.Profiles, []string{"purge"}) || purge.Restart != "no" {
+		t.Errorf("purge is started with the others, or again and again: %+v", purge)
 	}
 	if api := project.Services["api"]; len(api.Ports) != 1 || api.Environment["DATABASE_URL"] == nil || !strings.Contains(*api.Environment["DATABASE_URL"], "usher_api:p@") {
 		t.Errorf("api = %+v", project.Services["api"])
+	}
+}
+
+// works says whether a command line is that of a process that runs on: it looks into the ledger of erasures at its start.
+func works(args []string) bool {
+	return slices.Contains([]string{"serve", "publish --continuous", "project", "webhooks run"}, strings.Join(args, " "))
+}
+
+// ledger is where the ledger of erasures is, in every container.
+const ledger = "/ledger/erasures.log"
+
+// checkLedger wants the ledger in a volume that all share, and that the API alone can write to.
+func checkLedger(t *testing.T, name string, s types.ServiceConfig) {
+	t.Helper()
+	if at := s.Environment["ERASURE_LEDGER"]; at == nil || *at != ledger {
+		t.Errorf("%s does not know the ledger of erasures", name)
+	}
+	i := slices.IndexFunc(s.Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == filepath.Dir(ledger) })
+	if i < 0 || s.Volumes[i].Source != "ledger" || s.Volumes[i].ReadOnly != (name != "api") {
+		t.Errorf("%s has the volumes %+v, want the ledger among them, written by the API alone", name, s.Volumes)
+	}
+}
+
+// The image has the directory of the ledger, and its user owns it: a new volume that is mounted there takes that over.
+func TestDockerfile(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join(root, "deploy", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "COPY --from=build --chown=nonroot:nonroot /ledger /ledger\n"; !strings.Contains(string(raw), want) {
+		t.Errorf("the image lacks %q", want)
 	}
 }
 
@@ -112,17 +152,74 @@ func TestKubernetes(t *testing.T) {
 			if *o.Spec.Replicas < 2 {
 				t.Errorf("%s has %d replicas, want two at least", o.Name, *o.Spec.Replicas)
 			}
+			checkPodLedger(t, o.Name, o.Spec.Template.Spec)
 		case *batchv1.Job:
 			checkPod(t, o.Name, o.Spec.Template.Spec, false)
+		case *batchv1.CronJob:
+			checkPod(t, o.Name, o.Spec.JobTemplate.Spec.Template.Spec, false)
+			if o.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
+				t.Errorf("%s may run beside itself", o.Name)
+			}
 		}
 	}
-	for kind, least := range map[string]int{"Deployment": 4, "Job": 1, "Service": 1, "PodDisruptionBudget": 4, "HorizontalPodAutoscaler": 1, "ConfigMap": 1} {
+	for kind, least := range map[string]int{"Deployment": 4, "Job": 1, "CronJob": 1, "Service": 1, "PodDisruptionBudget": 4, "HorizontalPodAutoscaler": 1, "ConfigMap": 1} {
 		if kinds[kind] < least {
 			t.Errorf("%d of kind %s, want %d", kinds[kind], kind, least)
 		}
 	}
 	if kinds["Secret"] > 0 {
 		t.Error("secrets are among the manifests")
+	}
+}
+
+// checkPodLedger wants the ledger of erasures in the claim that all share, and that the API alone can write to.
+func checkPodLedger(t *testing.T, name string, pod corev1.PodSpec) {
+	t.Helper()
+	if pod.SecurityContext == nil || pod.SecurityContext.FSGroup == nil {
+		t.Errorf("%s: a new volume belongs to root, and no fsGroup changes that", name)
+	}
+	if len(pod.Volumes) != 1 || pod.Volumes[0].PersistentVolumeClaim == nil || pod.Volumes[0].PersistentVolumeClaim.ClaimName != "usher-ledger" {
+		t.Errorf("%s has the volumes %+v, want the ledger", name, pod.Volumes)
+	}
+	for _, c := range pod.Containers {
+		if !works(c.Args) {
+			t.Errorf("%s: %v is no process of usher that is known here", name, c.Args)
+		}
+		if !slices.Contains(c.Env, corev1.EnvVar{Name: "ERASURE_LEDGER", Value: ledger}) {
+			t.Errorf("%s does not know the ledger of erasures", name)
+		}
+		if m := c.VolumeMounts; len(m) != 1 || m[0].MountPath != filepath.Dir(ledger) || m[0].ReadOnly != (name != "usher-api") {
+			t.Errorf("%s mounts %+v, want the ledger, written by the API alone", name, m)
+		}
+	}
+}
+
+// The units agree on one user and one place for the ledger, and on when and as what a purge runs.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	for file, lines := range map[string][]string{
+		"usher@.service": {
+			"ExecStart=/usr/local/bin/usher %i $USHER_ARGS", "Environment=ERASURE_LEDGER=/var/lib/usher/erasures.log", "DynamicUser=yes", "User=usher", "StateDirectory=usher",
+		},
+		"usher-migrate.service": {"Type=oneshot", "ExecStart=/usr/local/bin/usher migrate up"},
+		"usher-purge.service":   {"Type=oneshot", "ExecStart=/usr/local/bin/usher purge --older-than 30d", "DynamicUser=yes", "User=usher", "StateDirectory=usher"},
+		"usher-purge.timer":     {"OnCalendar=*-*-* 03:17:00", "Persistent=yes", "WantedBy=timers.target"},
+	} {
+		raw, err := os.ReadFile(filepath.Join(root, "deploy", "systemd", file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		has := strings.Split(string(raw), "\n")
+		for _, line := range lines {
+			if !slices.Contains(has, line) {
+				t.Errorf("%s lacks %q", file, line)
+			}
+		}
+		// Environment= comes first, so that the files can say otherwise.
+		if at, from := slices.Index(has, "Environment=ERASURE_LEDGER=/var/lib/usher/erasures.log"), slices.Index(has, "EnvironmentFile=/etc/usher/usher.env"); at > from && from >= 0 {
+			t.Errorf("%s: no file can name another ledger", file)
+		}
 	}
 }
 
