@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,8 +26,10 @@ func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }
 func onBoth(t *testing.T, test func(t *testing.T, d *database)) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(t.TempDir(), "usher.db")
-		migrate(t.Context(), t, func() (*schema.Migrator, error) { return schema.SQLite(path) })
+		path := devstack.SQLite(t, "identity", func(ctx context.Context, path string) error {
+			migrate(ctx, t, func() (*schema.Migrator, error) { return schema.SQLite(path) })
+			return nil
+		})
 		s, err := sqlite.Open(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"usher/eventstore"
 	"usher/identity"
@@ -135,6 +136,8 @@ func TestSearchBeyondTheNearest(t *testing.T) {
 	eachStore(t, func(t *testing.T, s *stack) {
 		const users = 6000 // more than the first statement looks at
 		var want []uuid.UUID
+		var appending errgroup.Group
+		appending.SetLimit(64) // which share commits
 		for i := range users {
 			var p identity.Imported
 			id := uuid.Must(uuid.NewV7())
@@ -144,7 +147,13 @@ func TestSearchBeyondTheNearest(t *testing.T) {
 				p.Personal.Name = "Rare Bird"
 				want = slices.Insert(want, 0, id)
 			}
-			s.append(t, id, identity.NewEvent(p))
+			appending.Go(func() error {
+				_, err := s.log.Append(t.Context(), userAppend(id, identity.NewEvent(p)))
+				return err
+			})
+		}
+		if err := appending.Wait(); err != nil {
+			t.Fatal(err)
 		}
 		start(t, s.runner())
 		s.await(t)

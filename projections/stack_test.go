@@ -3,10 +3,10 @@ package projections_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -87,15 +87,14 @@ func openPostgres(tb testing.TB) (db database, dsn string) {
 }
 
 func openSQLite(tb testing.TB) (db database, path string) {
-	path = filepath.Join(tb.TempDir(), "usher.db")
-	m, err := schema.SQLite(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer m.Close()
-	if _, err := m.Up(tb.Context()); err != nil {
-		tb.Fatal(err)
-	}
+	path = devstack.SQLite(tb, "projections", func(ctx context.Context, path string) error {
+		m, err := schema.SQLite(path)
+		if err != nil {
+			return err
+		}
+		_, err = m.Up(ctx)
+		return errors.Join(err, m.Close())
+	})
 	store, err := sqlite.Open(tb.Context(), path)
 	if err != nil {
 		tb.Fatal(err)
@@ -246,7 +245,7 @@ func (s *stack) await(tb testing.TB) {
 		list, err := s.checkpoints.List(tb.Context())
 		return err == nil && len(list) > 0
 	})
-	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	if err := s.checkpoints.Await(ctx, projections.UsersName, head); err != nil {
 		tb.Fatal(err)
@@ -257,7 +256,7 @@ func eventually(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !is(); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !is(); <-tick.C {
 		if time.Now().After(deadline) {
 			tb.Fatalf("not in time: %s", what)
 		}

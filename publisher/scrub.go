@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher/eventstore/cloudevent"
@@ -192,7 +193,7 @@ func (s *scrubbing) readThrough(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages):
+		case errors.Is(err, nats.ErrTimeout):
 			stalls++
 			info, err := consumer.Info(ctx)
 			if err == nil && info.NumPending == 0 {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -57,9 +56,14 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "usher.db")
-	migrate(t, func() (*schema.Migrator, error) { return schema.SQLite(path) })
-	return openSite(t, path)
+	return openSite(t, devstack.SQLite(t, "publisher", func(ctx context.Context, path string) error {
+		m, err := schema.SQLite(path)
+		if err != nil {
+			return err
+		}
+		_, err = m.Up(ctx)
+		return errors.Join(err, m.Close())
+	}))
 }
 
 func newPostgresSite(t testing.TB) *site {
@@ -81,20 +85,6 @@ func onBothStores(t *testing.T, test func(*testing.T, *site)) {
 			t.Parallel()
 			test(t, open(t))
 		})
-	}
-}
-
-func migrate(t testing.TB, open func() (*schema.Migrator, error)) {
-	t.Helper()
-	m, err := open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 

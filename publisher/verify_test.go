@@ -2,7 +2,9 @@ package publisher
 
 import (
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -71,5 +73,33 @@ func TestVerify(t *testing.T) {
 	v := verify(s.relay(t, nc, func(c *Config) { c.Stream.Name = "FORGED" }))
 	if v.Differ != 1 || v.FirstDifference != head || v.What != "the body is another than the log says" || v.Log == v.Stream {
 		t.Errorf("Verify() = %+v, want another body at %d", v, head)
+	}
+}
+
+// The server pauses for longer than a message is waited for, in the middle of a comparison, which then goes on.
+func TestVerifyWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	s, server := newSite(t), devstack.NATSProcess(t, t.TempDir(), 0)
+	r := s.relay(t, connection(t, server))
+	s.appendEvents(t, 3*scrubBatch)
+	s.mustFlush(t, r)
+	signal := func(sig syscall.Signal) {
+		if err := syscall.Kill(server.PID(), sig); err != nil {
+			t.Error(err)
+		}
+	}
+	resumed := make(chan struct{})
+	v, err := r.Verify(t.Context(), func(position, _ int64) {
+		if position == 1 { // more than is on its way is still to come
+			signal(syscall.SIGSTOP)
+			time.AfterFunc(3*scrubWait, func() {
+				signal(syscall.SIGCONT)
+				close(resumed)
+			})
+		}
+	})
+	<-resumed
+	if err != nil || !v.Same() || v.Messages != s.head(t) {
+		t.Errorf("Verify() = %+v, %v, want %d messages that are the same", v, err, s.head(t))
 	}
 }

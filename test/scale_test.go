@@ -194,7 +194,7 @@ func TestScaledOut(t *testing.T) {
 	callers := startCallers(f.frontend, 6)
 	callers.await(300)
 	f.enter("during")
-	for range 3 * *dose {
+	for range 2 * *dose {
 		for _, i := range f.random.Perm(len(f.kinds) + 1) {
 			if i == len(f.kinds) {
 				f.killBroker()

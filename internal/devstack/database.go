@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -192,3 +193,51 @@ func (p *Postgres) drop(ctx context.Context, database string) error {
 }
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// sqliteTemplates are the migrated SQLite files of this test binary, by the names of their templates.
+var sqliteTemplates struct {
+	mu     sync.Mutex
+	byName map[string]*sqliteTemplate
+}
+
+type sqliteTemplate struct {
+	once sync.Once
+	raw  []byte
+	err  error
+}
+
+// SQLite returns the path of a new SQLite file in a temporary directory of the test, a copy of the template called name. The
+// first call for a name in a test binary makes the template by calling migrate, which must close the file before it returns.
+func SQLite(tb TB, name string, migrate func(ctx context.Context, path string) error) (path string) {
+	tb.Helper()
+	sqliteTemplates.mu.Lock()
+	t := sqliteTemplates.byName[name]
+	if t == nil {
+		t = &sqliteTemplate{}
+		if sqliteTemplates.byName == nil {
+			sqliteTemplates.byName = map[string]*sqliteTemplate{}
+		}
+		sqliteTemplates.byName[name] = t
+	}
+	sqliteTemplates.mu.Unlock()
+	t.once.Do(func() {
+		file := filepath.Join(tb.TempDir(), "template.db")
+		if t.err = migrate(context.WithoutCancel(tb.Context()), file); t.err != nil {
+			return
+		}
+		// What is only in the write-ahead log would be missing from the copies.
+		if wal, err := os.Stat(file + "-wal"); err == nil && wal.Size() > 0 {
+			t.err = errors.New("migrate left the file open")
+			return
+		}
+		t.raw, t.err = os.ReadFile(file)
+	})
+	if t.err != nil {
+		tb.Fatalf("devstack: SQLite template %s: %v", name, t.err)
+	}
+	path = filepath.Join(tb.TempDir(), "usher.db")
+	if err := os.WriteFile(path, t.raw, 0o600); err != nil {
+		tb.Fatalf("devstack: %v", err)
+	}
+	return path
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,5 +127,23 @@ func BenchmarkDatabase(b *testing.B) {
 	devstack.Database(b, "bench", migrate)
 	for b.Loop() {
 		devstack.Database(b, "bench", migrate)
+	}
+}
+
+// Every test has a file of its own, and all are copies of what was migrated once.
+func TestSQLiteIsACopy(t *testing.T) {
+	t.Parallel()
+	migrations := 0
+	migrate := func(_ context.Context, path string) error {
+		migrations++
+		return os.WriteFile(path, []byte("migrated"), 0o600)
+	}
+	template := "Copies" + rand.Text()
+	a, b := devstack.SQLite(t, template, migrate), devstack.SQLite(t, template, migrate)
+	if err := os.WriteFile(a, []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(b); err != nil || string(raw) != "migrated" || migrations != 1 {
+		t.Errorf("the second file has %q, %v, after %d migrations", raw, err, migrations)
 	}
 }
