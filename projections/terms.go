@@ -6,15 +6,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
-
-	"usher/eventstore"
 )
 
 // terms are what a user is found by, as small hashes, sorted and each once: all that three characters in a row of the
-// address or the name are, what either begins with, the roles, the status, and whether the address is verified. One index
-// of them answers every kind of filter, alone and together, on Postgres (a GIN index of arrays) and on SQLite (FTS5)
-// alike, and needs no extension that an operator would have to install.
+// address or the name are, what either begins with, the roles, the status, whether the address is verified, and the eras
+// in which the user was created. One index of them answers every kind of filter, alone and together, on Postgres (a GIN
+// index of arrays) and on SQLite (FTS5) alike, and needs no extension that an operator would have to install.
 //
 // Two terms may have one hash, and three characters are less than a text: the terms say who may match, and the condition
 // of the filter itself says who does.
@@ -27,6 +26,7 @@ const (
 	termRole     = 'r'
 	termStatus   = 's'
 	termVerified = 'v'
+	termEra      = 'e'
 )
 
 const (
@@ -42,6 +42,36 @@ func term(kind byte, text string) int32 {
 	_, _ = h.Write([]byte(text))
 	sum := h.Sum32()
 	return int32((sum ^ sum>>termBits) & (1<<termBits - 1))
+}
+
+// An era is a span of time, all of them on a level of one length, and eight of one level are one of the next. Their terms
+// let an index that has no order answer for a part of the list: who has these grams and was created in one of these eras.
+// It passes over what has the grams and is elsewhere, which is where the cost of a common text lies.
+const (
+	eraLevels    = 8
+	shortestEra  = 6 // 2^6 s: about a minute, and 34 million minutes in 64 years
+	eraStep      = 3 // 2^3 eras of a level make one of the next, and the longest have four years
+	erasInSearch = 12
+)
+
+// eraOf is the number of the era of a level that a time is in.
+func eraOf(level int, at time.Time) int64 { return at.Unix() >> (shortestEra + eraStep*level) }
+
+func eraTerm(level int, number int64) int32 {
+	return term(termEra, strconv.Itoa(level)+" "+strconv.FormatInt(number, 10))
+}
+
+// erasBetween are the terms of eras that have all the time from one to another in them, and little more.
+func erasBetween(from, to time.Time) terms {
+	level := 0
+	for level < eraLevels-1 && eraOf(level, to)-eraOf(level, from) >= erasInSearch {
+		level++
+	}
+	var list terms
+	for number := eraOf(level, from); number <= eraOf(level, to); number++ {
+		list = append(list, eraTerm(level, number))
+	}
+	return list.sorted()
 }
 
 // grams calls yield with every gram of a text that is in the form of searchKey.
@@ -81,7 +111,7 @@ func isShort(key string) bool { return utf8.RuneCountInString(key) < gramLength 
 
 // termsOf are the terms of a user.
 func termsOf(u *userRow) terms {
-	list := make(terms, 0, len(u.Email)+len(u.Name)+8)
+	list := make(terms, 0, len(u.Email)+len(u.Name)+eraLevels+8)
 	for _, key := range []string{searchKey(u.Email), searchKey(u.Name)} {
 		grams(key, func(g string) { list = append(list, term(termGram, g)) })
 		prefixes(key, func(p string) { list = append(list, term(termPrefix, p)) })
@@ -90,6 +120,9 @@ func termsOf(u *userRow) terms {
 		list = append(list, term(termRole, role))
 	}
 	list = append(list, term(termStatus, string(u.Status)), term(termVerified, strconv.FormatBool(u.EmailVerified)))
+	for level := range eraLevels {
+		list = append(list, eraTerm(level, eraOf(level, u.CreatedAt)))
+	}
 	return list.sorted()
 }
 
@@ -154,13 +187,11 @@ func (t terms) words() string {
 // Value implements driver.Valuer: it is the form that SQLite keeps.
 func (t terms) Value() (driver.Value, error) { return t.words(), nil }
 
-// all is the argument that asks for those who have all the terms.
-func (t terms) all(d eventstore.Dialect) any {
-	if d != eventstore.SQLite {
-		return t.array()
-	}
-	return `"` + strings.ReplaceAll(t.words(), " ", `" AND "`) + `"`
-}
+// all is a text for FTS5 that asks for those who have all the terms.
+func (t terms) all() string { return `"` + strings.ReplaceAll(t.words(), " ", `" AND "`) + `"` }
+
+// any is a text for FTS5 that asks for those who have one of the terms.
+func (t terms) any() string { return `"` + strings.ReplaceAll(t.words(), " ", `" OR "`) + `"` }
 
 // termColumn makes the column of terms. To a statement for many rows it goes as texts, because arrays of arrays are not
 // taken apart into arrays.

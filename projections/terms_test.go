@@ -150,7 +150,7 @@ func plans(t *testing.T, db planned, explain string) func(t *testing.T, s statem
 // first page and on later ones.
 func TestSearchPlans(t *testing.T) {
 	t.Parallel()
-	no := false
+	no, newest := false, time.Unix(1_700_049_999, 0)
 	filters := map[string]UserFilter{
 		"query": {Query: "9f3"}, "long query": {Query: "somebody@example.org"}, "short query": {Query: "zq"}, "role": {Role: "admin"},
 		"status": {Status: identity.StatusLocked}, "verified": {EmailVerified: &no},
@@ -166,12 +166,14 @@ func TestSearchPlans(t *testing.T) {
 			}
 		}
 		for page, at := range cursors {
-			want(page+" page of all", explain(t, UserFilter{Limit: 50}.near(d, at, 0)), near)
+			want(page+" page of all", explain(t, UserFilter{Limit: 50}.walk(d, at, nearby)), near)
 			for name, f := range filters {
 				f.Limit = 50
-				want(page+" page by "+name+", near", explain(t, f.near(d, at, nearby[0].users)), near)
+				want(page+" page by "+name+", near", explain(t, f.walk(d, at, nearby)), near)
 				if name != "verified" { // as nearly everybody here is: reading them all is right
-					want(page+" page by "+name+", far", explain(t, f.far(d, at, f.terms())), far)
+					want(page+" page by "+name+", all", explain(t, f.lookUp(d, at, time.Time{}, newest, 0)), far)
+					want(page+" page by "+name+", all but a crowd", explain(t, f.lookUp(d, at, time.Time{}, newest, crowd)), far)
+					want(page+" page by "+name+", a stretch", explain(t, f.lookUp(d, at, newest.Add(-time.Hour), newest, crowd)), far)
 				}
 			}
 		}

@@ -22,7 +22,7 @@ const UsersName = "users"
 func (UserProjection) Name() string { return UsersName }
 
 // CodeVersion implements Projection.
-func (UserProjection) CodeVersion() int { return 2 }
+func (UserProjection) CodeVersion() int { return 3 }
 
 // Tables implements Projection. The keys are compared byte by byte.
 //
