@@ -15,13 +15,13 @@ import (
 // in which the user was created. One index of them answers every kind of filter, alone and together, on Postgres (a GIN
 // index of arrays) and on SQLite (FTS5) alike, and needs no extension that an operator would have to install.
 //
-// Two terms may have one hash, and three characters are less than a text: the terms say who may match, and the condition
+// Two terms may have one hash, and a few characters are less than a text: the terms say who may match, and the condition
 // of the filter itself says who does.
 type terms []int32
 
 // The kinds of terms.
 const (
-	termGram     = 'g' // gramLength characters in a row
+	termGram     = 'g' // gramLength characters in a row, and of which sort the two after them are
 	termPrefix   = 'p' // what the address or the name begins with: fewer characters than a gram has
 	termRole     = 'r'
 	termStatus   = 's'
@@ -33,8 +33,16 @@ const (
 	gramLength = 3
 	termBits   = 24
 	// queryGrams bounds the grams of a query that are looked up; a text that has those in it is hardly another.
-	queryGrams = 24
+	queryGrams = 10
 )
+
+// Three characters are too few to tell texts apart: all of "ste", "tep" and "phe" are in very many names that have no
+// "stephe". So the term of a gram says of each of the two characters after it to which of a few sorts it belongs, or that
+// the text ends before it. A text of five characters and more is looked up by such terms alone, and a shorter one by those
+// of every sort that may follow, which are not to be too many.
+//
+// sortBits are the bits of a term for either character. Sort 0 is the end of the text.
+var sortBits = [2]int{3, 2}
 
 func term(kind byte, text string) int32 {
 	h := fnv.New32a()
@@ -74,19 +82,45 @@ func erasBetween(from, to time.Time) terms {
 	return list.sorted()
 }
 
-// grams calls yield with every gram of a text that is in the form of searchKey.
-func grams(key string, yield func(gram string)) {
-	var starts [gramLength]int // of the last characters
-	n := 0
-	for at := range key {
-		if n >= gramLength {
-			yield(key[starts[n%gramLength]:at])
+// gram is a part of a text that is in the form of searchKey.
+type gram struct {
+	text  string // of gramLength characters
+	after []rune // the characters that follow, at most as many as a term says something of
+}
+
+// term is that of a gram after which the text ends, or goes on further than a term says.
+func (g gram) term() int32 { return g.anyTerm(false)[0] }
+
+// anyTerm are the terms that it may have, if more characters may follow.
+func (g gram) anyTerm(more bool) terms {
+	list := terms{term(termGram, g.text)}
+	for i, bits := range sortBits {
+		for k, t := range list {
+			list[k] = t << bits & (1<<termBits - 1)
+			if i < len(g.after) {
+				list[k] |= 1 + g.after[i]%(1<<bits-1)
+				continue
+			}
+			for sort := int32(1); more && sort < 1<<bits; sort++ {
+				list = append(list, list[k]|sort)
+			}
 		}
-		starts[n%gramLength] = at
-		n++
 	}
-	if n >= gramLength {
-		yield(key[starts[n%gramLength]:])
+	return list
+}
+
+// grams calls yield with every gram of a text that is in the form of searchKey.
+func grams(key string, yield func(gram)) {
+	runes := []rune(key)
+	at := 0 // in the text
+	for i := 0; i+gramLength <= len(runes); i++ {
+		length := 0
+		for _, r := range runes[i : i+gramLength] {
+			length += utf8.RuneLen(r)
+		}
+		after := i + gramLength
+		yield(gram{key[at : at+length], runes[after:min(after+len(sortBits), len(runes))]})
+		at += utf8.RuneLen(runes[i])
 	}
 }
 
@@ -113,7 +147,7 @@ func isShort(key string) bool { return utf8.RuneCountInString(key) < gramLength 
 func termsOf(u *userRow) terms {
 	list := make(terms, 0, len(u.Email)+len(u.Name)+eraLevels+8)
 	for _, key := range []string{searchKey(u.Email), searchKey(u.Name)} {
-		grams(key, func(g string) { list = append(list, term(termGram, g)) })
+		grams(key, func(g gram) { list = append(list, g.term()) })
 		prefixes(key, func(p string) { list = append(list, term(termPrefix, p)) })
 	}
 	for _, role := range u.Roles {
@@ -126,30 +160,36 @@ func termsOf(u *userRow) terms {
 	return list.sorted()
 }
 
-// terms are those that every user has whom the filter lets through.
-func (f UserFilter) terms() terms {
-	var list terms
+// terms are those that every user has whom the filter lets through: all of some, and one of others where there are any.
+func (f UserFilter) terms() (all, one terms) {
 	switch key := searchKey(f.Query); {
 	case key == "":
 	case isShort(key):
-		list = append(list, term(termPrefix, key))
+		all = append(all, term(termPrefix, key))
 	default:
-		grams(key, func(g string) {
-			if len(list) < queryGrams {
-				list = append(list, term(termGram, g))
+		var whole []gram
+		grams(key, func(g gram) {
+			switch {
+			case len(g.after) == len(sortBits):
+				whole = append(whole, g)
+			case len(whole) == 0 && one == nil: // the first has most after it
+				one = g.anyTerm(true).sorted()
 			}
 		})
+		for i := range min(len(whole), queryGrams) {
+			all = append(all, whole[i*len(whole)/min(len(whole), queryGrams)].term())
+		}
 	}
 	if f.Role != "" {
-		list = append(list, term(termRole, f.Role))
+		all = append(all, term(termRole, f.Role))
 	}
 	if f.Status != "" {
-		list = append(list, term(termStatus, string(f.Status)))
+		all = append(all, term(termStatus, string(f.Status)))
 	}
 	if f.EmailVerified != nil {
-		list = append(list, term(termVerified, strconv.FormatBool(*f.EmailVerified)))
+		all = append(all, term(termVerified, strconv.FormatBool(*f.EmailVerified)))
 	}
-	return list.sorted()
+	return all.sorted(), one
 }
 
 func (t terms) sorted() terms {
@@ -187,11 +227,10 @@ func (t terms) words() string {
 // Value implements driver.Valuer: it is the form that SQLite keeps.
 func (t terms) Value() (driver.Value, error) { return t.words(), nil }
 
-// all is a text for FTS5 that asks for those who have all the terms.
-func (t terms) all() string { return `"` + strings.ReplaceAll(t.words(), " ", `" AND "`) + `"` }
-
-// any is a text for FTS5 that asks for those who have one of the terms.
-func (t terms) any() string { return `"` + strings.ReplaceAll(t.words(), " ", `" OR "`) + `"` }
+// match is a text for FTS5 that asks for those who have all of the terms, or one of them.
+func (t terms) match(operator string) string {
+	return `("` + strings.ReplaceAll(t.words(), " ", `" `+operator+` "`) + `")`
+}
 
 // termColumn makes the column of terms. To a statement for many rows it goes as texts, because arrays of arrays are not
 // taken apart into arrays.

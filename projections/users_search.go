@@ -23,7 +23,7 @@ import (
 // a stretch of the list: who has these terms and was created in one of these eras. How long it has to be is told by how
 // many were found on a shorter one. Where the index names a crowd, a shorter stretch is looked at.
 const (
-	nearby    = 512  // users whom every search walks
+	nearby    = 256  // users whom every search walks
 	crowd     = 1000 // users named by the index of terms that are too many to read
 	mostTries = 8    // stretches that are looked at
 	growth    = 32   // how many times longer than the one before the next stretch may be
@@ -38,7 +38,7 @@ var errCrowd = errors.New("a crowd")
 func (q Users) search(ctx context.Context, f UserFilter, at cursor) (UserPage, error) {
 	d := q.DB.Dialect()
 	page, err := q.page(ctx, f, f.walk(d, at, nearby))
-	if err != nil || page.NextCursor != "" || len(f.terms()) == 0 {
+	if err != nil || page.NextCursor != "" || len(f.conditions(d)) == 0 {
 		return page, err
 	}
 	s, err := q.stretch(ctx, f, at, len(page.Items))
@@ -115,9 +115,6 @@ func (s *stretch) next(limit int) bool {
 	}
 	// Twice as many as fill the page, because they are not spread evenly.
 	times := min(2*float64(limit+1)/max(float64(s.found), 1), growth)
-	if s.short == s.walked {
-		times = min(times, distant)
-	}
 	length := float64(s.short) * max(times, 2)
 	if s.crowded > 0 {
 		length = min(length, math.Sqrt(float64(s.short)*float64(s.crowded)))
@@ -183,28 +180,17 @@ func (f UserFilter) walk(d eventstore.Dialect, at cursor, users int) statement {
 // A most of 0 is no bound.
 func (f UserFilter) lookUp(d eventstore.Dialect, at cursor, oldest, newest time.Time, most int) statement {
 	s := statement{sql: "SELECT " + viewColumns + ", number FROM (SELECT u.*, row_number() OVER () AS number FROM (SELECT * FROM " + ViewName("users"), most: most}
-	wanted, conditions := f.terms(), append(f.conditions(d), f.span(at)...)
-	var eras terms
+	conditions := append(f.conditions(d), f.span(at)...)
 	if !oldest.IsZero() {
 		conditions = append(conditions, condition{"created_at >= %s", []any{oldest}})
 	} else {
 		oldest = f.CreatedAfter
 	}
+	var eras terms
 	if !oldest.IsZero() {
 		eras = erasBetween(oldest, newest.Add(time.Minute)) // whoever has come since is at the front of the list
 	}
-	switch {
-	case d == eventstore.SQLite:
-		query := wanted.all()
-		if eras != nil {
-			query = "(" + query + ") AND (" + eras.any() + ")"
-		}
-		s.where(condition{"first_position IN (SELECT first_position FROM " + ViewName("user_terms") + " WHERE query = %s)", []any{query}})
-	case eras != nil:
-		s.where(condition{"terms @> CAST(%s AS int[]) AND terms && CAST(%s AS int[])", []any{wanted.array(), eras.array()}})
-	default:
-		s.where(condition{"terms @> CAST(%s AS int[])", []any{wanted.array()}})
-	}
+	s.where(f.indexed(d, eras)...)
 	if most > 0 {
 		past := "number > " + strconv.Itoa(most)
 		s.sql += " LIMIT " + strconv.Itoa(most+1) + ") AS u) AS u WHERE (" + past + " OR " + s.all(conditions) + ") ORDER BY " + past + " DESC, "
@@ -215,6 +201,27 @@ func (f UserFilter) lookUp(d eventstore.Dialect, at cursor, oldest, newest time.
 	}
 	s.sql += "created_at DESC, id DESC LIMIT " + strconv.Itoa(f.Limit+1)
 	return s
+}
+
+// indexed are the conditions that the index of terms is asked with.
+func (f UserFilter) indexed(d eventstore.Dialect, eras terms) (list []condition) {
+	all, one := f.terms()
+	var match []string
+	for _, c := range []struct {
+		terms
+		postgres, sqlite string
+	}{{all, "@>", "AND"}, {one, "&&", "OR"}, {eras, "&&", "OR"}} {
+		if len(c.terms) > 0 {
+			// In a SELECT of their own the planner does not know the terms, and has one plan whatever they are.
+			list = append(list, condition{"terms " + c.postgres + " (SELECT CAST(%s AS int[]))", []any{c.array()}})
+			match = append(match, c.match(c.sqlite))
+		}
+	}
+	if d == eventstore.SQLite {
+		query := strings.Join(match, " AND ")
+		list = []condition{{"first_position IN (SELECT first_position FROM " + ViewName("user_terms") + " WHERE query = %s)", []any{query}}}
+	}
+	return list
 }
 
 // page runs a statement that answers with one user more than the page has. It fails with errCrowd where the statement
