@@ -196,7 +196,7 @@ func says(e eventstore.Event, p Payload) bool {
 	return e.Type == p.EventType() && bytes.Equal(data, wantData) && bytes.Equal(personal, wantPersonal)
 }
 
-// stateRow is a row of a state table, with a value for each of its columns.
-func stateRow(table string, row map[string]any) eventstore.StateChange {
+// stateRow is a row of a state table, a map or a struct with a value for each of its columns.
+func stateRow(table string, row any) eventstore.StateChange {
 	return eventstore.StateChange{Table: table, Row: marshal(row)}
 }

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"database/sql/driver"
-	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// terms are what a user is found by, as small hashes, sorted and each once: all that three characters in a row of the
+// terms are what a user is found by, as small hashes: all that three characters in a row of the
 // address or the name are, what either begins with, the roles, the status, whether the address is verified, and the eras
 // in which the user was created. One index of them answers every kind of filter, alone and together, on Postgres (a GIN
 // index of arrays) and on SQLite (FTS5) alike, and needs no extension that an operator would have to install.
@@ -26,7 +25,6 @@ const (
 	termRole     = 'r'
 	termStatus   = 's'
 	termVerified = 'v'
-	termEra      = 'e'
 )
 
 const (
@@ -38,19 +36,24 @@ const (
 
 // Three characters are too few to tell texts apart: all of "ste", "tep" and "phe" are in very many names that have no
 // "stephe". So the term of a gram says of each of the two characters after it to which of a few sorts it belongs, or that
-// the text ends before it. A text of five characters and more is looked up by such terms alone, and a shorter one by those
-// of every sort that may follow, which are not to be too many.
+// the text ends before it. A query is looked up by all of its grams that two characters follow, and by any term of the
+// one after them; in one of three characters that is any sort of both, so sorts are not to be too many.
 //
 // sortBits are the bits of a term for either character. Sort 0 is the end of the text.
 var sortBits = [2]int{3, 2}
 
+// term is that of a kind and a text.
 func term(kind byte, text string) int32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte{kind})
-	_, _ = h.Write([]byte(text))
-	sum := h.Sum32()
-	return int32((sum ^ sum>>termBits) & (1<<termBits - 1))
+	h := uint64(kind)
+	for i := range len(text) {
+		h = (h ^ uint64(text[i])) * hashFactor
+	}
+	return int32(h * hashFactor >> (64 - termBits))
 }
+
+// hashFactor is 2^64 divided by the golden ratio: the highest bits of a product with it are a good hash (Knuth, The Art of
+// Computer Programming 3, 6.4).
+const hashFactor = 0x9e3779b97f4a7c15
 
 // An era is a span of time, all of them on a level of one length, and eight of one level are one of the next. Their terms
 // let an index that has no order answer for a part of the list: who has these grams and was created in one of these eras.
@@ -66,7 +69,7 @@ const (
 func eraOf(level int, at time.Time) int64 { return at.Unix() >> (shortestEra + eraStep*level) }
 
 func eraTerm(level int, number int64) int32 {
-	return term(termEra, strconv.Itoa(level)+" "+strconv.FormatInt(number, 10))
+	return int32((uint64(number)<<8 | uint64(level)) * hashFactor >> (64 - termBits))
 }
 
 // erasBetween are the terms of eras that have all the time from one to another in them, and little more.
@@ -84,43 +87,58 @@ func erasBetween(from, to time.Time) terms {
 
 // gram is a part of a text that is in the form of searchKey.
 type gram struct {
-	text  string // of gramLength characters
+	text  [gramLength]rune
 	after []rune // the characters that follow, at most as many as a term says something of
 }
 
-// term is that of a gram after which the text ends, or goes on further than a term says.
-func (g gram) term() int32 { return g.anyTerm(false)[0] }
+const runeBits = 21
 
-// anyTerm are the terms that it may have, if more characters may follow.
-func (g gram) anyTerm(more bool) terms {
-	list := terms{term(termGram, g.text)}
-	for i, bits := range sortBits {
-		for k, t := range list {
-			list[k] = t << bits & (1<<termBits - 1)
-			if i < len(g.after) {
-				list[k] |= 1 + g.after[i]%(1<<bits-1)
-				continue
-			}
-			for sort := int32(1); more && sort < 1<<bits; sort++ {
-				list = append(list, list[k]|sort)
-			}
+// term is that of a gram after which the text ends, or goes on further than a term says.
+func (g gram) term() int32 {
+	h := uint64(0)
+	for _, r := range g.text {
+		h = h<<runeBits | uint64(r)
+	}
+	bits := 0
+	for _, b := range sortBits {
+		bits += b
+	}
+	t := int32(h * hashFactor >> (64 - termBits + bits))
+	for i, b := range sortBits {
+		t <<= b
+		if i < len(g.after) {
+			t |= 1 + g.after[i]%(1<<b-1)
 		}
 	}
-	return list
+	return t
+}
+
+// anyTerm are the terms that it may have if more characters follow, or none.
+func (g gram) anyTerm() terms {
+	list := terms{g.term()}
+	shift := 0
+	for i, b := range slices.Backward(sortBits[:]) {
+		if i >= len(g.after) {
+			for _, t := range list {
+				for sort := int32(1); sort < 1<<b; sort++ {
+					list = append(list, t|sort<<shift)
+				}
+			}
+		}
+		shift += b
+	}
+	return list.sorted()
 }
 
 // grams calls yield with every gram of a text that is in the form of searchKey.
 func grams(key string, yield func(gram)) {
-	runes := []rune(key)
-	at := 0 // in the text
+	runes := make([]rune, 0, 64)
+	for _, r := range key {
+		runes = append(runes, r)
+	}
 	for i := 0; i+gramLength <= len(runes); i++ {
-		length := 0
-		for _, r := range runes[i : i+gramLength] {
-			length += utf8.RuneLen(r)
-		}
 		after := i + gramLength
-		yield(gram{key[at : at+length], runes[after:min(after+len(sortBits), len(runes))]})
-		at += utf8.RuneLen(runes[i])
+		yield(gram{[gramLength]rune(runes[i:after]), runes[after:min(after+len(sortBits), len(runes))]})
 	}
 }
 
@@ -157,7 +175,7 @@ func termsOf(u *userRow) terms {
 	for level := range eraLevels {
 		list = append(list, eraTerm(level, eraOf(level, u.CreatedAt)))
 	}
-	return list.sorted()
+	return list
 }
 
 // terms are those that every user has whom the filter lets through: all of some, and one of others where there are any.
@@ -172,8 +190,8 @@ func (f UserFilter) terms() (all, one terms) {
 			switch {
 			case len(g.after) == len(sortBits):
 				whole = append(whole, g)
-			case len(whole) == 0 && one == nil: // the first has most after it
-				one = g.anyTerm(true).sorted()
+			case one == nil: // the first that has not, and so the one that most is known of
+				one = g.anyTerm()
 			}
 		})
 		for i := range min(len(whole), queryGrams) {
@@ -232,18 +250,26 @@ func (t terms) match(operator string) string {
 	return `("` + strings.ReplaceAll(t.words(), " ", `" `+operator+` "`) + `")`
 }
 
-// termColumn makes the column of terms. To a statement for many rows it goes as texts, because arrays of arrays are not
-// taken apart into arrays.
+// termColumn makes the column of terms.
 func termColumn[R any](name string, value func(row *R) terms) column[R] {
 	return column[R]{
 		name: name, kind: "int[]",
 		value: func(row *R) any { return value(row) },
 		list: func(rows []R) any {
-			texts := make([]string, len(rows))
+			var l termLists
 			for i := range rows {
-				texts[i] = value(&rows[i]).array()
+				from := int64(len(l.all))
+				l.all = append(l.all, value(&rows[i])...)
+				l.parts = append(l.parts, from<<32|int64(len(l.all)))
 			}
-			return texts
+			return l
 		},
 	}
+}
+
+// termLists are the terms of many rows in one array, because arrays of arrays are not taken apart into arrays, and the part
+// of it that each row has: how many come before it in the upper half of the number, and with it in the lower.
+type termLists struct {
+	all   []int32
+	parts []int64
 }

@@ -37,7 +37,7 @@ var errCrowd = errors.New("a crowd")
 // search answers with a page: that of its last statement, whatever the ones before it saw.
 func (q Users) search(ctx context.Context, f UserFilter, at cursor) (UserPage, error) {
 	d := q.DB.Dialect()
-	page, err := q.page(ctx, f, f.walk(d, at, nearby))
+	page, err := q.page(ctx, f, f.walk(d, at))
 	if err != nil || page.NextCursor != "" || len(f.conditions(d)) == 0 {
 		return page, err
 	}
@@ -48,8 +48,9 @@ func (q Users) search(ctx context.Context, f UserFilter, at cursor) (UserPage, e
 	if err != nil {
 		return page, err
 	}
-	for try := 0; try < mostTries && s.next(f.Limit); try++ {
-		page, err = q.page(ctx, f, f.lookUp(d, at, s.oldest(), s.newest, crowd))
+	for try := 1; ; try++ {
+		most := s.next(f.Limit, try)
+		page, err = q.page(ctx, f, f.lookUp(d, at, s.oldest(), s.newest, most))
 		switch {
 		case errors.Is(err, errCrowd):
 			s.crowded = s.length
@@ -59,7 +60,6 @@ func (q Users) search(ctx context.Context, f UserFilter, at cursor) (UserPage, e
 			s.short, s.found = s.length, len(page.Items)
 		}
 	}
-	return q.page(ctx, f, f.walk(d, at, 0))
 }
 
 // stretch is a part of the list, from where a page begins back to some time.
@@ -104,14 +104,16 @@ func (s *stretch) oldest() time.Time {
 	return s.newest.Add(-s.length)
 }
 
-// next makes it the length that should fill a page without being crowded, and says whether there may be one.
-func (s *stretch) next(limit int) bool {
-	if s.crowded > 0 && s.crowded < 2*s.short {
-		return false
-	}
-	if s.found < rare && s.short >= distant*s.walked && s.crowded == 0 {
+// next makes it the length that should fill a page without being crowded, and says how many may be read on it; 0 is any
+// number.
+func (s *stretch) next(limit, try int) (most int) {
+	switch {
+	case s.crowded > 0 && (s.crowded < 2*s.short || try > mostTries): // there is none: the crowd is read
+		s.length, s.crowded = s.crowded, 0
+		return 0
+	case s.found < rare && s.short >= distant*s.walked || try > mostTries:
 		s.length = s.whole
-		return true
+		return 0
 	}
 	// Twice as many as fill the page, because they are not spread evenly.
 	times := min(2*float64(limit+1)/max(float64(s.found), 1), growth)
@@ -120,7 +122,7 @@ func (s *stretch) next(limit int) bool {
 		length = min(length, math.Sqrt(float64(s.short)*float64(s.crowded)))
 	}
 	s.length = time.Duration(min(length, float64(s.whole)))
-	return true
+	return crowd
 }
 
 // statement is one under construction.
@@ -158,19 +160,19 @@ func (s *statement) where(conditions ...condition) {
 
 const listOrder = " ORDER BY created_at DESC, id DESC LIMIT "
 
-// walk looks for the filter's users among so many who come next in the list; among all of them where users is 0.
-func (f UserFilter) walk(d eventstore.Dialect, at cursor, users int) statement {
+// walk looks for the filter's users among those nearby, who come next in the list.
+func (f UserFilter) walk(d eventstore.Dialect, at cursor) statement {
 	s := statement{sql: "SELECT " + viewColumns + ", 0 FROM "}
-	conditions, near := f.conditions(d), f.span(at)
-	if users > 0 && len(conditions) > 0 {
-		s.sql += "(SELECT * FROM " + ViewName("users")
-		s.where(near...)
-		s.sql += listOrder + strconv.Itoa(users) + ") AS u"
-	} else {
-		s.sql += ViewName("users")
-		conditions = append(conditions, near...)
+	conditions := f.conditions(d)
+	if len(conditions) > 0 {
+		s.sql += "(SELECT * FROM "
 	}
-	s.where(conditions...)
+	s.sql += ViewName("users")
+	s.where(f.span(at)...)
+	if len(conditions) > 0 {
+		s.sql += listOrder + strconv.Itoa(nearby) + ") AS u"
+		s.where(conditions...)
+	}
 	s.sql += listOrder + strconv.Itoa(f.Limit+1)
 	return s
 }
