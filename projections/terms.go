@@ -40,7 +40,28 @@ const (
 // one after them; in one of three characters that is any sort of both, so sorts are not to be too many.
 //
 // sortBits are the bits of a term for either character. Sort 0 is the end of the text.
-var sortBits = [2]int{3, 2}
+var sortBits = [2]int{4, 2}
+
+// often are the characters of addresses and names, those first that are in most of them: they are to be of different sorts.
+const often = "aenirolsthdmcu.bgkyjpvw1230fzxq456789-_ @'"
+
+// ranks are the places of ASCII characters among them.
+var ranks = func() (ranks [utf8.RuneSelf]int32) {
+	for r := range ranks {
+		if ranks[r] = int32(strings.IndexByte(often, byte(r))); ranks[r] < 0 {
+			ranks[r] = int32(r)
+		}
+	}
+	return ranks
+}()
+
+// sortOf is the sort, from 1, of a character where there are bits for it.
+func sortOf(r rune, bits int) int32 {
+	if r < utf8.RuneSelf {
+		r = ranks[r]
+	}
+	return 1 + r%(1<<bits-1)
+}
 
 // term is that of a kind and a text.
 func term(kind byte, text string) int32 {
@@ -107,7 +128,7 @@ func (g gram) term() int32 {
 	for i, b := range sortBits {
 		t <<= b
 		if i < len(g.after) {
-			t |= 1 + g.after[i]%(1<<b-1)
+			t |= sortOf(g.after[i], b)
 		}
 	}
 	return t
