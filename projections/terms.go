@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// terms are what a user is found by, as small hashes: all that three characters in a row of the
-// address or the name are, what either begins with, the roles, the status, whether the address is verified, and the eras
+// terms are what a user is found by, as small hashes: all that three characters in a row of the address or the name are
+// (see gram), what either begins with, the roles, the status, whether the address is verified, and the eras
 // in which the user was created. One index of them answers every kind of filter, alone and together, on Postgres (a GIN
 // index of arrays) and on SQLite (FTS5) alike, and needs no extension that an operator would have to install.
 //
@@ -20,7 +20,6 @@ type terms []int32
 
 // The kinds of terms.
 const (
-	termGram     = 'g' // gramLength characters in a row, and of which sort the two after them are
 	termPrefix   = 'p' // what the address or the name begins with: fewer characters than a gram has
 	termRole     = 'r'
 	termStatus   = 's'
@@ -81,7 +80,7 @@ const hashFactor = 0x9e3779b97f4a7c15
 // It passes over what has the grams and is elsewhere, which is where the cost of a common text lies.
 const (
 	eraLevels    = 8
-	shortestEra  = 6 // 2^6 s: about a minute, and 34 million minutes in 64 years
+	shortestEra  = 6 // 2^6 s: about a minute
 	eraStep      = 3 // 2^3 eras of a level make one of the next, and the longest have four years
 	erasInSearch = 12
 )

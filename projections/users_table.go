@@ -27,7 +27,7 @@ func (UserProjection) CodeVersion() int { return 3 }
 // Tables implements Projection. The keys are compared byte by byte.
 //
 // Lists are in the order of created_at and id, which one index has; whom a filter lets through another one has, of the
-// terms. How the two are used List says.
+// terms. How the two are used stands in users_search.go.
 func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
 	name := TableName("users", generation)
 	created := fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_created ON %[1]s (created_at, id)", name)
