@@ -72,15 +72,16 @@ func (s *Service) PasswordHashes(ctx context.Context, users []uuid.UUID) (map[uu
 
 // storeCredential is the state change that stores a user's credential.
 func storeCredential(user uuid.UUID, c credential) eventstore.StateChange {
-	row := map[string]any{"user_id": user, "hash": string(c.hash), "changed_at": c.changed}
-	if len(c.history) > 0 {
-		earlier := make([]string, len(c.history))
-		for i, h := range c.history {
-			earlier[i] = string(h)
-		}
-		row["history"] = earlier
+	earlier := make([]string, len(c.history))
+	for i, h := range c.history {
+		earlier[i] = string(h)
 	}
-	return stateRow("credentials", row)
+	return stateRow("credentials", struct {
+		User    uuid.UUID `json:"user_id"`
+		Hash    string    `json:"hash"`
+		History []string  `json:"history,omitempty"`
+		Changed time.Time `json:"changed_at"`
+	}{user, string(c.hash), earlier, c.changed})
 }
 
 // nextCredential is what takes the place of a user's present one. It fails with ErrPasswordRefused for a password

@@ -10,19 +10,19 @@ import (
 	"usher/eventstore"
 )
 
-// stateRow is the state change that stores a row of a state table, with a value for each of its columns, whether or not it
-// is there already.
-func stateRow(table string, row map[string]any) eventstore.StateChange {
+// stateRow is the state change that stores a row of a state table, whether or not it is there already. The row is a map or a
+// struct with a value for each of the columns.
+func stateRow(table string, row any) eventstore.StateChange {
 	return eventstore.StateChange{Table: table, Row: marshal(row)}
 }
 
 // newRow is stateRow for a row that is not there yet.
-func newRow(table string, row map[string]any) eventstore.StateChange {
+func newRow(table string, row any) eventstore.StateChange {
 	return eventstore.StateChange{Table: table, Row: marshal(row), New: true}
 }
 
 // dropRow is the state change that deletes the row with a primary key, if it is there.
-func dropRow(table string, key map[string]any) eventstore.StateChange {
+func dropRow(table string, key any) eventstore.StateChange {
 	return eventstore.StateChange{Table: table, Row: marshal(key), Delete: true}
 }
 

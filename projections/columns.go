@@ -101,16 +101,22 @@ func eachInsert[R any](tx eventstore.DB, table string, columns []column[R], rows
 // arraysOf are rows as one array a column.
 func arraysOf[R any](columns []column[R], rows []R) (sql string, args []any) {
 	arrays, values := make([]string, len(columns)), make([]string, len(columns))
-	args = make([]any, len(columns))
+	args = make([]any, len(columns), len(columns)+1)
 	for i, c := range columns {
 		kind := c.kind
 		values[i] = "u." + c.name
-		if kind == "jsonb" || kind == "int[]" { // goes as text
-			values[i] += "::" + kind
+		args[i] = c.list(rows)
+		switch l, ok := args[i].(termLists); {
+		case ok:
+			args[i] = l.parts
+			args = append(args, l.all)
+			kind = "bigint"
+			values[i] = fmt.Sprintf("($%d::int[])[(u.%[2]s >> 32)::int + 1 : (u.%[2]s & 4294967295)::int]", len(args), c.name)
+		case kind == "jsonb": // goes as text
+			values[i] += "::jsonb"
 			kind = "text"
 		}
 		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
-		args[i] = c.list(rows)
 	}
 	return "SELECT " + strings.Join(values, ", ") + " FROM unnest(" + strings.Join(arrays, ", ") + ") AS u (" +
 		strings.Join(columnNames(columns), ", ") + ")", args

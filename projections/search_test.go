@@ -130,22 +130,36 @@ func TestSearchFindsWhomItDescribes(t *testing.T) {
 	})
 }
 
-// Who is further down in the list than the first statement looks is found all the same, and pages go on from there.
+// Whoever is further down in the list than every search walks is found all the same, and pages go on from there: few or
+// many, everywhere, in one place, or among very many who were created in the same second.
 func TestSearchBeyondTheNearest(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, s *stack) {
-		const users = 6000 // more than the first statement looks at
-		var want []uuid.UUID
+		const users, alike = 6000, 2500
+		want := map[string][]uuid.UUID{}
+		after := time.Unix(1_600_000_000+4000*3600, 0)
+		late := 0 // magpies created after that
 		var appending errgroup.Group
 		appending.SetLimit(64) // which share commits
 		for i := range users {
 			var p identity.Imported
 			id := uuid.Must(uuid.NewV7())
-			p.Personal.Email, p.Personal.Name = fmt.Sprintf("user%d@example.org", i), "Somebody"
-			p.CreatedAt = time.Unix(1_600_000_000+int64(i), 0).UTC()
-			if i%1000 == 7 {
-				p.Personal.Name = "Rare Bird"
-				want = slices.Insert(want, 0, id)
+			at := int64(1_600_000_000) // of the first ones; the others have an hour each
+			if i >= alike {
+				at += int64(i) * 3600
+			}
+			p.Personal.Email, p.CreatedAt = fmt.Sprintf("user%d@example.org", i), time.Unix(at, 0).UTC()
+			for name, is := range map[string]bool{
+				"rare bird": i%1000 == 7, "magpie": i%211 == 3, "lark": i%29 == 1, "wren": i < alike, "eagle": i < alike && i%2 == 0,
+				"swift": i > 3000 && i < 3400, "kingfisher": i == 0,
+			} {
+				if is {
+					p.Personal.Name += " " + name
+					want[name] = append(want[name], id)
+				}
+			}
+			if i%211 == 3 && p.CreatedAt.After(after) {
+				late++
 			}
 			appending.Go(func() error {
 				_, err := s.log.Append(t.Context(), userAppend(id, identity.NewEvent(p)))
@@ -158,10 +172,18 @@ func TestSearchBeyondTheNearest(t *testing.T) {
 		start(t, s.runner())
 		s.await(t)
 		q := projections.Users{DB: s.db, CursorKey: cursorKey}
-		for _, limit := range []int{1, 2, 50} {
-			if got := idsOf(everybody(t, q, projections.UserFilter{Query: "are bir", Limit: limit})); !slices.Equal(got, want) {
-				t.Errorf("by %d: %v, want %v", limit, got, want)
+		for name, ids := range want { // the newest first, those of one second by their ids, which ascend too
+			slices.Reverse(ids)
+			for _, query := range []string{name, name[1:], name[:3]} {
+				for _, limit := range []int{7, 200} {
+					if got := idsOf(everybody(t, q, projections.UserFilter{Query: query, Limit: limit})); !slices.Equal(got, ids) {
+						t.Errorf("%q by %d: %d users, want %d", query, limit, len(got), len(ids))
+					}
+				}
 			}
+		}
+		if got := everybody(t, q, projections.UserFilter{Query: "magpie", CreatedAfter: after, Limit: 4}); len(got) != late {
+			t.Errorf("created after: %d users, want %d", len(got), late)
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -52,9 +51,7 @@ const (
 // and id of the last user, so users who come or go meanwhile neither shift a page nor make another user appear twice
 // or be left out.
 //
-// A filter that lets many through fills the page from the next users of the list, and the more they are the fewer have to
-// be looked at. One that lets few through has them in the index of terms, wherever in the list they are. So no statement
-// looks at more than some ten thousands of users, however many there are.
+// How a page is found, whomever the filter lets through and however many users there are, stands in users_search.go.
 //
 // It fails with ErrBadFilter, with ErrBadCursor for a cursor that was not given out for this filter, with
 // ErrUnknownProjection while the read model does not exist, and with ErrOtherVersion where the live generation lacks a
@@ -80,44 +77,7 @@ func (q Users) list(ctx context.Context, f UserFilter) (page UserPage, err error
 			return page, err
 		}
 	}
-	wanted := f.terms()
-	for _, look := range nearby {
-		page, err = q.page(ctx, f, f.near(q.DB.Dialect(), at, look.users))
-		if err != nil || page.NextCursor != "" || len(wanted) == 0 {
-			return page, err
-		}
-		if len(page.Items) < look.enough {
-			break
-		}
-	}
-	return q.page(ctx, f, f.far(q.DB.Dialect(), at, wanted))
-}
-
-// page runs a statement that answers with one user more than the page has.
-func (q Users) page(ctx context.Context, f UserFilter, s statement) (UserPage, error) {
-	rows, err := q.DB.Query(ctx, s.sql, s.args...)
-	if err != nil {
-		return UserPage{}, explain(ctx, q.DB, UserProjection{}, err)
-	}
-	defer rows.Close()
-	page := UserPage{Items: make([]UserView, 0, f.Limit)}
-	for rows.Next() {
-		if len(page.Items) == f.Limit { // there is another page
-			last := page.Items[f.Limit-1]
-			page.NextCursor = encodeCursor(q.CursorKey, f.identity(), cursor{last.CreatedAt, last.ID})
-			break
-		}
-		var u UserView
-		if err := scanUser(rows, &u); err != nil {
-			return UserPage{}, err
-		}
-		page.Items = append(page.Items, u)
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return UserPage{}, explain(ctx, q.DB, UserProjection{}, err)
-	}
-	return page, nil
+	return q.search(ctx, f, at)
 }
 
 // Get answers with a user. It fails with ErrNotFound, and as List does.
@@ -161,72 +121,6 @@ func (f UserFilter) identity() string {
 	}
 	return fmt.Sprintf("users\x00%s\x00%s\x00%s\x00%s\x00%d\x00%d", searchKey(f.Query), f.Status, f.Role, verified,
 		f.CreatedAfter.UnixMicro(), f.CreatedBefore.UnixMicro())
-}
-
-// statement is one under construction.
-type statement struct {
-	sql  string
-	args []any
-}
-
-// condition is a format of its arguments' placeholders.
-type condition struct {
-	format string
-	args   []any
-}
-
-func (s *statement) where(conditions ...condition) {
-	word := " WHERE "
-	for _, c := range conditions {
-		names := make([]any, len(c.args))
-		for i, arg := range c.args {
-			s.args = append(s.args, arg)
-			names[i] = fmt.Sprintf("$%d", len(s.args))
-		}
-		s.sql += word + fmt.Sprintf(c.format, names...)
-		word = " AND "
-	}
-}
-
-const listOrder = " ORDER BY created_at DESC, id DESC LIMIT "
-
-// nearby is how many users are looked at, in the order of the list, and how many of them have to be let through for the
-// next step to be worth its while: one whom the index of terms finds costs some ten times as much as one of these.
-var nearby = []struct{ users, enough int }{{2000, 6}, {20_000, math.MaxInt}}
-
-// near looks for the filter's users among so many who come next in the list.
-func (f UserFilter) near(d eventstore.Dialect, at cursor, users int) statement {
-	s := statement{sql: "SELECT " + viewColumns + " FROM "}
-	conditions := f.conditions(d)
-	if len(conditions) > 0 {
-		s.sql += "(SELECT * FROM "
-	}
-	s.sql += ViewName("users")
-	s.where(f.span(at)...)
-	if len(conditions) > 0 {
-		s.sql += listOrder + strconv.Itoa(users) + ") AS u"
-		s.where(conditions...)
-	}
-	s.sql += listOrder + strconv.Itoa(f.Limit+1)
-	return s
-}
-
-// far looks for the filter's users where the index of terms says that they may be.
-func (f UserFilter) far(d eventstore.Dialect, at cursor, wanted terms) statement {
-	s := statement{sql: "SELECT " + viewColumns + " FROM "}
-	conditions := append(f.conditions(d), f.span(at)...)
-	if d == eventstore.SQLite {
-		s.sql += ViewName("users")
-		found := "first_position IN (SELECT first_position FROM " + ViewName("user_terms") + " WHERE query = %s)"
-		conditions = append([]condition{{found, []any{wanted.all(d)}}}, conditions...)
-	} else {
-		s.sql += "(SELECT * FROM " + ViewName("users")
-		s.where(condition{"terms @> CAST(%s AS int[])", []any{wanted.all(d)}})
-		s.sql += " OFFSET 0) AS u" // keeps the planner from going through all users in the order of the list
-	}
-	s.where(conditions...)
-	s.sql += listOrder + strconv.Itoa(f.Limit+1)
-	return s
 }
 
 // span is the part of the list that a page is of.
