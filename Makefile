@@ -1,5 +1,6 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 PKG     ?= ./...
+BIN     ?= bin/usher
 
 # The race detector watches everything but the translated C of SQLite and the ciphers of the password hashes, which would take
 # most of the tests' time. Only packages without generic functions can be left out: the linker keeps one copy of those for all.
@@ -8,7 +9,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
-.PHONY: help dev test manifests lint bench build
+.PHONY: help dev test manifests watermill lint bench build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ manifests: ## check what is in deploy/ with its own tools: alert rules, compose.
 	deploy/prometheus/test.sh
 	cd test/manifests && go vet ./... && go test -count=1 ./...
 
+watermill: ## check that what the bench row of that name runs builds, in its own module
+	cd test/watermill && go vet ./...
+
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
@@ -31,5 +35,5 @@ lint: ## gofmt, go vet, staticcheck
 bench: ## measure against the yardsticks; NAME=append for one of them
 	test/postgres.sh go run ./test/bench $(NAME)
 
-build: ## bin/usher, static
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/usher ./cmd/usher
+build: ## bin/usher, static and stripped; BIN=path for another place
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/usher

@@ -44,6 +44,7 @@ const (
 	bareRemembering serverKind = "bare-remembering" // the same with the memory of verified tokens
 	bareRefresh     serverKind = "bare-refresh"     // sessions in a table, see bareAccounts
 	bareRow         serverKind = "bare-row"         // users in a table, see bareAccounts
+	receivingServer serverKind = "receiving"        // the endpoint of a webhook
 )
 
 type serverConfig struct {
@@ -168,6 +169,9 @@ func runServer(ctx context.Context, config string) error {
 
 // newHandler puts the API together as `usher serve` does. What has to run beside it runs in the group.
 func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, store *postgres.Store, log *eventstore.Log) (http.Handler, error) {
+	if c.Kind == receivingServer {
+		return receiver(), nil
+	}
 	pool, err := password.NewPool(password.PoolConfig{Cost: c.Cost})
 	if err != nil {
 		return nil, err
