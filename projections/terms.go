@@ -2,7 +2,6 @@ package projections
 
 import (
 	"database/sql/driver"
-	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,11 +35,13 @@ const (
 	queryGrams = 24
 )
 
+// term is FNV-1a of the kind and the text, in fewer bits. A user has some forty, so it is written out here.
 func term(kind byte, text string) int32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte{kind})
-	_, _ = h.Write([]byte(text))
-	sum := h.Sum32()
+	const start, prime = 2166136261, 16777619
+	sum := (start ^ uint32(kind)) * prime
+	for i := range len(text) {
+		sum = (sum ^ uint32(text[i])) * prime
+	}
 	return int32((sum ^ sum>>termBits) & (1<<termBits - 1))
 }
 
