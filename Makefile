@@ -9,7 +9,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
-.PHONY: help dev test manifests watermill lint bench build
+.PHONY: help dev test manifests lint bench build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,10 @@ manifests: ## check what is in deploy/ with its own tools: alert rules, compose.
 	deploy/prometheus/test.sh
 	cd test/manifests && go vet ./... && go test -count=1 ./...
 
-watermill: ## check that what the bench row of that name runs builds, in its own module
-	cd test/watermill && go vet ./...
-
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
+	go vet -C test/watermill ./...
 	go tool staticcheck ./...
 
 bench: ## measure against the yardsticks; NAME=append for one of them

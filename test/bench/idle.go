@@ -67,11 +67,10 @@ func buildIdle(s *stage) (*idling, error) {
 	}
 	i.size = info.Size()
 	// What it has used is known once it has ended.
-	remove := s.accounts.add(&process{"usher dev", func() (time.Duration, error) {
+	s.account(&process{"usher dev", func() (time.Duration, error) {
 		u, err := readStat(os.Getpid())
 		return u.reaped, err
 	}})
-	s.after(func() error { remove(); return nil })
 	return i, nil
 }
 

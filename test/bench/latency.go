@@ -12,7 +12,6 @@ import (
 
 	"usher/eventstore"
 	"usher/projections"
-	"usher/publisher"
 	"usher/subscription"
 )
 
@@ -164,7 +163,7 @@ func openPipeline(s *stage) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	relay, err := publisher.New(publisher.Config{Log: p.log.log, DB: p.log.store, Conn: b.conn, Source: relaySource, Logger: quiet})
+	relay, err := p.log.relay(b.conn)
 	if err != nil {
 		return nil, err
 	}

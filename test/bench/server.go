@@ -99,8 +99,7 @@ func (s *stage) serve(l *logOn, c serverConfig) (*httpServer, error) {
 		return nil, fmt.Errorf("start the %s server: %w", c.Kind, err)
 	}
 	h := &httpServer{address: strings.TrimSpace(address), process: single(string(c.Kind)+" server", cmd.Process.Pid)}
-	remove := s.accounts.add(h.process)
-	s.after(func() error { remove(); return nil })
+	s.account(h.process)
 	return h, nil
 }
 
@@ -132,7 +131,7 @@ func runServer(ctx context.Context, config string) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(400) // as usher's commands do; every kind of server has it, the yardsticks too
+	debug.SetGCPercent(gcPercent)
 	store, err := postgres.Open(ctx, c.DSN, postgres.Options{})
 	if err != nil {
 		return err

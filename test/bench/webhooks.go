@@ -22,7 +22,6 @@ import (
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
-	"usher/publisher"
 	"usher/publisher/webhook"
 )
 
@@ -50,7 +49,7 @@ const (
 	// sameRequests is how many requests an endpoint gets at once: see package webhook.
 	sameRequests = 8
 	deliveryWait = 30 * time.Second
-	deliveryPoll = 20 * time.Millisecond
+	deliveryPoll = 100 * time.Millisecond
 )
 
 // deliveries is a log that is in the stream, and an endpoint.
@@ -93,7 +92,7 @@ func setupDeliveries(s *stage) (*deliveries, error) {
 	if d.js, err = jetstream.New(b.conn); err != nil {
 		return nil, err
 	}
-	relay, err := publisher.New(publisher.Config{Log: l.log, DB: l.store, Conn: b.conn, Source: relaySource, Logger: quiet})
+	relay, err := l.relay(b.conn)
 	if err != nil {
 		return nil, err
 	}

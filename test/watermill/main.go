@@ -99,7 +99,7 @@ func readPage(ctx context.Context, tx pgx.Tx, after int64) ([]event, error) {
 	rows, err := tx.Query(ctx, `SELECT position, 'usher.v1.' || subject || '.' || type, event_id::text, data::text, json_build_object(
 			'ce-specversion', '1.0', 'ce-id', event_id, 'ce-source', $3::text, 'ce-type', type, 'ce-time', recorded_at, 'ce-subject', subject,
 			'ce-dataschema', 'urn:usher:event:' || type || ':v' || schema_version, 'ce-position', position::text, 'ce-streamid', stream,
-			'ce-streamkind', kind, 'ce-streamversion', version::text, 'ce-correlationid', metadata->>'correlation', 'ce-actor', metadata->>'actor',
+			'ce-streamkind', kind, 'ce-streamversion', version::text, 'ce-correlationid', metadata->>'correlation_id', 'ce-actor', metadata->>'actor',
 			'content-type', 'application/json')
 		FROM events WHERE position > $1 ORDER BY position LIMIT $2`, after, atOnce, source)
 	if err != nil {
