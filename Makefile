@@ -1,5 +1,6 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 PKG     ?= ./...
+BIN     ?= bin/usher
 
 # The race detector watches everything but the translated C of SQLite and the ciphers of the password hashes, which would take
 # most of the tests' time. Only packages without generic functions can be left out: the linker keeps one copy of those for all.
@@ -26,10 +27,11 @@ manifests: ## check what is in deploy/ with its own tools: alert rules, compose.
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
+	go vet -C test/watermill ./...
 	go tool staticcheck ./...
 
 bench: ## measure against the yardsticks; NAME=append for one of them
 	test/postgres.sh go run ./test/bench $(NAME)
 
-build: ## bin/usher, static
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/usher ./cmd/usher
+build: ## bin/usher, static and stripped; BIN=path for another place
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/usher

@@ -322,23 +322,46 @@ func (l *Log) ReadSubject(ctx context.Context, user uuid.UUID, after int64, limi
 	return l.opened(ctx, events)
 }
 
+// ReadAt reads the events at some positions, each named once and in ascending order, opened and upcast. It fails with ErrGap
+// where a position is missing.
+func (l *Log) ReadAt(ctx context.Context, positions []int64) ([]Event, error) {
+	events, err := l.store.ReadAt(ctx, positions)
+	if err != nil {
+		return nil, fmt.Errorf("read %d positions: %w", len(positions), err)
+	}
+	for i, position := range positions {
+		if i >= len(events) || events[i].Position != position {
+			return nil, fmt.Errorf("read %d positions: %w: nothing at %d", len(positions), ErrGap, position)
+		}
+	}
+	return l.opened(ctx, events)
+}
+
 // opened forgets the keys of those who are erased by what was read before it opens anything: whoever read that much of
 // the log is not shown what came before either.
 func (l *Log) opened(ctx context.Context, events []Event) ([]Event, error) {
+	l.forgetErased(events)
+	if err := l.sealer.Open(ctx, events); err != nil {
+		return nil, err
+	}
+	return events, l.upcast(events)
+}
+
+func (l *Log) forgetErased(events []Event) {
 	for i := range events {
 		if events[i].Type == TypeErased {
 			l.sealer.Forget(events[i].Stream.Subject)
 		}
 	}
-	if err := l.sealer.Open(ctx, events); err != nil {
-		return nil, err
-	}
+}
+
+func (l *Log) upcast(events []Event) error {
 	for i := range events {
 		if err := l.upcasters.apply(&events[i]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return events, nil
+	return nil
 }
 
 // Watch answers with a channel that is signalled after each commit of this process (several may share a signal), until

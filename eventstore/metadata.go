@@ -26,53 +26,81 @@ type personalMetadata struct {
 
 // ParseMetadata reads metadata as it is stored. Every event that is read passes here, so the usual form, a flat object
 // of strings without escapes, is read without reflection; encoding/json reads any other.
-func ParseMetadata(raw []byte) (Metadata, error) {
-	if m, ok := parseFlat(raw); ok {
+func ParseMetadata(raw []byte) (m Metadata, err error) {
+	if parseFlat(raw, m.set) {
 		return m, nil
 	}
-	var m Metadata
+	m = Metadata{}
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return m, fmt.Errorf("decode metadata: %w", err)
 	}
 	return m, nil
 }
 
-func parseFlat(raw []byte) (m Metadata, ok bool) {
+func (m *Metadata) set(name, value []byte) (err error) {
+	switch string(name) {
+	case "correlation_id":
+		m.Correlation, err = uuid.ParseBytes(value)
+	case "causation_id":
+		m.Causation, err = uuid.ParseBytes(value)
+	case "actor":
+		m.Actor = string(value)
+	case "traceparent":
+		m.TraceParent = string(value)
+	}
+	return err
+}
+
+// parsePersonal reads the part that was sealed, as ParseMetadata reads the other.
+func parsePersonal(raw []byte) (m personalMetadata, err error) {
+	if parseFlat(raw, m.set) {
+		return m, nil
+	}
+	m = personalMetadata{}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, fmt.Errorf("decode personal metadata: %w", err)
+	}
+	return m, nil
+}
+
+func (m *personalMetadata) set(name, value []byte) error {
+	switch string(name) {
+	case "address":
+		m.Address = string(value)
+	case "user_agent":
+		m.UserAgent = string(value)
+	}
+	return nil
+}
+
+// parseFlat hands over the fields of a flat object of strings without escapes. It answers with false for any other, of
+// which it may have handed some fields over.
+func parseFlat(raw []byte, set func(name, value []byte) error) bool {
 	rest := bytes.TrimSpace(raw)
 	if len(rest) < 2 || rest[0] != '{' || rest[len(rest)-1] != '}' || bytes.IndexByte(rest, '\\') >= 0 {
-		return m, false
+		return false
 	}
 	rest = rest[1 : len(rest)-1]
 	for len(bytes.TrimSpace(rest)) > 0 {
 		var name, value []byte
+		var ok bool
 		if name, rest, ok = quoted(rest, ""); !ok {
-			return m, false
+			return false
 		}
 		if value, rest, ok = quoted(rest, ":"); !ok {
-			return m, false
+			return false
 		}
-		var err error
-		switch string(name) {
-		case "correlation_id":
-			m.Correlation, err = uuid.ParseBytes(value)
-		case "causation_id":
-			m.Causation, err = uuid.ParseBytes(value)
-		case "actor":
-			m.Actor = string(value)
-		case "traceparent":
-			m.TraceParent = string(value)
-		}
-		if err != nil {
-			return m, false
+		if set(name, value) != nil {
+			return false
 		}
 		if rest = bytes.TrimLeft(rest, " "); len(rest) > 0 {
 			if rest[0] != ',' {
-				return m, false
+				return false
 			}
 			rest = rest[1:]
 		}
 	}
-	return m, true
+	return true
 }
 
 // quoted reads a string without escapes that follows the given mark.

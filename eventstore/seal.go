@@ -254,9 +254,9 @@ func openEvent(key cipher.AEAD, e *Event) error {
 		e.Personal = plain[size : size+int(n)]
 	}
 	if rest := plain[size+int(n):]; len(rest) > 0 {
-		var m personalMetadata
-		if err := json.Unmarshal(rest, &m); err != nil {
-			return fmt.Errorf("decode personal metadata: %w", err)
+		m, err := parsePersonal(rest)
+		if err != nil {
+			return err
 		}
 		e.Metadata.Address, e.Metadata.UserAgent = m.Address, m.UserAgent
 	}

@@ -20,10 +20,16 @@ type Store interface {
 	Commit(ctx context.Context, batch []*Prepared) ([]Outcome, error)
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]Event, error)
+	// ReadRange reads the events after one position and up to another, in the order of their positions: those of streams of
+	// some kinds and each TypeErased, or all where no kind is named. It answers with how many events of any kind there are
+	// as well.
+	ReadRange(ctx context.Context, after, to int64, kinds []Kind) (events []Event, n int64, err error)
 	// ReadStream reads at most limit events of a stream after a version, in the order of their versions.
 	ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]Event, error)
 	// ReadSubject reads at most limit events about a user after a position, from all their streams.
 	ReadSubject(ctx context.Context, user uuid.UUID, after int64, limit int) ([]Event, error)
+	// ReadAt reads the events at some positions, in the order of positions. One that is not there is missing from the answer.
+	ReadAt(ctx context.Context, positions []int64) ([]Event, error)
 	// StreamVersion is the version of a stream's newest event, 0 for a stream without events.
 	StreamVersion(ctx context.Context, stream uuid.UUID) (int, error)
 	// Head is the position of the newest event, 0 for an empty log.
@@ -67,6 +73,16 @@ const (
 	Postgres Dialect = "postgres"
 	SQLite   Dialect = "sqlite"
 )
+
+// Relaxed is an expression, a text, that lets the commit of the transaction that evaluates it be answered before it is on
+// the disk. That is for what can be done again from the log: a crash may take the last of it, together with the checkpoint
+// that goes with it.
+func Relaxed(d Dialect) string {
+	if d == Postgres {
+		return "set_config('synchronous_commit', 'off', true)"
+	}
+	return "''"
+}
 
 // Append is a wish to write events to one stream, with everything that has to happen in the same transaction.
 type Append struct {

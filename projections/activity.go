@@ -46,6 +46,9 @@ func (ActivityProjection) Name() string { return ActivityName }
 // CodeVersion implements Projection.
 func (ActivityProjection) CodeVersion() int { return 1 }
 
+// Wants implements Projection.
+func (ActivityProjection) Wants() eventstore.Selection { return eventstore.Selection{} }
+
 // Tables implements Projection. The user comes first in the key, so that what a user did, and what an erasure clears, is a
 // range of it. Events that are about no user have the nil UUID there.
 func (ActivityProjection) Tables(d eventstore.Dialect, generation int) []Table {

@@ -63,7 +63,7 @@ func (m model) fillingOf(b beside) *filling {
 func (f *filling) fill(ctx context.Context, to int64) error {
 	f.target = max(f.target, to)
 	for f.position < to {
-		err := f.readRange(ctx, f.position, to, f.apply)
+		err := f.readRange(ctx, f.position, to, f.projection.Wants(), f.apply)
 		if !errors.Is(err, errMoved) {
 			return err
 		}
@@ -88,30 +88,36 @@ func (f *filling) reread(ctx context.Context) error {
 
 // apply applies a batch that follows the checkpoint. Where it can't be, it is halved until the event that is to blame is
 // alone.
-func (f *filling) apply(ctx context.Context, events []eventstore.Event) error {
-	err := f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.commit(ctx, events, f.applyAll) })
-	switch {
-	case err == nil || ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled):
+func (f *filling) apply(ctx context.Context, b batch) error {
+	err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
+		return f.commit(ctx, b.to, func(ctx context.Context, tx eventstore.DB) error { return f.applyAll(ctx, tx, b.events) })
+	})
+	switch n := len(b.events); {
+	case err == nil || n == 0 || ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled):
 		return err
-	case len(events) == 1:
-		return f.pass(ctx, events[0], err)
+	case n > 1:
+		half := n / 2
+		if err := f.apply(ctx, batch{b.events[:half], b.events[half-1].Position}); err != nil {
+			return err
+		}
+		return f.apply(ctx, batch{b.events[half:], b.to})
 	}
-	half := len(events) / 2
-	if err := f.apply(ctx, events[:half]); err != nil {
-		return err
-	}
-	return f.apply(ctx, events[half:])
+	return f.pass(ctx, b, err)
 }
 
 func (f *filling) applyAll(ctx context.Context, tx eventstore.DB, events []eventstore.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
 	return f.projection.Apply(ctx, tx, f.generation, events)
 }
 
-// pass goes past an event that can't be applied, if an operator has given it up or its user was erased.
-func (f *filling) pass(ctx context.Context, e eventstore.Event, cause error) error {
+// pass goes past a batch of one event that can't be applied, if an operator has given it up or its user was erased.
+func (f *filling) pass(ctx context.Context, b batch, cause error) error {
+	e := b.events[0]
 	poison := f.poison(e, cause)
 	return f.persist(ctx, "pass a skipped event", func(ctx context.Context) error {
-		return f.commit(ctx, []eventstore.Event{e}, func(ctx context.Context, tx eventstore.DB, _ []eventstore.Event) error {
+		return f.commit(ctx, b.to, func(ctx context.Context, tx eventstore.DB) error {
 			var skipped, erased bool
 			err := tx.QueryRow(ctx, `
 				SELECT EXISTS (SELECT 1 FROM skipped_events WHERE projection = $1 AND position = $2),
@@ -130,16 +136,13 @@ func (f *filling) pass(ctx context.Context, e eventstore.Event, cause error) err
 	})
 }
 
-// commit moves the checkpoint over a batch and does what belongs to it, in one transaction.
-func (f *filling) commit(ctx context.Context, events []eventstore.Event,
-	do func(context.Context, eventstore.DB, []eventstore.Event) error,
-) error {
-	to := events[len(events)-1].Position
+// commit moves the checkpoint and does what belongs to it, in one transaction.
+func (f *filling) commit(ctx context.Context, to int64, do func(context.Context, eventstore.DB) error) error {
 	err := f.db.Transact(ctx, func(tx eventstore.DB) error {
 		if err := f.advance(ctx, tx, to); err != nil {
 			return err
 		}
-		return do(ctx, tx, events)
+		return do(ctx, tx)
 	})
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err
@@ -170,7 +173,7 @@ func (f *filling) advance(ctx context.Context, tx eventstore.DB, to int64) error
 	err := tx.QueryRow(ctx, `
 		UPDATE projection_generations SET position = $5, target = $6, rate = $7, error = '', updated_at = $8
 		 WHERE projection = $1 AND role = $2 AND generation = $3 AND position = $4
-		RETURNING `+relaxed(tx.Dialect()),
+		RETURNING `+eventstore.Relaxed(tx.Dialect()),
 		f.name(), string(f.role), f.generation.Number, f.position, to, f.target, rate, time.Now().UTC()).Scan(new(string))
 	if !errors.Is(err, eventstore.ErrNoRows) {
 		if err != nil {
@@ -188,14 +191,6 @@ func (f *filling) advance(ctx context.Context, tx eventstore.DB, to int64) error
 		return errCommitted
 	}
 	return errMoved
-}
-
-// relaxed is an expression that lets a transaction's commit be answered before it is on the disk.
-func relaxed(d eventstore.Dialect) string {
-	if d == eventstore.Postgres {
-		return "set_config('synchronous_commit', 'off', true)"
-	}
-	return "''"
 }
 
 // level brings the generation to where the live one is, holds both there, and does what follows in the same transaction.
@@ -261,7 +256,7 @@ func (f *filling) applyTail(ctx context.Context, tx eventstore.DB, to int64) err
 	case to-f.position > maxTail:
 		return errTail
 	}
-	events, err := f.log.ReadAll(ctx, f.position, int(to-f.position))
+	events, err := f.log.ReadRange(ctx, f.position, to, f.projection.Wants())
 	if err != nil {
 		return err
 	}

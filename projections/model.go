@@ -117,37 +117,46 @@ func (m model) fillBatch() int {
 // maxReaders bounds the ranges of the log that are read and opened at the same time, and so what is in memory.
 const maxReaders = 4
 
-// readRange hands the events after one position and up to another over, in order, in batches. Later ranges are read and
+// batch is what of a part of the log is applied in one transaction.
+type batch struct {
+	events []eventstore.Event // those that are wanted
+	to     int64              // the position that the part ends at
+}
+
+// readRange hands what is wanted after one position and up to another over, in order, in batches. Later ones are read and
 // opened meanwhile, several at a time.
-func (m model) readRange(ctx context.Context, after, to int64, handle func(context.Context, []eventstore.Event) error) error {
+func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore.Selection, handle func(context.Context, batch) error) error {
 	size := int64(m.fillBatch())
-	ahead := make(chan chan []eventstore.Event, min(maxReaders, runtime.GOMAXPROCS(0)))
+	ahead := make(chan chan batch, min(maxReaders, runtime.GOMAXPROCS(0)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ahead)
 		for at := after; at < to; at += size {
-			batch := make(chan []eventstore.Event, 1)
+			read := make(chan batch, 1)
 			select {
-			case ahead <- batch:
+			case ahead <- read:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 			g.Go(func() error {
-				events, err := m.readBatch(ctx, at, int(min(size, to-at)))
-				batch <- events
-				return err
+				b := batch{to: min(at+size, to)}
+				err := m.persist(ctx, "read the log", func(ctx context.Context) (err error) {
+					b.events, err = m.log.ReadRange(ctx, at, b.to, wanted)
+					return err
+				})
+				if err == nil {
+					read <- b
+				}
+				return err // which ends ctx
 			})
 		}
 		return nil
 	})
 	g.Go(func() error {
-		for batch := range ahead {
+		for read := range ahead {
 			select {
-			case events := <-batch:
-				if len(events) == 0 { // the reader failed
-					return nil
-				}
-				if err := handle(ctx, events); err != nil {
+			case b := <-read:
+				if err := handle(ctx, b); err != nil {
 					return err
 				}
 			case <-ctx.Done():
@@ -157,15 +166,4 @@ func (m model) readRange(ctx context.Context, after, to int64, handle func(conte
 		return nil
 	})
 	return g.Wait()
-}
-
-func (m model) readBatch(ctx context.Context, after int64, n int) (events []eventstore.Event, err error) {
-	err = m.persist(ctx, "read the log", func(ctx context.Context) error {
-		events, err = m.log.ReadAll(ctx, after, n)
-		return err
-	})
-	if err == nil && len(events) < n {
-		return nil, fmt.Errorf("read after %d: %w: %d events where there are %d", after, eventstore.ErrGap, len(events), n)
-	}
-	return events, err
 }

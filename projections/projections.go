@@ -59,6 +59,9 @@ type Projection interface {
 	// Tables says what tables a generation of the read model has. One that a version gives up stays in the list, without
 	// Create, so that it is dropped with the generations that have it.
 	Tables(d eventstore.Dialect, generation int) []Table
+	// Wants says which events Apply makes something of, and whether it needs their personal fields. A generation that is
+	// filled from the log may be spared the others; the live one gets every event.
+	Wants() eventstore.Selection
 	// Apply changes the tables of a generation by events, which are in the order of their positions. It is called once
 	// for every event, in a transaction that is rolled back if Apply fails, and has no effects beside tx. An event
 	// whose personal fields are forgotten is no error.

@@ -46,6 +46,8 @@ type Runner struct {
 type Log interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
+	// ReadRange reads the selected events after one position and up to another.
+	ReadRange(ctx context.Context, after, to int64, s eventstore.Selection) ([]eventstore.Event, error)
 	// Head is the position of the newest event.
 	Head(ctx context.Context) (int64, error)
 	// Append records what was done to a projection.

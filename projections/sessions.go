@@ -44,6 +44,11 @@ func (SessionProjection) Name() string { return SessionsName }
 // CodeVersion implements Projection.
 func (SessionProjection) CodeVersion() int { return 1 }
 
+// Wants implements Projection.
+func (SessionProjection) Wants() eventstore.Selection {
+	return eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}}
+}
+
 // Tables implements Projection. The user comes first in the key, so that the rows of one who is erased, and the pages of
 // one's sessions, are a range of it; ids are UUIDv7, and so in the order of time.
 func (SessionProjection) Tables(d eventstore.Dialect, generation int) []Table {

@@ -65,6 +65,9 @@ func (StatsProjection) Name() string { return StatsName }
 // CodeVersion implements Projection.
 func (StatsProjection) CodeVersion() int { return 1 }
 
+// Wants implements Projection.
+func (StatsProjection) Wants() eventstore.Selection { return eventstore.Selection{Sealed: true} }
+
 // Tables implements Projection.
 func (StatsProjection) Tables(d eventstore.Dialect, generation int) []Table {
 	figures := map[eventstore.Dialect]string{

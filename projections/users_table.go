@@ -24,6 +24,11 @@ func (UserProjection) Name() string { return UsersName }
 // CodeVersion implements Projection.
 func (UserProjection) CodeVersion() int { return 3 }
 
+// Wants implements Projection.
+func (UserProjection) Wants() eventstore.Selection {
+	return eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindUser}}
+}
+
 // Tables implements Projection. The keys are compared byte by byte.
 //
 // Lists are in the order of created_at and id, which one index has; whom a filter lets through another one has, of the

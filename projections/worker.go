@@ -99,7 +99,7 @@ func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Ev
 		UPDATE projections SET checkpoint = $3, updated_at = $5
 		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND generation = $7 AND state <> 'paused'
 		   AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
-		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+relaxed(tx.Dialect()),
+		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+eventstore.Relaxed(tx.Dialect()),
 		w.name(), w.checkpoint.Load(), to.Position, w.epoch, time.Now().UTC(), to.ID, w.generation).Scan(&parked, new(string))
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return false, w.refused(ctx, tx, to.Position)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,21 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int) ([]eventsto
 	return s.read(ctx, columns+"WHERE position > $1 ORDER BY position LIMIT $2", after, limit)
 }
 
+// ReadRange reads a part of the log. The log only grows, so that it does not matter that the events are counted later.
+func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind) (events []eventstore.Event, n int64, err error) {
+	if len(kinds) == 0 {
+		events, err = s.readMany(ctx, to-after, columns+"WHERE position > $1 AND position <= $2 ORDER BY position", after, to)
+		return events, int64(len(events)), err
+	}
+	events, err = s.readMany(ctx, (to-after)/2, columns+"WHERE position > $1 AND position <= $2 AND (kind = ANY ($3) OR type = $4) ORDER BY position",
+		after, to, kinds, eventstore.TypeErased)
+	if err != nil {
+		return nil, 0, err
+	}
+	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM events WHERE position > $1 AND position <= $2", after, to).Scan(&n)
+	return events, n, classify(err)
+}
+
 // ReadStream reads a stream in the order of versions.
 func (s *Store) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {
 	return s.read(ctx, columns+"WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3", stream, after, limit)
@@ -30,15 +46,26 @@ func (s *Store) ReadSubject(ctx context.Context, user uuid.UUID, after int64, li
 	return s.read(ctx, columns+"WHERE subject = $1 AND position > $2 ORDER BY position LIMIT $3", user, after, limit)
 }
 
+// ReadAt reads what is at some positions. Each is looked up by itself, whatever the planner makes of the list.
+func (s *Store) ReadAt(ctx context.Context, positions []int64) ([]eventstore.Event, error) {
+	return s.read(ctx, `SELECT e.* FROM unnest($1::bigint[]) AS wanted (at)
+		CROSS JOIN LATERAL (`+columns+`WHERE position = wanted.at LIMIT 1) AS e ORDER BY e.position`, positions)
+}
+
 func (s *Store) read(ctx context.Context, sql string, args ...any) ([]eventstore.Event, error) {
+	return s.readMany(ctx, 0, sql, args...) // most reads are of a few, however many they may be of
+}
+
+// readMany is read of about so many events.
+func (s *Store) readMany(ctx context.Context, about int64, sql string, args ...any) ([]eventstore.Event, error) {
 	// Without the format, pgx asks for jsonb as text.
 	rows, err := s.pool.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
 		return nil, classify(err)
 	}
 	defer rows.Close()
-	var events []eventstore.Event // most reads are of a few, however many they may be of
-	names := map[string]string{}  // a few event types and kinds for many events
+	events := slices.Grow([]eventstore.Event(nil), int(about))
+	names := map[string]string{} // a few event types and kinds for many events
 	for rows.Next() {
 		e, err := decodeEvent(rows, names)
 		if err != nil {

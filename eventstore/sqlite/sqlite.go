@@ -44,7 +44,7 @@ type Store struct {
 		putStream, putEvent, putReservation, deleteReservation, putKey, remember *sql.Stmt
 		closeErased, deleteReservations                                          *sql.Stmt
 		// prepared on the readers
-		readAll, readStream, readSubject, version, head, dataKeys *sql.Stmt
+		readAll, readRange, countRange, readStream, readSubject, readAt, version, head, dataKeys *sql.Stmt
 	}
 }
 
@@ -118,8 +118,12 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		{s.writer, &s.stmt.remember, "INSERT INTO commands (command_id, position, version, recorded_at) VALUES ($1, $2, $3, $4)"},
 
 		{s.readers, &s.stmt.readAll, eventColumns + "WHERE position > $1 ORDER BY position LIMIT $2"},
+		{s.readers, &s.stmt.readRange, eventColumns + `WHERE position > $1 AND position <= $2
+			AND ($3 = '[]' OR kind IN (SELECT value FROM json_each($3)) OR type = '` + eventstore.TypeErased + `') ORDER BY position`},
+		{s.readers, &s.stmt.countRange, "SELECT count(*) FROM events WHERE position > $1 AND position <= $2"},
 		{s.readers, &s.stmt.readStream, eventColumns + "WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"},
 		{s.readers, &s.stmt.readSubject, eventColumns + "WHERE subject = $1 AND position > $2 ORDER BY position LIMIT $3"},
+		{s.readers, &s.stmt.readAt, eventColumns + "WHERE position IN (SELECT value FROM json_each($1)) ORDER BY position"},
 		{s.readers, &s.stmt.version, "SELECT version FROM streams WHERE stream = $1"},
 		{s.readers, &s.stmt.head, "SELECT coalesce(max(position), 0) FROM events"},
 		{s.readers, &s.stmt.dataKeys, "SELECT user_id, wrapped FROM user_keys WHERE user_id IN (SELECT value FROM json_each($1))"},
@@ -144,6 +148,18 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int) ([]eventsto
 	return s.readEvents(ctx, s.stmt.readAll, after, limit)
 }
 
+// ReadRange implements eventstore.Store.
+func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind) (events []eventstore.Event, n int64, err error) {
+	list, err := json.Marshal(append([]eventstore.Kind{}, kinds...))
+	if err != nil {
+		return nil, 0, err
+	}
+	if events, err = s.readEvents(ctx, s.stmt.readRange, after, to, string(list)); err != nil {
+		return nil, 0, err
+	}
+	return events, n, s.mapped(s.stmt.countRange.QueryRowContext(ctx, after, to).Scan(&n))
+}
+
 // ReadStream implements eventstore.Store.
 func (s *Store) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {
 	return s.readEvents(ctx, s.stmt.readStream, stream, after, limit)
@@ -152,6 +168,15 @@ func (s *Store) ReadStream(ctx context.Context, stream uuid.UUID, after, limit i
 // ReadSubject implements eventstore.Store.
 func (s *Store) ReadSubject(ctx context.Context, user uuid.UUID, after int64, limit int) ([]eventstore.Event, error) {
 	return s.readEvents(ctx, s.stmt.readSubject, user, after, limit)
+}
+
+// ReadAt implements eventstore.Store.
+func (s *Store) ReadAt(ctx context.Context, positions []int64) ([]eventstore.Event, error) {
+	list, err := json.Marshal(positions)
+	if err != nil {
+		return nil, err
+	}
+	return s.readEvents(ctx, s.stmt.readAt, string(list))
 }
 
 func (s *Store) readEvents(ctx context.Context, stmt *sql.Stmt, args ...any) ([]eventstore.Event, error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -83,7 +84,52 @@ func testPages(t *testing.T, b Backend) {
 			}
 		}
 	}
+	some, err := log.ReadAt(t.Context(), []int64{1, 4, 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at []place
+	for _, e := range some {
+		at = append(at, place{e.Position, e.Version})
+	}
+	if diff := cmp.Diff([]place{all[0], all[3], all[5]}, at); diff != "" {
+		t.Errorf("ReadAt: -want +got\n%s", diff)
+	}
+	for name, c := range map[string]struct {
+		after, to int64
+		eventstore.Selection
+	}{
+		"everything":       {0, int64(len(all)), eventstore.Selection{}},
+		"a part":           {2, 5, eventstore.Selection{}},
+		"users":            {1, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindUser}}},
+		"sessions, sealed": {0, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}, Sealed: true}},
+	} {
+		got, err := log.ReadRange(t.Context(), c.after, c.to, c.Selection)
+		if err != nil {
+			t.Fatalf("ReadRange, %s: %v", name, err)
+		}
+		whole, err := log.ReadAll(t.Context(), c.after, int(c.to-c.after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []eventstore.Event
+		for _, e := range whole {
+			if len(c.Kinds) == 0 || slices.Contains(c.Kinds, e.Stream.Kind) {
+				want = append(want, e)
+			}
+		}
+		if c.Sealed {
+			for i := range want {
+				want[i].Personal, want[i].Metadata.Address, want[i].Metadata.UserAgent = nil, "", ""
+				want[i].Sealed = got[i].Sealed
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("ReadRange, %s: -want +got\n%s", name, diff)
+		}
+	}
 	for name, read := range map[string]func() ([]eventstore.Event, error){
+		"no position":     func() ([]eventstore.Event, error) { return log.ReadAt(t.Context(), nil) },
 		"beyond the head": func() ([]eventstore.Event, error) { return log.ReadAll(t.Context(), int64(len(all)), 10) },
 		"no such stream":  func() ([]eventstore.Event, error) { return log.ReadStream(t.Context(), newID(), 0, 10) },
 		"limit 0":         func() ([]eventstore.Event, error) { return log.ReadAll(t.Context(), 0, 0) },
@@ -94,8 +140,12 @@ func testPages(t *testing.T, b Backend) {
 	}
 	// A missing event stops the reader.
 	change(t, log.db, "DELETE FROM events WHERE position = 6")
-	_, err := log.ReadAll(t.Context(), 4, 10)
+	_, err = log.ReadAll(t.Context(), 4, 10)
 	wantError(t, "ReadAll over a gap", err, eventstore.ErrGap)
+	_, err = log.ReadRange(t.Context(), 0, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}})
+	wantError(t, "ReadRange over a gap", err, eventstore.ErrGap)
+	_, err = log.ReadAt(t.Context(), []int64{5, 6, 7})
+	wantError(t, "ReadAt of a gap", err, eventstore.ErrGap)
 	_, err = log.ReadStream(t.Context(), streams[1].ID, 0, 10)
 	wantError(t, "ReadStream over a gap", err, eventstore.ErrGap)
 }

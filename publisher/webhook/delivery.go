@@ -3,6 +3,7 @@ package webhook
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -221,14 +222,63 @@ func lead(ctx context.Context, tx eventstore.DB, webhook uuid.UUID, now time.Tim
 	return err
 }
 
-// leadNext gives the first pending delivery of one user a time, after an earlier one was finished.
-func leadNext(ctx context.Context, tx eventstore.DB, webhook, subject uuid.UUID, now time.Time) error {
-	_, err := tx.Exec(ctx, `
-		UPDATE webhook_deliveries SET next_attempt_at = $3
-		 WHERE webhook = $1 AND next_attempt_at IS NULL
-		   AND position = (SELECT min(position) FROM webhook_deliveries WHERE webhook = $1 AND subject = $2 AND status = 'pending')`,
-		webhook, subject, now)
+// leadNext gives the first pending delivery of each of some users a time, after an earlier one was finished. Which those
+// are is asked first: in one statement, Postgres goes through all deliveries instead of looking up a few.
+func leadNext(ctx context.Context, tx eventstore.DB, webhook uuid.UUID, subjects []uuid.UUID, now time.Time) error {
+	if len(subjects) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(subjects)
+	if err != nil {
+		return err
+	}
+	from := "(SELECT value::uuid AS subject FROM jsonb_array_elements_text($2::jsonb) OFFSET 0)"
+	if tx.Dialect() == eventstore.SQLite {
+		from = "(SELECT value AS subject FROM json_each($2))"
+	}
+	// A range, whose rows come in the order of the index of those that wait: for equal subjects, Postgres may prefer to go
+	// through an index of positions and look for the subject there.
+	next, err := readPositions(ctx, tx, `
+		SELECT position FROM (SELECT (SELECT d.position FROM webhook_deliveries d
+		                               WHERE d.webhook = $1 AND d.status = 'pending' AND d.subject >= s.subject AND d.subject <= s.subject
+		                               ORDER BY d.subject, d.position LIMIT 1) AS position FROM `+from+` AS s) AS first
+		 WHERE position IS NOT NULL`, webhook, string(raw))
+	if err != nil || len(next) == 0 {
+		return err
+	}
+	among, positions := among(tx.Dialect(), 3, next)
+	_, err = tx.Exec(ctx, "UPDATE webhook_deliveries SET next_attempt_at = $2 WHERE webhook = $1 AND position "+among+" AND next_attempt_at IS NULL",
+		webhook, now, positions)
 	return err
+}
+
+// readPositions is the answer to a query for positions.
+func readPositions(ctx context.Context, tx eventstore.DB, query string, args ...any) (list []int64, err error) {
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var position int64
+		if err := rows.Scan(&position); err != nil {
+			return nil, err
+		}
+		list = append(list, position)
+	}
+	return list, rows.Err()
+}
+
+// among is the condition that a column's value is one of a list, which is the placeholder n, and the placeholder's value.
+func among(d eventstore.Dialect, n int, positions []int64) (condition string, list any) {
+	if d != eventstore.SQLite {
+		return fmt.Sprintf("= ANY ($%d)", n), positions
+	}
+	raw, err := json.Marshal(positions)
+	if err != nil { // numbers can be expressed in JSON
+		panic(err)
+	}
+	return fmt.Sprintf("IN (SELECT value FROM json_each($%d))", n), string(raw)
 }
 
 // due is a delivery that is to be sent.

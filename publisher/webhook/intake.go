@@ -100,7 +100,8 @@ func newIncoming(event eventstore.Event) (incoming, error) {
 
 // advance moves the checkpoint to an event and stores deliveries, in one transaction. The checkpoint is only moved from
 // where it was and under the epoch in force, which makes it exactly once, and only to an event of the log: after the log was
-// restored from a backup, the stream has others. Without deliveries it may be moved in memory alone. It fails with
+// restored from a backup, the stream has others. The commit need not wait for the disk: what a crash takes of it comes from
+// the stream again. Without deliveries it may be moved in memory alone. It fails with
 // errFenced, errForeign or errMoved.
 func (e *endpoint) advance(ctx context.Context, to place, rows []incoming) error {
 	e.mu.Lock()
@@ -113,7 +114,7 @@ func (e *endpoint) advance(ctx context.Context, to place, rows []incoming) error
 		var pending int64
 		err := tx.QueryRow(ctx, `UPDATE webhook_progress SET checkpoint = $3, pending = pending + $5
 			WHERE webhook = $1 AND checkpoint = $2 AND epoch = $4 AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
-			RETURNING pending`, e.id, e.saved, to.position, e.epoch, len(rows), to.event).Scan(&pending)
+			RETURNING pending, `+eventstore.Relaxed(tx.Dialect()), e.id, e.saved, to.position, e.epoch, len(rows), to.event).Scan(&pending, new(string))
 		if err != nil {
 			return err
 		}
@@ -169,7 +170,8 @@ func (e *endpoint) refused(ctx context.Context) error {
 	return err
 }
 
-// insert stores deliveries. One is the first that is sent of its user where no other is pending.
+// insert stores deliveries. One is the first that is sent of its user where no other is pending, which is looked up as in
+// leadNext.
 func (e *endpoint) insert(ctx context.Context, tx eventstore.DB, rows []incoming) error {
 	if len(rows) == 0 {
 		return nil
@@ -188,7 +190,7 @@ func (e *endpoint) insert(ctx context.Context, tx eventstore.DB, rows []incoming
 		INSERT INTO webhook_deliveries (webhook, position, id, subject, is_user, event_id, type, status, attempts, next_attempt_at, reason, created_at)
 		SELECT $1, r.position, r.id, r.subject, r.is_user, r.event_id, r.type, 'pending', 0,
 		       CASE WHEN r.first AND NOT EXISTS (SELECT 1 FROM webhook_deliveries p
-		                                          WHERE p.webhook = $1 AND p.subject = r.subject AND p.status = 'pending') THEN `+now+` END,
+		                                          WHERE p.webhook = $1 AND p.subject >= r.subject AND p.subject <= r.subject AND p.status = 'pending') THEN `+now+` END,
 		       '', `+now+`
 		  FROM `+from, e.id, string(raw), e.Service.now())
 	if err != nil {

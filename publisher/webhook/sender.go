@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"usher/eventstore"
@@ -15,37 +17,73 @@ import (
 const (
 	// parallel is how many requests are made to one endpoint at once, of as many users.
 	parallel = 8
+	// maxAhead bounds the deliveries of an endpoint that are on their way, or ready to be, or taken and not yet written
+	// down. Each is at most as large as an event.
+	maxAhead = 16 * parallel
+	// lookahead is how many deliveries that are due are read at once.
+	lookahead = 1000
+	// freshFor is how old may be what was read of an event when it is sent: the user may have been erased since.
+	freshFor = 500 * time.Millisecond
 	// grace is how long requests that are on their way are waited for at the end.
 	grace = 5 * time.Second
 	// idle is how long the sender sleeps while nothing is due and nothing wakes it.
 	idle = time.Minute
 )
 
+// ready is a delivery that is made ready to be sent.
+type ready struct {
+	due
+	event eventstore.Event
+	message
+	err  error // it can't be, which is what comes of it
+	read time.Time
+}
+
 // result is what came of one delivery.
 type result struct {
 	due
 	answer
 	at  time.Time
-	err error // nothing came of it: the event could not be read
+	err error // nothing came of it: the event could not be read, or it was read too long ago
 }
+
+// errStale: what was read of an event is too old to be sent.
+var errStale = errors.New("read too long ago")
 
 // sender sends the deliveries of an endpoint that are due. Only one of a user is on its way at a time, because only one has
 // a time.
+//
+// While a batch of results is written down and the next deliveries are read, requests go on with those that are ready. An
+// endpoint that is quick is kept busy with larger batches, which cost less each; one that is slow has no more read for it
+// than is sent at once.
 type sender struct {
 	*endpoint
-	onWay     map[int64]bool // positions
-	results   chan result    // has room for all that are on their way
+	due       []due          // that are not on their way yet, as they were when they were read
+	onWay     map[int64]bool // positions, from when the event is read until what came of the delivery is known
+	ahead     int            // how many may be
+	queue     chan ready     // has room for all that are on their way
+	results   chan result    // too
 	unwritten []result       // what came of deliveries and is not written down yet
 }
 
 // send sends what is due until ctx ends; then it waits a moment for what is on its way. It fails with errInactive after it
 // has disabled the webhook, with errFenced, or with ctx's cause.
 func (e *endpoint) send(ctx context.Context) (err error) {
-	s := sender{endpoint: e, onWay: map[int64]bool{}, results: make(chan result, parallel)}
+	s := sender{
+		endpoint: e, onWay: map[int64]bool{}, ahead: parallel, queue: make(chan ready, maxAhead), results: make(chan result, maxAhead),
+	}
 	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
+	var workers sync.WaitGroup
+	for range parallel {
+		workers.Go(func() {
+			for r := range s.queue {
+				s.results <- s.deliver(requests, r)
+			}
+		})
+	}
 	for {
-		err = s.round(ctx, requests)
+		err = s.round(ctx)
 		if err != nil {
 			break
 		}
@@ -53,12 +91,14 @@ func (e *endpoint) send(ctx context.Context) (err error) {
 	if errors.Is(err, errFenced) || errors.Is(context.Cause(ctx), errFenced) {
 		cancel(errFenced)
 	}
-	return errors.Join(err, s.finish(context.WithoutCancel(ctx), cancel))
+	err = errors.Join(err, s.finish(context.WithoutCancel(ctx), cancel))
+	workers.Wait()
+	return err
 }
 
-// round starts what is due and there is room for, and waits for something to happen.
-func (s *sender) round(ctx, requests context.Context) error {
-	next, err := s.fill(ctx, requests)
+// round makes ready what is due and there is room for, and waits for something to happen.
+func (s *sender) round(ctx context.Context) error {
+	next, err := s.fill(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -70,7 +110,10 @@ func (s *sender) round(ctx, requests context.Context) error {
 	defer timer.Stop()
 	select {
 	case r := <-s.results:
-		return s.settle(ctx, s.gather(r))
+		list := s.gather(r)
+		// What was taken since the last time may be taken again, and more.
+		s.ahead = min(max(2*len(list), s.ahead/2, parallel), maxAhead)
+		return s.settle(ctx, list)
 	case <-s.wake:
 	case <-timer.C:
 	case <-ctx.Done():
@@ -79,77 +122,117 @@ func (s *sender) round(ctx, requests context.Context) error {
 	return nil
 }
 
-// width is how many requests may be on their way: one while the endpoint does nothing but fail.
+// width is how many deliveries may be on their way: one while the endpoint does nothing but fail.
 func (s *sender) width() int {
 	if s.deadInARow.Load() >= int64(s.Service.FailuresInARow) {
 		return 1
 	}
-	return parallel
+	return s.ahead
 }
 
-// fill starts what is due, up to the width, and answers with how long it is until more may be.
-func (s *sender) fill(ctx, requests context.Context) (next time.Duration, err error) {
+// fill makes ready what is due, up to the width, and answers with how long it is until more may be.
+func (s *sender) fill(ctx context.Context) (next time.Duration, err error) {
 	free := s.width() - len(s.onWay)
 	if free <= 0 {
 		return idle, nil
 	}
-	list, err := s.Service.readDue(ctx, s.id, len(s.onWay)+free+1)
+	start, next, err := s.take(ctx, free)
+	if err != nil || len(start) == 0 {
+		return next, err
+	}
+	made, err := s.compose(ctx, start)
 	if err != nil {
 		return 0, err
 	}
-	now := s.Service.now()
-	for _, d := range list {
-		switch {
-		case s.onWay[d.position]:
-		case d.at.After(now):
-			return min(d.at.Sub(now), idle), nil
-		case free == 0:
-			return idle, nil
-		default:
-			free--
-			s.onWay[d.position] = true
-			go func() { s.results <- s.deliver(requests, d) }()
+	for _, r := range made {
+		s.onWay[r.position] = true
+		s.queue <- r
+	}
+	return next, nil
+}
+
+// take takes at most n deliveries that are due, and answers with how long it is until there are more than there were.
+func (s *sender) take(ctx context.Context, n int) (start []due, next time.Duration, err error) {
+	next = idle
+	if len(s.due) < n {
+		list, err := s.Service.readDue(ctx, s.id, len(s.onWay)+lookahead)
+		if err != nil {
+			return nil, 0, err
+		}
+		s.due = nil
+		now := s.Service.now()
+		for _, d := range list {
+			if s.onWay[d.position] {
+				continue
+			}
+			if d.at.After(now) {
+				next = min(d.at.Sub(now), idle)
+				break
+			}
+			s.due = append(s.due, d)
 		}
 	}
-	return idle, nil
+	n = min(n, len(s.due))
+	start, s.due = s.due[:n], s.due[n:]
+	return start, next, nil
+}
+
+// compose reads the events of deliveries and makes the messages. A user who was erased by now has no key any more, whatever
+// key is still in memory: so it is looked up each time. It fails where nothing can be read now; an event that can't be read
+// at all fails alone.
+func (s *sender) compose(ctx context.Context, list []due) ([]ready, error) {
+	slices.SortFunc(list, func(a, b due) int { return cmp.Compare(a.position, b.position) })
+	log, read := s.Service.Log, time.Now()
+	positions := make([]int64, len(list))
+	for i, d := range list {
+		positions[i] = d.position
+		if d.isUser {
+			log.Sealer().Forget(d.subject)
+		}
+	}
+	events, err := log.ReadAt(ctx, positions)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable):
+		return nil, err
+	case len(list) == 1:
+		return []ready{{due: list[0], err: err}}, nil
+	default:
+		var made []ready
+		for _, d := range list {
+			one, err := s.compose(ctx, []due{d})
+			if err != nil {
+				return nil, err
+			}
+			made = append(made, one...)
+		}
+		return made, nil
+	}
+	t, encoding := s.target.Load(), s.Service.encoding()
+	made := make([]ready, len(list))
+	for i, d := range list {
+		made[i] = ready{due: d, event: events[i], read: read}
+		made[i].message, made[i].err = newMessage(t.url, t.keys, cloudevent.Structured(events[i], encoding))
+	}
+	return made, nil
 }
 
 // deliver makes one attempt.
-func (s *sender) deliver(ctx context.Context, d due) result {
-	r := result{due: d, at: s.Service.now()}
-	event, m, err := s.compose(ctx, d)
+func (s *sender) deliver(ctx context.Context, m ready) result {
+	r := result{due: m.due, at: s.Service.now()}
 	switch {
-	case err == nil:
-		parent, end := event.StartSpan(s.Tracer, "deliver "+event.Type)
-		m.traceParent = parent
-		r.answer = s.Service.client.send(ctx, m)
-		end(r.failure())
-	case ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable):
-		r.err = err
-	default: // trying again for ever would hold the user's later events back for ever
-		s.logger().ErrorContext(ctx, "event can't be sent", slog.Int64("position", d.position), slog.Any("error", err))
+	case m.err != nil: // trying again for ever would hold the user's later events back for ever
+		s.logger().ErrorContext(ctx, "event can't be sent", slog.Int64("position", m.position), slog.Any("error", m.err))
 		r.reason = "the event can't be read from the log"
+	case time.Since(m.read) > freshFor:
+		r.err = errStale
+	default:
+		parent, end := m.event.StartSpan(s.Tracer, "deliver "+m.event.Type)
+		m.message.traceParent = parent
+		r.answer = s.Service.client.send(ctx, m.message)
+		end(r.failure())
 	}
 	return r
-}
-
-// compose reads the event and makes the message. A user who was erased by now has no key any more, whatever key is still in
-// memory: so it is looked up each time.
-func (s *sender) compose(ctx context.Context, d due) (eventstore.Event, message, error) {
-	log := s.Service.Log
-	if d.isUser {
-		log.Sealer().Forget(d.subject)
-	}
-	events, err := log.ReadAll(ctx, d.position-1, 1)
-	if err == nil && len(events) == 0 {
-		err = eventstore.ErrGap
-	}
-	if err != nil {
-		return eventstore.Event{}, message{}, fmt.Errorf("read the event at %d: %w", d.position, err)
-	}
-	t := s.target.Load()
-	m, err := newMessage(t.url, t.keys, cloudevent.Structured(events[0], s.Service.encoding()))
-	return events[0], m, err
 }
 
 // gather adds the results that are there to a first one.
@@ -171,12 +254,9 @@ func (s *sender) settle(ctx context.Context, list []result) error {
 	for _, r := range list {
 		delete(s.onWay, r.position)
 		switch {
-		case r.err != nil && ctx.Err() == nil:
-			s.logger().WarnContext(ctx, "delivery waits", slog.Int64("position", r.position), slog.Any("error", r.err))
-			if err := pause(ctx, firstWait); err != nil {
-				return err
-			}
-		case r.err == nil && !r.cut:
+		case r.err != nil: // it is read again
+			s.ahead = parallel
+		case !r.cut:
 			s.unwritten = append(s.unwritten, r)
 		}
 	}
@@ -211,9 +291,17 @@ func (s *sender) judge(ctx context.Context, list []result, v verdict) error {
 	return nil
 }
 
-// finish waits for what is on its way, and writes down what came of it. What is cut off is sent again, by whoever works on
-// the webhook next.
+// finish waits for the requests that are on their way, and writes down what came of them. What is cut off, or was only made
+// ready, is sent by whoever works on the webhook next.
 func (s *sender) finish(ctx context.Context, cancel context.CancelCauseFunc) error {
+	for range len(s.queue) {
+		select {
+		case r := <-s.queue:
+			delete(s.onWay, r.position)
+		default: // a request was begun with it meanwhile
+		}
+	}
+	close(s.queue)
 	timer := time.AfterFunc(grace, func() { cancel(errors.New("shutting down")) })
 	defer timer.Stop()
 	var last []result

@@ -11,7 +11,8 @@
 //   - The events of one user are sent to an endpoint in order, one after the other. One that fails holds back that user's
 //     later events, until it is taken or dead, and nobody else's.
 //   - An endpoint that is slow or down holds up no other. Memory, connections and stored deliveries are bounded for each.
-//   - A payload is stored nowhere but in the log, and read from there when it is sent: what was erased is not sent.
+//   - A payload is stored nowhere but in the log, and read from there less than a second before it is sent: what was erased
+//     by then is not sent.
 //   - No connection is made to an address of this machine or its networks, unless that is allowed: see [Config].
 //
 // A delivery:

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,6 +196,47 @@ func TestErasedUser(t *testing.T) {
 		eventually(t, "both are delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 2 })
 		if d := s.deliveries(hook.ID, "")[1]; d.Response != "" {
 			t.Errorf("the answer is still there: %+v", d)
+		}
+	})
+}
+
+// An endpoint that takes deliveries quickly has many made ready for it. When it hangs then, and users are erased meanwhile,
+// they are made ready anew before they are sent.
+func TestErasedWhileAnEndpointHangs(t *testing.T) {
+	t.Parallel()
+	const users, quick = 300, 150
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		var taken atomic.Int64
+		goOn := make(chan struct{})
+		r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) {
+			if taken.Add(1) > quick {
+				<-goOn
+			}
+			w.WriteHeader(http.StatusOK)
+		})
+		hook, _ := s.create(r.url(), identity.TypeUserRegistered)
+		left := map[uuid.UUID]bool{}
+		for i := range users {
+			left[s.register(fmt.Sprintf("user%d@example.org", i))] = true
+		}
+		s.awaitPublished(users)
+		s.work()
+		seen := len(r.await(quick + 8)) // as many requests as are made at once
+		for _, got := range r.all() {
+			delete(left, got.event.Subject)
+		}
+		began := time.Now()
+		for user := range left {
+			s.append(user, identity.Erased{})
+		}
+		eventually(t, "what was read is old", func() bool { return time.Since(began) > time.Second })
+		close(goOn)
+		eventually(t, "all are delivered", func() bool { p := s.get(hook.ID); return p.Pending == 0 && p.Position >= users })
+		for _, got := range r.all()[seen:] {
+			if left[got.event.Subject] && strings.Contains(string(got.body), "@example.org") {
+				t.Fatalf("sent of a user who is erased: %s", got.body)
+			}
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher/eventstore"
+	"usher/identity"
 	"usher/projections"
 )
 
@@ -30,21 +32,26 @@ func catchUpBenches() []bench {
 			}
 			return []side{
 				{name: usher, prepare: c.forget, run: c.usher},
-				{name: bare, prepare: c.truncate, run: c.bare},
+				{name: bare, prepare: c.plain.truncate, run: c.plain.run},
 			}, nil
 		},
 	}}
 }
 
-// catchingUp is a log of registrations, and the same events without anything sealed in a table of their own.
+// catchingUp is a log with the same events in the clear beside it.
 type catchingUp struct {
 	*logOn
-	js   jetstream.JetStream
-	pool *pgxpool.Pool // of the yardstick
-	head int64
+	js    jetstream.JetStream
+	plain *plainLog
+	head  int64
 }
 
 func setupCatchUp(s *stage) (*catchingUp, error) {
+	return openCatchingUp(s, func(l *logOn) error { return l.appendMany(s.ctx, s.flags.events, registration) })
+}
+
+// openCatchingUp opens a log, fills it and copies it.
+func openCatchingUp(s *stage, fill func(*logOn) error) (*catchingUp, error) {
 	l, err := s.openLog(eventstore.Options{})
 	if err != nil {
 		return nil, err
@@ -57,27 +64,14 @@ func setupCatchUp(s *stage) (*catchingUp, error) {
 	if c.js, err = jetstream.New(b.conn); err != nil {
 		return nil, err
 	}
-	if c.pool, err = s.pool(l.dsn, 1); err != nil {
+	if err := fill(l); err != nil {
 		return nil, err
 	}
-	if err := l.appendMany(s.ctx, s.flags.events, registration); err != nil {
+	if c.head, err = l.log.Head(s.ctx); err != nil {
 		return nil, err
 	}
-	c.head = int64(s.flags.events)
-	for _, statement := range []string{
-		`CREATE TABLE plain AS SELECT position, stream, version, recorded_at,
-			jsonb_build_object('email', 'somebody-' || right(stream::text, 12) || '@example.org', 'name', 'Some Body') AS data FROM events`,
-		`ALTER TABLE plain ADD PRIMARY KEY (position)`,
-		`CREATE TABLE bare_users (id uuid PRIMARY KEY, email text, name text, created_at timestamptz, version int, position bigint)`,
-		`CREATE TABLE bare_checkpoint (at bigint)`,
-		`INSERT INTO bare_checkpoint VALUES (0)`,
-		`VACUUM ANALYZE`,
-	} {
-		if _, err := c.pool.Exec(s.ctx, statement); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
+	c.plain, err = copyPlain(s, l.dsn, c.head)
+	return c, err
 }
 
 // forget removes the read model.
@@ -94,85 +88,155 @@ func (c *catchingUp) forget(ctx context.Context) error {
 	return nil
 }
 
-func (c *catchingUp) truncate(ctx context.Context) error {
-	_, err := c.pool.Exec(ctx, "TRUNCATE bare_users")
-	if err == nil {
-		_, err = c.pool.Exec(ctx, "UPDATE bare_checkpoint SET at = 0")
-	}
-	return err
+// fresh is the log as a process has it that has just started: it has seen no data key yet.
+func (c *catchingUp) fresh() *eventstore.Log {
+	return eventstore.New(c.store, c.master, eventstore.Options{})
 }
 
-// usher catches up as a process does that has just started: it has seen no data key yet.
 func (c *catchingUp) usher(ctx context.Context, _ time.Duration) (tally, error) {
+	return tally{ops: int(c.head)}, c.catchUp(ctx, projections.UserProjection{})
+}
+
+// catchUp runs a projection until it has reached the head.
+func (c *catchingUp) catchUp(ctx context.Context, p projections.Projection) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	checkpoints := projections.NewCheckpoints(c.store)
-	runner := projections.Runner{
-		Projection: projections.UserProjection{}, DB: c.store, Log: eventstore.New(c.store, c.master, eventstore.Options{}),
-		Checkpoints: checkpoints, JetStream: c.js, Logger: quiet,
-	}
+	runner := projections.Runner{Projection: p, DB: c.store, Log: c.fresh(), Checkpoints: checkpoints, JetStream: c.js, Logger: quiet}
 	ended := make(chan error, 1)
 	go func() { ended <- runner.Run(ctx) }()
 	for {
-		err := checkpoints.Await(ctx, projections.UsersName, c.head)
+		err := checkpoints.Await(ctx, p.Name(), c.head)
 		if errors.Is(err, projections.ErrUnknownProjection) {
 			continue // the runner has not made it yet
 		}
 		stop()
-		return tally{ops: int(c.head)}, errors.Join(err, <-ended)
+		return errors.Join(err, <-ended)
 	}
 }
 
-// bare reads a page, upserts it and commits, over and over.
-func (c *catchingUp) bare(ctx context.Context, _ time.Duration) (tally, error) {
-	for after := int64(0); after < c.head; {
-		next, err := c.barePage(ctx, after)
+// plainLog is a copy of a log with nothing sealed, and the least that a projection of users from it can be.
+type plainLog struct {
+	pool *pgxpool.Pool
+	head int64
+}
+
+// copyPlain makes the copy. Personal fields are those that the events of these benches have.
+func copyPlain(s *stage, dsn string, head int64) (*plainLog, error) {
+	pool, err := s.pool(dsn, 1)
+	if err != nil {
+		return nil, err
+	}
+	for _, statement := range []string{
+		`CREATE TABLE plain AS SELECT position, stream, kind, version, type, recorded_at, CASE type
+			WHEN '` + identity.TypeUserRegistered + `' THEN jsonb_build_object('email', 'somebody-' || right(stream::text, 12) || '@example.org', 'name', 'Some Body')
+			WHEN '` + identity.TypeUserProfileUpdated + `' THEN jsonb_build_object('name', '` + changedName + `')
+			ELSE data END AS data FROM events`,
+		`ALTER TABLE plain ADD PRIMARY KEY (position)`,
+		`CREATE TABLE bare_users (id uuid PRIMARY KEY, email text, name text, verified boolean, role text, created_at timestamptz, version int, position bigint)`,
+		`CREATE TABLE bare_checkpoint (at bigint)`,
+		`INSERT INTO bare_checkpoint VALUES (0)`,
+		`VACUUM ANALYZE`,
+	} {
+		if _, err := pool.Exec(s.ctx, statement); err != nil {
+			return nil, err
+		}
+	}
+	return &plainLog{pool, head}, nil
+}
+
+func (l *plainLog) truncate(ctx context.Context) error {
+	_, err := l.pool.Exec(ctx, "TRUNCATE bare_users")
+	if err == nil {
+		_, err = l.pool.Exec(ctx, "UPDATE bare_checkpoint SET at = 0")
+	}
+	return err
+}
+
+// run reads a page, upserts what it says of users and commits, over and over.
+func (l *plainLog) run(ctx context.Context, _ time.Duration) (tally, error) {
+	for after := int64(0); after < l.head; {
+		p, err := l.read(ctx, after)
+		if err == nil {
+			err = l.write(ctx, after, p)
+		}
 		if err != nil {
 			return tally{}, err
 		}
-		after = next
+		after = p.last
 	}
-	return tally{ops: int(c.head)}, nil
+	return tally{ops: int(l.head)}, nil
 }
 
-func (c *catchingUp) barePage(ctx context.Context, after int64) (last int64, err error) {
-	rows, err := c.pool.Query(ctx, "SELECT position, stream, version, recorded_at, data FROM plain WHERE position > $1 ORDER BY position LIMIT $2", after, page)
-	if err != nil {
-		return 0, err
-	}
-	var (
-		ids           = make([]uuid.UUID, 0, page)
-		emails, names = make([]string, 0, page), make([]string, 0, page)
-		created       = make([]time.Time, 0, page)
-		versions      = make([]int32, 0, page)
-		positions     = make([]int64, 0, page)
+// plainPage is what a page of events says of users, a column each, with one row for a user.
+type plainPage struct {
+	last      int64
+	rows      map[uuid.UUID]int
+	ids       []uuid.UUID
+	emails    []*string
+	names     []*string
+	verified  []*bool
+	roles     []*string
+	created   []time.Time
+	versions  []int32
+	positions []int64
+}
 
-		id      uuid.UUID
-		version int32
-		at      time.Time
-		data    []byte
-	)
-	_, err = pgx.ForEachRow(rows, []any{&last, &id, &version, &at, &data}, func() error {
-		var fields struct{ Email, Name string }
-		if err := json.Unmarshal(data, &fields); err != nil {
-			return err
-		}
-		ids, emails, names = append(ids, id), append(emails, fields.Email), append(names, fields.Name)
-		created, versions, positions = append(created, at), append(versions, version), append(positions, last)
-		return nil
-	})
+func (l *plainLog) read(ctx context.Context, after int64) (*plainPage, error) {
+	rows, err := l.pool.Query(ctx, `SELECT position, stream, kind, version, type, recorded_at, data FROM plain WHERE position > $1 ORDER BY position LIMIT $2`, after, page)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return last, pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO bare_users
-			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::bigint[])
-			    ON CONFLICT (id) DO UPDATE SET email = excluded.email, name = excluded.name, version = excluded.version,
-			       position = excluded.position WHERE bare_users.version < excluded.version`,
-			ids, emails, names, created, versions, positions); err != nil {
+	p := &plainPage{rows: make(map[uuid.UUID]int, page)}
+	var (
+		id         uuid.UUID
+		kind, name string
+		version    int32
+		at         time.Time
+		data       []byte
+	)
+	_, err = pgx.ForEachRow(rows, []any{&p.last, &id, &kind, &version, &name, &at, &data}, func() error {
+		if kind != string(eventstore.KindUser) {
+			return nil
+		}
+		return p.add(id, name, version, at, data)
+	})
+	return p, err
+}
+
+func (p *plainPage) add(id uuid.UUID, eventType string, version int32, at time.Time, data []byte) error {
+	var fields struct{ Email, Name, Role *string }
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return err
+	}
+	i, known := p.rows[id]
+	if !known {
+		i = len(p.ids)
+		p.rows[id] = i
+		p.ids, p.created = append(p.ids, id), append(p.created, at)
+		p.emails, p.names, p.verified, p.roles = append(p.emails, nil), append(p.names, nil), append(p.verified, nil), append(p.roles, nil)
+		p.versions, p.positions = append(p.versions, 0), append(p.positions, 0)
+	}
+	p.emails[i], p.names[i], p.roles[i] = cmp.Or(fields.Email, p.emails[i]), cmp.Or(fields.Name, p.names[i]), cmp.Or(fields.Role, p.roles[i])
+	if eventType == identity.TypeUserEmailVerified {
+		yes := true
+		p.verified[i] = &yes
+	}
+	p.versions[i], p.positions[i] = version, p.last
+	return nil
+}
+
+func (l *plainLog) write(ctx context.Context, after int64, p *plainPage) error {
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO bare_users AS t
+			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::timestamptz[], $7::int[], $8::bigint[])
+			    ON CONFLICT (id) DO UPDATE SET email = coalesce(excluded.email, t.email), name = coalesce(excluded.name, t.name),
+			       verified = coalesce(excluded.verified, t.verified), role = coalesce(excluded.role, t.role),
+			       version = excluded.version, position = excluded.position WHERE t.version < excluded.version`,
+			p.ids, p.emails, p.names, p.verified, p.roles, p.created, p.versions, p.positions); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, "UPDATE bare_checkpoint SET at = $1 WHERE at = $2", last, after)
+		tag, err := tx.Exec(ctx, "UPDATE bare_checkpoint SET at = $1 WHERE at = $2", p.last, after)
 		if err == nil && tag.RowsAffected() != 1 {
 			err = fmt.Errorf("the checkpoint is not at %d", after)
 		}

@@ -139,7 +139,7 @@ func (f *floor) consume(ctx context.Context, consumer jetstream.Consumer) error 
 }
 
 func (f *floor) run(ctx context.Context, length time.Duration) (tally, error) {
-	n, err := steadily(ctx, length, func() error {
+	n, err := steadily(ctx, lasting(length), func() error {
 		var position int64
 		err := f.pool.QueryRow(ctx, `WITH logged AS (INSERT INTO floor_log (data) VALUES ('{"email": "somebody@example.org"}') RETURNING position)
 			SELECT position, pg_notify('floor', position::text)::text FROM logged`).Scan(&position, new(string))

@@ -20,6 +20,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/postgres"
 	"usher/internal/devstack"
+	"usher/publisher"
 	"usher/schema"
 )
 
@@ -97,6 +98,12 @@ func (s *stage) clear() error {
 		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
+}
+
+// account accounts for a process until the bench is done.
+func (s *stage) account(p *process) {
+	remove := s.accounts.add(p)
+	s.after(func() error { remove(); return nil })
 }
 
 // database makes an empty database with usher's schema.
@@ -184,6 +191,11 @@ func (l *logOn) appendMany(ctx context.Context, n int, next func() (eventstore.A
 	return group.Wait()
 }
 
+// relay is usher's relay of the log, to be run or flushed.
+func (l *logOn) relay(conn *nats.Conn) (*publisher.Relay, error) {
+	return publisher.New(publisher.Config{Log: l.log, DB: l.store, Conn: conn, Source: relaySource, Logger: quiet})
+}
+
 // broker is a nats-server in a process of its own, with a file store.
 type broker struct {
 	server  *devstack.NATSChild
@@ -202,8 +214,7 @@ func (s *stage) broker() (*broker, error) {
 	}
 	s.after(func() error { return errors.Join(server.Stop(), os.RemoveAll(dir)) })
 	b := &broker{server: server, process: single("nats-server", server.PID())}
-	remove := s.accounts.add(b.process)
-	s.after(func() error { remove(); return nil })
+	s.account(b.process)
 	if b.conn, err = server.Connect(); err != nil {
 		return nil, err
 	}

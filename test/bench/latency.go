@@ -12,7 +12,6 @@ import (
 
 	"usher/eventstore"
 	"usher/projections"
-	"usher/publisher"
 	"usher/subscription"
 )
 
@@ -118,12 +117,18 @@ func (j *journeys) finish(ctx context.Context, n int) (tally, error) {
 	return t, nil
 }
 
-// steadily calls do every interval for some time, and answers with how often.
-func steadily(ctx context.Context, length time.Duration, do func() error) (int, error) {
+// lasting is over after some time.
+func lasting(length time.Duration) (over func() bool) {
+	end := time.Now().Add(length)
+	return func() bool { return !time.Now().Before(end) }
+}
+
+// steadily calls do every interval until it is over, and answers with how often.
+func steadily(ctx context.Context, over func() bool, do func() error) (int, error) {
 	tick := time.NewTicker(commitInterval)
 	defer tick.Stop()
 	n := 0
-	for end := time.Now().Add(length); time.Now().Before(end); n++ {
+	for ; !over(); n++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -158,7 +163,7 @@ func openPipeline(s *stage) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	relay, err := publisher.New(publisher.Config{Log: p.log.log, DB: p.log.store, Conn: b.conn, Source: relaySource, Logger: quiet})
+	relay, err := p.log.relay(b.conn)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +206,7 @@ func (p *pipeline) run(ctx context.Context, length time.Duration) (tally, error)
 		}
 		return nil
 	})
-	n, err := steadily(ctx, length, func() error {
+	n, err := steadily(ctx, lasting(length), func() error {
 		a, err := registration()
 		if err != nil {
 			return err

@@ -25,10 +25,10 @@ type line struct {
 
 // target is what a line must reach.
 type target struct {
-	what     string // "rate", "CPU" or a quantile's name
-	atLeast  bool
-	limit    float64 // of the ratio; in milliseconds where absolute
-	absolute bool
+	what    string // "rate", "CPU" or a quantile's name
+	atLeast bool
+	limit   float64 // of the ratio, or of the subject's own value where there is a unit
+	unit    string  // "ms" of what a clock says, or another
 	// byClock: the sides wait for a disk or a broker most of the time, so that their CPU says nothing about their rates.
 	byClock bool
 }
@@ -46,17 +46,25 @@ func cpuAtMost(ratio float64) target { return target{what: cpu.name, limit: rati
 
 func quantileAtMost(name string, ratio float64) target { return target{what: name, limit: ratio} }
 
-func millisAtMost(name string, ms float64) target {
-	return target{what: name, limit: ms, absolute: true}
+func millisAtMost(name string, ms float64) target { return target{what: name, limit: ms, unit: millis} }
+
+func mebibytesAtMost(name string, limit float64) target {
+	return target{what: name, limit: limit, unit: mebibytes}
 }
+
+// The units of targets.
+const (
+	millis    = "ms"
+	mebibytes = "MiB"
+)
 
 func (t target) String() string {
 	sign := "≤"
 	if t.atLeast {
 		sign = "≥"
 	}
-	if t.absolute {
-		return fmt.Sprintf("%s %s %g ms", t.what, sign, t.limit)
+	if t.unit != "" {
+		return fmt.Sprintf("%s %s %g %s", t.what, sign, t.limit, t.unit)
 	}
 	return fmt.Sprintf("%s %s %gx", t.what, sign, t.limit)
 }
@@ -122,14 +130,14 @@ func (r result) verdict(t target) string {
 		return reached(meets(1/r.cpuRatio.median)) + " by CPU"
 	}
 	value := r.ratio.median
-	if t.absolute {
+	if t.unit != "" {
 		value = r.own.median
 	}
 	limit := busyTail
 	if t.what == rate.name {
 		limit = busy
 	}
-	if r.others > limit && !meets(value) {
+	if r.others > limit && !meets(value) && t.unit != mebibytes {
 		return "undecided"
 	}
 	return reached(meets(value))

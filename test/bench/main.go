@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ import (
 
 	"usher/internal/devstack"
 )
+
+// gcPercent is what usher's commands run with. All that is measured has it, the yardsticks too.
+const gcPercent = 400
 
 // bench is a group of lines that are measured together, on databases of their own.
 type bench struct {
@@ -38,12 +42,14 @@ type bench struct {
 }
 
 func benches() []bench {
-	return slices.Concat(appendBenches(), relayBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), sessionBenches(), latencyBenches(), importBenches(), searchBenches())
+	return slices.Concat(appendBenches(), relayBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), sessionBenches(), latencyBenches(), importBenches(), searchBenches(),
+		rebuildBenches(), webhookBenches(), watermillBenches(), idleBenches())
 }
 
 func main() {
 	devstack.RunIfChild()
 	runServerIfChild()
+	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx)
 	stop()

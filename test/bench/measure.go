@@ -26,6 +26,7 @@ type side struct {
 type tally struct {
 	ops   int
 	times map[string][]time.Duration // how long something took, by what it is
+	bytes map[string]int64           // how large something is, by what it is
 }
 
 // sample is one round of one side.
@@ -135,6 +136,11 @@ func quantile(name, what string, q float64) quantity {
 	return quantity{name, func(s sample) float64 {
 		return float64(quantileOf(s.times[what], q)) / float64(time.Millisecond)
 	}, printMillis}
+}
+
+// size is how large something is, in mebibytes.
+func size(what string) quantity {
+	return quantity{what, func(s sample) float64 { return float64(s.bytes[what]) / (1 << 20) }, printMebibytes}
 }
 
 // quantileOf is the smallest of the values that at least the share q of them does not exceed.

@@ -107,6 +107,9 @@ func TestVerdict(t *testing.T) {
 		{"quantile, busy", quantileAtMost("p99", 3), nil, 3.1, 0, 0, 0.11, "undecided"},
 		{"milliseconds", millisAtMost("p50", 3), nil, 99, 0, 2.9, 0.9, "reached"},
 		{"milliseconds too many", millisAtMost("p50", 3), nil, 0, 0, 3.1, 0, "missed"},
+		{"milliseconds too many, busy", millisAtMost("p50", 3), nil, 0, 0, 3.1, 0.2, "undecided"},
+		{"mebibytes", mebibytesAtMost("memory", 80), nil, 99, 0, 79, 0.9, "reached"},
+		{"mebibytes too many, busy", mebibytesAtMost("memory", 80), nil, 0, 0, 81, 0.9, "missed"},
 	} {
 		r := result{
 			line: line{targets: c.all}, own: spread{median: c.own}, ratio: spread{median: c.wall},
@@ -129,6 +132,7 @@ func TestPrint(t *testing.T) {
 		{printRate(8.25), "8.2/s"},
 		{printMillis(0.4), "0.40 ms"},
 		{printMillis(2865.5), "2,866 ms"},
+		{printMebibytes(39.21), "39.2 MiB"},
 	} {
 		if c.got != c.want {
 			t.Errorf("printed %q, want %q", c.got, c.want)

@@ -54,6 +54,27 @@ type process struct {
 	time func() (time.Duration, error)
 }
 
+// residentBytes is how much memory of a process is in use.
+func residentBytes(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseResident(status)
+}
+
+// parseResident reads VmRSS in /proc/<pid>/status: see proc(5).
+func parseResident(status []byte) (int64, error) {
+	for line := range strings.Lines(string(status)) {
+		fields := strings.Fields(line)
+		if len(fields) == 3 && fields[0] == "VmRSS:" && fields[2] == "kB" {
+			kibibytes, err := strconv.ParseInt(fields[1], 10, 64)
+			return kibibytes << 10, err
+		}
+	}
+	return 0, errors.New("the status of a process has no VmRSS")
+}
+
 // single is a process without its children.
 func single(name string, pid int) *process {
 	return &process{name, func() (time.Duration, error) {

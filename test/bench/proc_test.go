@@ -123,3 +123,14 @@ func TestReadingSince(t *testing.T) {
 		t.Errorf("since, of the server = %v, %v, want 3s, 0.25", used, others)
 	}
 }
+
+func TestParseResident(t *testing.T) {
+	t.Parallel()
+	got, err := parseResident([]byte("Name:\tusher\nVmPeak:\t 9999 kB\nVmRSS:\t   61440 kB\nThreads:\t9\n"))
+	if err != nil || got != 60<<20 {
+		t.Errorf("parseResident = %d, %v, want %d", got, err, 60<<20)
+	}
+	if _, err := parseResident([]byte("Name:\tusher\n")); err == nil {
+		t.Error("parseResident of a status without VmRSS succeeded")
+	}
+}

@@ -42,6 +42,10 @@ func registration() (eventstore.Append, error) {
 	if err != nil {
 		return eventstore.Append{}, err
 	}
+	return registrationOf(id)
+}
+
+func registrationOf(id uuid.UUID) (eventstore.Append, error) {
 	p := registered(id)
 	row, err := credentialRow(id)
 	return eventstore.Append{

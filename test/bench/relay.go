@@ -121,7 +121,7 @@ func (r *relaying) fresh(ctx context.Context) error {
 
 // usher publishes the whole log.
 func (r *relaying) usher(ctx context.Context, _ time.Duration) (tally, error) {
-	relay, err := publisher.New(publisher.Config{Log: r.log, DB: r.store, Conn: r.broker.conn, Source: relaySource, Logger: quiet})
+	relay, err := r.relay(r.broker.conn)
 	if err != nil {
 		return tally{}, err
 	}

@@ -44,6 +44,7 @@ const (
 	bareRemembering serverKind = "bare-remembering" // the same with the memory of verified tokens
 	bareRefresh     serverKind = "bare-refresh"     // sessions in a table, see bareAccounts
 	bareRow         serverKind = "bare-row"         // users in a table, see bareAccounts
+	receivingServer serverKind = "receiving"        // the endpoint of a webhook
 )
 
 type serverConfig struct {
@@ -98,8 +99,7 @@ func (s *stage) serve(l *logOn, c serverConfig) (*httpServer, error) {
 		return nil, fmt.Errorf("start the %s server: %w", c.Kind, err)
 	}
 	h := &httpServer{address: strings.TrimSpace(address), process: single(string(c.Kind)+" server", cmd.Process.Pid)}
-	remove := s.accounts.add(h.process)
-	s.after(func() error { remove(); return nil })
+	s.account(h.process)
 	return h, nil
 }
 
@@ -131,7 +131,7 @@ func runServer(ctx context.Context, config string) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(400) // as usher's commands do; every kind of server has it, the yardsticks too
+	debug.SetGCPercent(gcPercent)
 	store, err := postgres.Open(ctx, c.DSN, postgres.Options{})
 	if err != nil {
 		return err
@@ -168,6 +168,9 @@ func runServer(ctx context.Context, config string) error {
 
 // newHandler puts the API together as `usher serve` does. What has to run beside it runs in the group.
 func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, store *postgres.Store, log *eventstore.Log) (http.Handler, error) {
+	if c.Kind == receivingServer {
+		return receiver(), nil
+	}
 	pool, err := password.NewPool(password.PoolConfig{Cost: c.Cost})
 	if err != nil {
 		return nil, err

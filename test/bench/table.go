@@ -127,3 +127,5 @@ func printMillis(v float64) string {
 	}
 	return printCount(v) + " ms"
 }
+
+func printMebibytes(v float64) string { return printCount(v) + " MiB" }
