@@ -76,7 +76,7 @@ func TestDatabaseGone(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "ready again", func() bool {
+	devstack.Eventually(t, "ready again", func() bool {
 		now.add(readyFor)
 		return s.call("GET", "/readyz", "").status == http.StatusOK
 	})
@@ -144,7 +144,7 @@ func TestOverloaded(t *testing.T) {
 				}
 			})
 			if i == 1 {
-				eventually(t, "an append waits", func() bool { return s.log.Waiting() == 1 })
+				devstack.Eventually(t, "an append waits", func() bool { return s.log.Waiting() == 1 })
 			}
 		}
 		expect(t, s.call("POST", register, credentials("eve@example.org", secret)), 503, identity.CodeOverloaded)
@@ -164,14 +164,14 @@ func TestHashingQueueFull(t *testing.T) {
 		s := newStack(t, db, options{document: true, idle: true, pool: password.PoolConfig{Queue: 1, Workers: 1}})
 		var wg sync.WaitGroup
 		wg.Go(func() { s.call("POST", login, credentials("ada@example.org", secret)) })
-		eventually(t, "one waits for hashing", func() bool { return s.pool.Queued() == 1 })
+		devstack.Eventually(t, "one waits for hashing", func() bool { return s.pool.Queued() == 1 })
 		for _, path := range []string{register, login} {
 			expect(t, s.call("POST", path, credentials("ada@example.org", secret)), 503, identity.CodeOverloaded)
 		}
 		if a := s.call("GET", "/readyz", ""); a.status != http.StatusOK {
 			t.Errorf("ready: %d", a.status)
 		}
-		run(t, s.pool.Run)
+		devstack.Background(t, s.pool.Run)
 		wg.Wait()
 	})
 }
@@ -217,7 +217,7 @@ func TestReadModelBehind(t *testing.T) {
 		}
 		s.project()
 		position := strconv.FormatInt(s.head(), 10)
-		eventually(t, "the read model is there", func() bool {
+		devstack.Eventually(t, "the read model is there", func() bool {
 			return s.call("GET", "/v1/users", "", "Authorization", admin, "Usher-Min-Position", position).status == http.StatusOK
 		})
 		if err := s.server.Projections.Pause(t.Context(), "users"); err != nil {
@@ -279,7 +279,7 @@ func TestShutdown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := run(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
+		stop := devstack.Background(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
 		s.http.URL = "http://" + listener.Addr().String()
 		s.gate.shut.Lock()
 		answered := make(chan int, 1)
@@ -288,10 +288,10 @@ func TestShutdown(t *testing.T) {
 			locked := s.gate.shut.TryRLock()
 			return !locked && s.log.Waiting() == 0 && s.pool.Busy() == 0 && s.pool.Queued() == 0 && strings.Contains(stacks(), "(*gate).Commit")
 		}
-		eventually(t, "the request waits for its commit", committing)
-		stopped := make(chan error, 1)
-		go func() { stopped <- stop() }()
-		eventually(t, "no new connections are taken", func() bool {
+		devstack.Eventually(t, "the request waits for its commit", committing)
+		stopped := make(chan struct{})
+		go func() { stop(); close(stopped) }()
+		devstack.Eventually(t, "no new connections are taken", func() bool {
 			conn, err := net.Dial("tcp", listener.Addr().String())
 			if err == nil {
 				conn.Close()
@@ -302,9 +302,7 @@ func TestShutdown(t *testing.T) {
 		if status := <-answered; status != http.StatusCreated {
 			t.Errorf("the request that had begun: %d, want 201", status)
 		}
-		if err := <-stopped; err != nil {
-			t.Errorf("Run = %v", err)
-		}
+		<-stopped
 	})
 }
 
@@ -364,7 +362,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, func(ctx context.Context) error {
+	devstack.Background(t, func(ctx context.Context) error {
 		return ServeMetrics(ctx, listener, s.server.Registry, s.server.Checks, s.server.logger)
 	})
 	s.user("ada@example.org")

@@ -18,6 +18,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 )
 
 var feedScenarios = []scenario{
@@ -175,7 +176,7 @@ func TestFeedWaits(t *testing.T) {
 			after := s.head()
 			answered := make(chan feedPage)
 			go func() { answered <- s.feed(t, access, fmt.Sprintf("after=%d&type=user.locked&wait=60", after)) }()
-			eventually(t, "the request waits", func() bool { return s.server.feed.waiting.Load() == 1 })
+			devstack.Eventually(t, "the request waits", func() bool { return s.server.feed.waiting.Load() == 1 })
 			if c.unwanted {
 				lockAt(c.log, identity.Unlocked{})
 			}
@@ -209,7 +210,7 @@ func TestFeedBoundsThoseWhoWait(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := run(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
+		stop := devstack.Background(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
 		poll := func(query string) (int, string) {
 			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+listener.Addr().String()+"/v1/events?"+query, nil)
 			if err != nil {
@@ -237,16 +238,14 @@ func TestFeedBoundsThoseWhoWait(t *testing.T) {
 				statuses <- status
 			}()
 		}
-		eventually(t, "all of them wait", func() bool { return s.server.feed.waiting.Load() == maxWaiting })
+		devstack.Eventually(t, "all of them wait", func() bool { return s.server.feed.waiting.Load() == maxWaiting })
 		if status, body := poll(end + "&wait=60"); status != http.StatusServiceUnavailable || !strings.Contains(body, "Retry-After: 1") || !strings.Contains(body, "overloaded") {
 			t.Errorf("one more: %d %s, want it refused at once", status, body)
 		}
 		if status, body := poll(end); status != http.StatusOK {
 			t.Errorf("without a wait: %d %s", status, body)
 		}
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
+		stop()
 		for range maxWaiting {
 			if status := <-statuses; status != http.StatusOK {
 				t.Errorf("%d at the end of the server, want 200", status)

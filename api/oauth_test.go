@@ -14,6 +14,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 )
 
 // service is a client that calls the server.
@@ -82,7 +83,7 @@ func TestIntrospect(t *testing.T) {
 		first := s.tokens("ada@example.org")
 
 		var a answer
-		eventually(t, "the role is known", func() bool { // it was granted as another process would
+		devstack.Eventually(t, "the role is known", func() bool { // it was granted as another process would
 			a = c.wantActive("an access token", "token", first.access, "token_type_hint", "access_token", "unknown", "x")
 			return strings.Contains(a.body, "writer")
 		})
@@ -97,7 +98,7 @@ func TestIntrospect(t *testing.T) {
 			t.Errorf("the answer has personal data: %s", a.body)
 		}
 		s.append(ada, identity.RoleRevoked{Role: "writer"})
-		eventually(t, "a role that was revoked is gone", func() bool {
+		devstack.Eventually(t, "a role that was revoked is gone", func() bool {
 			return !strings.Contains(c.wantActive("an access token", "token", first.access).body, "writer")
 		})
 

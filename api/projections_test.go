@@ -10,6 +10,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/projections"
 )
 
@@ -38,12 +39,10 @@ func TestRequestRebuild(t *testing.T) {
 		admin := "Bearer " + s.login("admin@example.org")
 		expect(t, s.call("POST", "/v1/projections/users/rebuild", "", "Authorization", admin), 404, identity.CodeNotFound) // nobody has run it
 		stop := s.project()
-		eventually(t, "the read model is there", func() bool {
+		devstack.Eventually(t, "the read model is there", func() bool {
 			return s.call("GET", "/v1/users", "", "Authorization", admin, "Usher-Min-Position", fmt.Sprint(s.head())).status == http.StatusOK
 		})
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
+		stop()
 		for range 2 {
 			now := s.ofProjection(admin, "rebuild", "", http.StatusAccepted)
 			if now.Rebuild == nil || now.Rebuild.State != projections.RebuildRequested || now.Rebuild.Generation != 2 || now.Generation != 1 {
@@ -55,11 +54,11 @@ func TestRequestRebuild(t *testing.T) {
 		}
 		s.ofProjection(admin, "rebuild", "{}", http.StatusAccepted)
 		s.project()
-		eventually(t, "the rebuild is done", func() bool {
+		devstack.Eventually(t, "the rebuild is done", func() bool {
 			// The number of the one that was cancelled is not given again.
 			return s.ofProjection(admin, "resume", "", http.StatusOK).Generation == 3
 		})
-		eventually(t, "it is recorded", func() bool {
+		devstack.Eventually(t, "it is recorded", func() bool {
 			events, err := s.log.ReadStream(t.Context(), eventstore.SystemStream("projection/users").ID, 0, 10)
 			return err == nil && len(events) == 1 && events[0].Type == identity.TypeProjectionRebuilt && events[0].Metadata.Actor[:5] == "user:"
 		})
@@ -68,7 +67,7 @@ func TestRequestRebuild(t *testing.T) {
 
 // poisoned makes a user with an event that can't be applied and one behind it, and runs the projection of users until both
 // are parked.
-func (s *stack) poisoned(t *testing.T) (user uuid.UUID, poison int64, stop func() error) {
+func (s *stack) poisoned(t *testing.T) (user uuid.UUID, poison int64, stop func()) {
 	t.Helper()
 	user = s.user("sick@example.org")
 	master, _ := eventstore.NewMasterKey() // nothing is sealed
@@ -86,7 +85,7 @@ func (s *stack) poisoned(t *testing.T) (user uuid.UUID, poison int64, stop func(
 
 func (s *stack) awaitParked(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d events are parked", n), func() bool {
+	devstack.Eventually(t, fmt.Sprintf("%d events are parked", n), func() bool {
 		st, err := s.server.Checkpoints.Status(t.Context(), projections.UsersName)
 		return err == nil && st.ParkedCount == n
 	})
@@ -102,17 +101,13 @@ func TestAskWithoutAWorker(t *testing.T) {
 		}
 		admin := "Bearer " + s.login("admin@example.org")
 		sick, poison, stop := s.poisoned(t)
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
+		stop()
 		if now := s.ofProjection(admin, "retry", fmt.Sprintf(`{"user":%q}`, sick), http.StatusAccepted); now.ParkedCount != 2 {
 			t.Errorf("status = %+v, want both events parked", now)
 		}
 		stop = s.project()
 		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codePoisonEvent)
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
+		stop()
 		now := s.ofProjection(admin, "skip", fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison), http.StatusAccepted)
 		if now.ParkedCount != 1 || now.SkipCount != 1 {
 			t.Errorf("status = %+v, want the one skipped and the other parked", now)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/token"
 )
 
@@ -352,7 +353,7 @@ func cast(t *testing.T, s *stack) map[string]string {
 		c[name+"'s token"] = raw
 	}
 	// The locks were appended as another process would.
-	eventually(t, "the lock is seen", func() bool {
+	devstack.Eventually(t, "the lock is seen", func() bool {
 		u, err := s.identity.User(t.Context(), late)
 		return err == nil && u.Status == identity.StatusLocked
 	})

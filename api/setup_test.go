@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,7 +106,7 @@ type stack struct {
 	key      token.Key
 	server   *Server
 	http     *httptest.Server
-	output   *buffer // what is logged
+	output   *devstack.Output // what is logged
 	document *document
 }
 
@@ -128,7 +127,7 @@ const (
 
 func newStack(tb testing.TB, db database, o options) *stack {
 	tb.Helper()
-	s := &stack{tb: tb, db: db, output: &buffer{}}
+	s := &stack{tb: tb, db: db, output: &devstack.Output{}}
 	s.gate = &gate{Store: eventcheck.Store(tb, db)}
 	master, _ := eventstore.NewMasterKey()
 	s.log = eventstore.New(s.gate, master, o.log)
@@ -146,7 +145,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		tb.Fatal(err)
 	}
 	if !o.idle {
-		run(tb, s.pool.Run)
+		devstack.Background(tb, s.pool.Run)
 	}
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: time.Hour})
 	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger,
@@ -155,7 +154,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		o.identity(&config)
 	}
 	s.identity = identity.New(config)
-	run(tb, func(ctx context.Context) error { return s.identity.Follow(ctx, nil) })
+	devstack.Background(tb, func(ctx context.Context) error { return s.identity.Follow(ctx, nil) })
 
 	if s.key, err = token.GenerateKey(token.ES256, time.Now()); err != nil {
 		tb.Fatal(err)
@@ -217,7 +216,7 @@ var everyProjection = []projections.Projection{
 
 // project keeps the read models up to date until the test ends, or stop is called. Nothing relays, so they are filled from
 // the log.
-func (s *stack) project() (stop func() error) {
+func (s *stack) project() (stop func()) {
 	s.tb.Helper()
 	conn, err := devstack.NATS(s.tb).Connect()
 	if err != nil {
@@ -228,19 +227,18 @@ func (s *stack) project() (stop func() error) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	var stops []func() error
+	var stops []func()
 	for _, p := range everyProjection {
 		r := &projections.Runner{
 			Projection: p, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
 			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 20 * time.Millisecond,
 		}
-		stops = append(stops, run(s.tb, r.Run))
+		stops = append(stops, devstack.Background(s.tb, r.Run))
 	}
-	return func() (err error) {
+	return func() {
 		for _, stop := range stops {
-			err = errors.Join(err, stop())
+			stop()
 		}
-		return err
 	}
 }
 
@@ -261,49 +259,10 @@ func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]even
 	return outcomes, err
 }
 
-// run runs a worker until the test ends.
-func run(tb testing.TB, worker func(context.Context) error) (stop func() error) {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	done := make(chan error, 1)
-	go func() { done <- worker(ctx) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		err := <-done
-		if errors.Is(err, context.Canceled) {
-			err = nil
-		}
-		return err
-	})
-	tb.Cleanup(func() {
-		if err := stop(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return stop
-}
-
 // stacks is what all goroutines are doing.
 func stacks() string {
 	text := make([]byte, 1<<20)
 	return string(text[:runtime.Stack(text, true)])
-}
-
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // answer is what came back.
@@ -432,18 +391,4 @@ func (s *stack) typesAfter(position int64) []string {
 		list = append(list, e.Type)
 	}
 	return list
-}
-
-func eventually(tb testing.TB, what string, condition func() bool) {
-	tb.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			tb.Fatalf("%s: not within 20 s", what)
-		}
-	}
 }

@@ -212,8 +212,8 @@ func (s *stack) sendWebhooks() {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	run(s.tb, relay.Run)
-	run(s.tb, (&webhook.Worker{Service: s.server.Webhooks, JetStream: js, Poll: 20 * time.Millisecond}).Run)
+	devstack.Background(s.tb, relay.Run)
+	devstack.Background(s.tb, (&webhook.Worker{Service: s.server.Webhooks, JetStream: js, Poll: 20 * time.Millisecond}).Run)
 }
 
 func TestWebhookDeliveries(t *testing.T) {
@@ -247,7 +247,7 @@ func TestWebhookDeliveries(t *testing.T) {
 		}
 
 		s.user("ada@example.org")
-		eventually(t, "it is disabled by a 410", func() bool { return call("GET", path, "").field(t, "status") == "disabled" })
+		devstack.Eventually(t, "it is disabled by a 410", func() bool { return call("GET", path, "").field(t, "status") == "disabled" })
 		pending := call("GET", path+"/deliveries?status=pending", "")
 		s.want(pending, http.StatusOK, "")
 		for _, text := range []string{`"type":"user.registered"`, `"attempts":1`, `"last_status":410`, `"reason":"answered 410"`, `"response":"what the endpoint says"`, `"next_attempt_at"`} {
@@ -257,14 +257,14 @@ func TestWebhookDeliveries(t *testing.T) {
 		}
 		status <- 200
 		s.want(call("PATCH", path, `{"status":"active"}`), http.StatusOK, "")
-		eventually(t, "it is delivered", func() bool {
+		devstack.Eventually(t, "it is delivered", func() bool {
 			return strings.Contains(call("GET", path+"/deliveries?status=delivered", "").body, "user.registered")
 		})
 		for i := range 3 {
 			status <- 200
 			s.user(fmt.Sprintf("user%d@example.org", i))
 		}
-		eventually(t, "all are delivered", func() bool {
+		devstack.Eventually(t, "all are delivered", func() bool {
 			return call("GET", path, "").field(t, "pending") == "0" && strings.Count(call("GET", path+"/deliveries", "").body, "event_id") == 4
 		})
 		first := call("GET", path+"/deliveries?limit=3", "")

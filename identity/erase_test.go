@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"usher/eventstore"
+	"usher/internal/devstack"
 )
 
 // withLedger gives a service a ledger of its own.
@@ -116,7 +117,7 @@ func TestErase(t *testing.T) {
 		// Nobody finds the user any more, in any process, by whatever is left of the user elsewhere.
 		wake()
 		for name, s := range map[string]*Service{"here": s, "elsewhere": elsewhere} {
-			eventually(t, name+": the user is gone", func() bool {
+			devstack.Eventually(t, name+": the user is gone", func() bool {
 				_, err := s.User(t.Context(), u.ID)
 				return errors.Is(err, ErrNotFound)
 			})

@@ -16,6 +16,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"usher/eventstore"
+	"usher/internal/devstack"
 )
 
 // phone is what makes the one-time passwords of a user, whose service has the same clock.
@@ -391,7 +392,7 @@ func TestWrongFactorCodeIsAFailure(t *testing.T) {
 			wantCode(t, "a wrong code", p.login(t, "000000"), CodeInvalidCredentials)
 		}
 		wantCode(t, "a right code after too many", p.login(t, right), CodeThrottled)
-		stop := run(t, p.s.RecordFailures)
+		stop := devstack.Background(t, p.s.RecordFailures)
 		stop()
 		failed := d.events(t, p.s)[before:]
 		if len(failed) != accountFree {

@@ -11,14 +11,15 @@ import (
 	"github.com/google/uuid"
 
 	"usher/eventstore"
+	"usher/internal/devstack"
 )
 
 // following is a service whose memory is trusted.
 func following(t *testing.T, s *Service) (wake func(), stop func()) {
 	t.Helper()
 	ch := make(chan struct{}, 1)
-	stop = run(t, func(ctx context.Context) error { return s.Follow(ctx, ch) })
-	eventually(t, "Follow is up to date", func() bool { return s.trust.holds(time.Now()) })
+	stop = devstack.Background(t, func(ctx context.Context) error { return s.Follow(ctx, ch) })
+	devstack.Eventually(t, "Follow is up to date", func() bool { return s.trust.holds(time.Now()) })
 	return func() {
 		select {
 		case ch <- struct{}{}:
@@ -56,9 +57,9 @@ func TestFollow(t *testing.T) {
 		}
 		d.appendTo(t, elsewhere, u.ID, Locked{})
 		wake()
-		eventually(t, "the lock is seen", func() bool { return status() == StatusLocked })
+		devstack.Eventually(t, "the lock is seen", func() bool { return status() == StatusLocked })
 		d.appendTo(t, elsewhere, u.ID, Unlocked{})
-		eventually(t, "a lost wake-up is made up for", func() bool { return status() == StatusActive })
+		devstack.Eventually(t, "a lost wake-up is made up for", func() bool { return status() == StatusActive })
 
 		here.WakeCut(true)
 		if n := reads(thrice); n != 3 {
@@ -69,7 +70,7 @@ func TestFollow(t *testing.T) {
 			t.Error("cut off: an old state was answered")
 		}
 		here.WakeCut(false)
-		eventually(t, "trusted again", func() bool { return here.trust.holds(time.Now()) })
+		devstack.Eventually(t, "trusted again", func() bool { return here.trust.holds(time.Now()) })
 		if status() != StatusLocked {
 			t.Error("mended: an old state was answered")
 		}
@@ -140,7 +141,7 @@ func TestFollowRace(t *testing.T) {
 			}
 		}
 		for _, id := range users {
-			eventually(t, "the newest state is seen", func() bool {
+			devstack.Eventually(t, "the newest state is seen", func() bool {
 				u, err := here.User(t.Context(), id)
 				return err == nil && u.Version == 1+changes
 			})

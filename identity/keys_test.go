@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"usher/eventstore"
+	"usher/internal/devstack"
 )
 
 // minute is a moment.
@@ -342,7 +343,7 @@ func TestFollowHearsOfRotations(t *testing.T) {
 		if err := elsewhere.EnsureSigningKey(t.Context(), maker("ES256")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the rotation is heard of", func() bool { return heard.Load() > before })
+		devstack.Eventually(t, "the rotation is heard of", func() bool { return heard.Load() > before })
 	})
 }
 

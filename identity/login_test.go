@@ -83,8 +83,8 @@ func TestRoundTripsOfALogin(t *testing.T) {
 
 	process := func() *Service { return d.service(t, func(c *Config) { c.RateLimits, c.Now = true, p.at.Now }) }
 	hot := process()
-	follow := run(t, func(ctx context.Context) error { return hot.Follow(ctx, nil) })
-	eventually(t, "users are read from memory", func() bool { return hot.trust.holds(p.at.Now()) })
+	follow := devstack.Background(t, func(ctx context.Context) error { return hot.Follow(ctx, nil) })
+	devstack.Eventually(t, "users are read from memory", func() bool { return hot.trust.holds(p.at.Now()) })
 	follow() // its own queries would be counted
 	hot.trust.caughtUp.Store(p.at.Now().Add(time.Hour).UnixNano())
 	login := func(s *Service, email string, secret password.Password, code FactorCode) error {

@@ -13,6 +13,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity/password"
+	"usher/internal/devstack"
 )
 
 func TestRegister(t *testing.T) {
@@ -139,7 +140,7 @@ func TestHashingComesFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := run(t, p.Run)
+		stop := devstack.Background(t, p.Run)
 		s := d.service(t, func(c *Config) { c.Passwords = p })
 		mustRegister(t, s, "ada@example.org")
 		stop()
@@ -324,7 +325,7 @@ func TestErased(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.appendTo(t, elsewhere, u.ID, Erased{})
-		eventually(t, "the user is gone from memory", func() bool {
+		devstack.Eventually(t, "the user is gone from memory", func() bool {
 			_, err := s.User(t.Context(), u.ID)
 			return errors.Is(err, ErrNotFound)
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"usher/eventstore"
+	"usher/internal/devstack"
 )
 
 // clock is a clock that a test sets.
@@ -397,11 +398,11 @@ func TestSessionEndedIsTold(t *testing.T) {
 			}
 		}
 		following(t, other)
-		eventually(t, "it is told of a session that ended before", knows(first.Session))
+		devstack.Eventually(t, "it is told of a session that ended before", knows(first.Session))
 		if _, err := s.EndSession(t.Context(), second.User.ID, second.Session, EndedLogout, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is told of a session that ends", knows(second.Session))
+		devstack.Eventually(t, "it is told of a session that ends", knows(second.Session))
 	})
 }
 

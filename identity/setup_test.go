@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -114,28 +113,8 @@ func pool(t *testing.T, cost int) *password.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, p.Run)
+	devstack.Background(t, p.Run)
 	return p
-}
-
-// run runs a worker until the test ends.
-func run(t *testing.T, worker func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- worker(ctx) }()
-	var stopped atomic.Bool
-	stop = func() {
-		if stopped.Swap(true) {
-			return
-		}
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(stop)
-	return stop
 }
 
 // events reads the whole log.
@@ -181,20 +160,6 @@ func (d *database) forgive(t *testing.T) {
 	t.Helper()
 	if _, err := d.db.Exec(t.Context(), `DELETE FROM throttle`); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within 10 s", what)
-		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity/password"
+	"usher/internal/devstack"
 )
 
 const wrong password.Password = "another good password"
@@ -226,7 +227,7 @@ func TestLineIsBounded(t *testing.T) {
 			})
 		}
 		last := begin()
-		eventually(t, "all wait", func() bool {
+		devstack.Eventually(t, "all wait", func() bool {
 			s.throttle.mu.Lock()
 			defer s.throttle.mu.Unlock()
 			return last.line.waiting == maxWaiting
@@ -474,7 +475,7 @@ func TestLoginFailedIsRecorded(t *testing.T) {
 		if n := len(d.events(t, s)); n != 1 {
 			t.Fatalf("%d events before they are recorded, want the registration alone: the answer waits for none", n)
 		}
-		stop := run(t, s.RecordFailures)
+		stop := devstack.Background(t, s.RecordFailures)
 		stop() // and it appends what waits first
 		events := d.events(t, s)[1:]
 		if len(events) != accountFree {

@@ -78,7 +78,7 @@ func BenchmarkCatchUp(b *testing.B) {
 		stop := start(b, r)
 		s.await(b)
 		ours += time.Since(began)
-		eventually(b, "the indexes are there", func() bool {
+		devstack.Eventually(b, "the indexes are there", func() bool {
 			list, err := s.checkpoints.List(b.Context())
 			return err == nil && list[0].State == projections.StateRunning
 		})

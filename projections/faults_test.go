@@ -122,7 +122,7 @@ func TestKilledRunner(t *testing.T) {
 			cmd := s.spawn(t, false)
 			s.churn(t, 30)
 			s.publish(t, cloudevent.Options{})
-			eventually(t, "the read model moves", func() bool {
+			devstack.Eventually(t, "the read model moves", func() bool {
 				list, err := s.checkpoints.List(t.Context())
 				return err == nil && len(list) == 1 && list[0].Position > reached+int64(5*round)
 			})
@@ -197,7 +197,7 @@ func TestTwoRunnersAtOnce(t *testing.T) {
 		}
 		s.await(t)
 		s.exact(t)
-		s.output.forbid(t, "event parked")
+		s.notLogged(t, "event parked")
 	})
 }
 
@@ -223,7 +223,7 @@ func TestLateRunnerIsFenced(t *testing.T) {
 		}
 		s.churn(t, 20)
 		s.publish(t, cloudevent.Options{})
-		eventually(t, "the runner is fenced", func() bool { return s.output.contains("passed on to another process") })
+		devstack.Eventually(t, "the runner is fenced", func() bool { return s.output.Contains("passed on to another process") })
 		if after := s.status(t).Position; after != before {
 			t.Errorf("checkpoint = %d, want %d", after, before)
 		}
@@ -393,7 +393,7 @@ func TestBrokenProjectionStops(t *testing.T) {
 		r, broken := s.runner(), &hopeless{}
 		r.Projection = broken
 		start(t, r)
-		eventually(t, "the projection fails", func() bool {
+		devstack.Eventually(t, "the projection fails", func() bool {
 			list, err := s.checkpoints.List(t.Context())
 			return err == nil && len(list) == 1 && list[0].State == projections.StateFailing
 		})

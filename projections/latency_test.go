@@ -12,6 +12,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/projections"
 	"usher/publisher"
 	"usher/subscription"
@@ -73,12 +74,12 @@ func benchLatency(b *testing.B, s *stack) {
 	running.Go(func() { _ = subscriber.Run(ctx) })
 	s.register(b)
 	s.await(b)
-	eventually(b, "the subscriber follows", func() bool {
+	devstack.Eventually(b, "the subscriber follows", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(handled) == 1
 	})
-	eventually(b, "the projection follows", func() bool {
+	devstack.Eventually(b, "the projection follows", func() bool {
 		list, err := s.checkpoints.List(b.Context())
 		return err == nil && list[0].State == projections.StateRunning
 	})
@@ -111,7 +112,7 @@ func benchLatency(b *testing.B, s *stack) {
 	}
 	waiting.Wait()
 	b.StopTimer()
-	eventually(b, "the subscriber has all", func() bool {
+	devstack.Eventually(b, "the subscriber has all", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(handled) == b.N+1

@@ -17,6 +17,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/projections"
 )
 
@@ -333,7 +334,7 @@ func TestReadModelsAgreeWithTheLog(t *testing.T) {
 		s.compareModels(t)
 		s.exact(t)
 		for _, p := range everyProjection() {
-			eventually(t, "the standby of "+p.Name()+" is current", func() bool {
+			devstack.Eventually(t, "the standby of "+p.Name()+" is current", func() bool {
 				st, err := s.checkpoints.Status(t.Context(), p.Name())
 				return err == nil && st.Standby != nil && st.Standby.Position == st.Position && st.Standby.Error == ""
 			})

@@ -34,7 +34,7 @@ func TestKilledRebuild(t *testing.T) {
 		reached := int64(0)
 		for round := range 5 {
 			cmd := s.spawn(t, true)
-			eventually(t, "the rebuild moves", func() bool {
+			devstack.Eventually(t, "the rebuild moves", func() bool {
 				b := s.status(t).Rebuild
 				return b != nil && b.Position > reached+int64(20*round)
 			})
@@ -49,7 +49,7 @@ func TestKilledRebuild(t *testing.T) {
 			reached = b.Position
 		}
 		start(t, s.runner()) // which does what was interrupted
-		eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
+		devstack.Eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
 		from := regexp.MustCompile(`rebuilding the projection.* generation=2 from=(\d+)`).FindStringSubmatch(s.output.String())
 		if from == nil {
 			t.Fatal("the log does not say that the rebuild is gone on with")
@@ -60,8 +60,8 @@ func TestKilledRebuild(t *testing.T) {
 		}
 		s.await(t)
 		s.exact(t)
-		s.output.forbid(t, "level=ERROR")
-		eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
+		s.notLogged(t, "level=ERROR")
+		devstack.Eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
 	})
 }
 
@@ -261,7 +261,7 @@ func TestLoadThroughRebuilds(t *testing.T) {
 				t.Errorf("Rebuild() = %+v, %v", out, err)
 			}
 			// The worker may have taken the rebuild over, if its lease ran out, and be about to give it up.
-			eventually(t, "no rebuild is under way", func() bool {
+			devstack.Eventually(t, "no rebuild is under way", func() bool {
 				_, err = o.Rollback(t.Context(), "users", identity.ActorOperator)
 				return !errors.Is(err, projections.ErrRebuilding)
 			})
@@ -276,7 +276,7 @@ func TestLoadThroughRebuilds(t *testing.T) {
 		}
 		s.await(t)
 		s.exact(t)
-		s.output.forbid(t, "level=ERROR")
+		s.notLogged(t, "level=ERROR")
 		t.Logf("%d writes, %d lists", writes, lists)
 	})
 }

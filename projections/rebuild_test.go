@@ -17,6 +17,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/projections"
 )
 
@@ -106,7 +107,7 @@ func TestRebuildAndRollback(t *testing.T) {
 		s.churn(t, 100)
 		s.await(t)
 		s.exact(t)
-		eventually(t, "the standby is current", func() bool {
+		devstack.Eventually(t, "the standby is current", func() bool {
 			st := s.status(t)
 			return st.Standby != nil && st.Standby.Generation == 1 && st.Standby.Position == st.Position && st.Rebuild == nil
 		})
@@ -144,7 +145,7 @@ func TestRebuildAndRollback(t *testing.T) {
 		}
 		s.await(t)
 		s.exact(t)
-		s.output.forbid(t, "level=ERROR")
+		s.notLogged(t, "level=ERROR")
 	})
 }
 
@@ -195,10 +196,10 @@ func TestRequestedRebuild(t *testing.T) {
 			t.Errorf("rebuild (-want +got):\n%s", diff)
 		}
 		start(t, s.runner())
-		eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
+		devstack.Eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
 		s.await(t)
 		s.exact(t)
-		eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
+		devstack.Eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
 	})
 }
 
@@ -237,7 +238,7 @@ func TestRebuildMends(t *testing.T) {
 		if diff := cmp.Diff(want, d); diff != "" {
 			t.Errorf("difference (-want +got):\n%s", diff)
 		}
-		if !s.output.contains("level=ERROR") || !s.output.contains("the live tables were not what the log amounts to") || !s.output.contains(changed.String()) {
+		if !s.output.Contains("level=ERROR") || !s.output.Contains("the live tables were not what the log amounts to") || !s.output.Contains(changed.String()) {
 			t.Error("the log does not say so loudly")
 		}
 		e := recorded[identity.ProjectionRebuilt](t, s)

@@ -11,6 +11,7 @@ import (
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
+	"usher/internal/devstack"
 	"usher/projections"
 	"usher/subscription"
 )
@@ -100,7 +101,7 @@ func TestRedeliveryOutOfOrder(t *testing.T) {
 			}
 		}
 		s.await(t)
-		eventually(t, "all is acknowledged", func() bool {
+		devstack.Eventually(t, "all is acknowledged", func() bool {
 			info, err := c.Info(t.Context())
 			return err == nil && info.NumAckPending == 0 && info.NumPending == 0
 		})
@@ -154,7 +155,7 @@ func TestStoppedBroker(t *testing.T) {
 			if err := s.broker.Restart(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the connection is back", s.js.Conn().IsConnected)
+			devstack.Eventually(t, "the connection is back", s.js.Conn().IsConnected)
 			s.publish(t, cloudevent.Options{})
 			s.churn(t, 50)
 			s.publish(t, cloudevent.Options{})
@@ -230,7 +231,7 @@ func TestPauseAndResume(t *testing.T) {
 		}
 		s.churn(t, 20)
 		s.publish(t, cloudevent.Options{})
-		eventually(t, "the runner says that it is paused", func() bool { return s.output.contains("projection paused") })
+		devstack.Eventually(t, "the runner says that it is paused", func() bool { return s.output.Contains("projection paused") })
 		if got := s.status(t); got.State != projections.StatePaused || got.Position != 20 && got.Lag == 0 {
 			t.Errorf("status = %+v, want paused before what came since", got)
 		}
@@ -294,5 +295,5 @@ func (s *stack) status(t *testing.T) projections.Status {
 
 func (s *stack) awaitState(t *testing.T, want projections.State) {
 	t.Helper()
-	eventually(t, "the state is "+string(want), func() bool { return s.status(t).State == want })
+	devstack.Eventually(t, "the state is "+string(want), func() bool { return s.status(t).State == want })
 }

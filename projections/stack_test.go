@@ -1,13 +1,11 @@
 package projections_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,7 +50,7 @@ type stack struct {
 	master      eventstore.MasterKey
 	masterText  string
 	random      *rand.Rand
-	output      *lockedBuffer
+	output      *devstack.Output
 }
 
 // eachStore runs a test on Postgres and on SQLite.
@@ -114,7 +112,7 @@ func newStack(tb testing.TB, db database) *stack {
 		broker:      devstack.NATS(tb),
 		checkpoints: projections.NewCheckpoints(db),
 		random:      rand.New(rand.NewPCG(1, 2)),
-		output:      &lockedBuffer{},
+		output:      &devstack.Output{},
 	}
 	conn, err := s.broker.Connect()
 	if err != nil {
@@ -133,28 +131,10 @@ func newStack(tb testing.TB, db database) *stack {
 	return s
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func (b *lockedBuffer) contains(text string) bool { return strings.Contains(b.String(), text) }
-
-func (b *lockedBuffer) forbid(tb testing.TB, text string) {
+// notLogged fails the test if a text was logged.
+func (s *stack) notLogged(tb testing.TB, text string) {
 	tb.Helper()
-	if b.contains(text) {
+	if s.output.Contains(text) {
 		tb.Errorf("the log says %q", text)
 	}
 }
@@ -241,7 +221,7 @@ func (s *stack) await(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	eventually(tb, "the projection is known", func() bool {
+	devstack.Eventually(tb, "the projection is known", func() bool {
 		list, err := s.checkpoints.List(tb.Context())
 		return err == nil && len(list) > 0
 	})
@@ -249,16 +229,5 @@ func (s *stack) await(tb testing.TB) {
 	defer cancel()
 	if err := s.checkpoints.Await(ctx, projections.UsersName, head); err != nil {
 		tb.Fatal(err)
-	}
-}
-
-func eventually(tb testing.TB, what string, is func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !is(); <-tick.C {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not in time: %s", what)
-		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/projections"
 )
 
@@ -76,7 +77,7 @@ func TestNewCodeVersion(t *testing.T) {
 			}
 		}
 		close(p.slow.through)
-		eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
+		devstack.Eventually(t, "the rebuild is done", func() bool { return s.status(t).Generation == 2 })
 		if err := s.operator(p).Resume(t.Context(), "users"); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestNewCodeVersion(t *testing.T) {
 		if st.CodeVersion != nextVersion || st.Standby == nil || st.Standby.CodeVersion != thisVersion || st.Standby.Position != old.Position {
 			t.Errorf("status = %+v, standby = %+v, want version 2, and version 1 where it was left", st, st.Standby)
 		}
-		s.output.forbid(t, "level=ERROR") // to differ is to be expected
+		s.notLogged(t, "level=ERROR") // to differ is to be expected
 		stop()
 
 		// The way back is for the code that filled the standby: it brings it up before it goes live.
@@ -140,7 +141,7 @@ func TestRollingUpgrade(t *testing.T) {
 			s.await(t)
 			s.exact(t)
 		}
-		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
+		devstack.Eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
 		s.churn(t, 50)
 		s.await(t)
 		s.exact(t)
@@ -220,7 +221,7 @@ func TestRebuildOfAnotherVersion(t *testing.T) {
 		r := s.runner()
 		r.Projection = louder{}
 		start(t, r)
-		eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
+		devstack.Eventually(t, "the exchange", func() bool { return s.status(t).CodeVersion == nextVersion })
 		s.await(t)
 		s.exact(t)
 		if diff := cmp.Diff([]string{"users_1", "users_3"}, s.tables(t)); diff != "" {
@@ -248,7 +249,7 @@ func TestRecordedByAnotherProcess(t *testing.T) {
 			t.Errorf("%d rebuilds are recorded: this tried nothing", n)
 		}
 		start(t, s.runner())
-		eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
+		devstack.Eventually(t, "it is recorded", func() bool { return len(recorded[identity.ProjectionRebuilt](t, s)) == 1 })
 		s.await(t)
 		s.exact(t)
 	})

@@ -159,7 +159,7 @@ func (s *site) publishOneByOne(b *testing.B, nc *nats.Conn, until int64) {
 func BenchmarkLatency(b *testing.B) {
 	s, server := newPostgresSite(b), devstack.NATSProcess(b, b.TempDir(), 0)
 	nc := connection(b, server)
-	run(b, s.relay(b, nc))
+	devstack.Background(b, s.relay(b, nc).Run)
 	arrived := make(chan uuid.UUID, 16)
 	sub, err := nc.Subscribe("usher.v1.>", func(m *nats.Msg) {
 		if e, err := cloudevent.Decode(m.Header, m.Data); err == nil {

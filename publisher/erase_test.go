@@ -191,7 +191,7 @@ func TestEraseUnderWay(t *testing.T) {
 		dir := t.TempDir()
 		nc := connection(t, devstack.NATS(t, func(o *devstack.NATSOptions) { o.StoreDir = dir }))
 		r := s.relay(t, nc)
-		run(t, r)
+		devstack.Background(t, r.Run)
 		stop := s.keepAppending(t, 4)
 		erased := map[uuid.UUID]int64{}
 		for range 30 {
@@ -285,18 +285,18 @@ func TestEraseInACluster(t *testing.T) {
 	s.appendEvents(t, 20)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	eventually(t, "published", func() bool { return r.Flush(ctx) == nil })
+	devstack.Eventually(t, "published", func() bool { return r.Flush(ctx) == nil })
 	for _, server := range cluster.Servers {
-		eventually(t, "every server has a copy", func() bool {
+		devstack.Eventually(t, "every server has a copy", func() bool {
 			return occurrences(t, filepath.Join(server.StoreDir(), "jetstream", "$G"), emailOf(ada)) > 0
 		})
 	}
 	at := s.erase(t, ada)
-	eventually(t, "published", func() bool { return r.Flush(ctx) == nil })
+	devstack.Eventually(t, "published", func() bool { return r.Flush(ctx) == nil })
 	wantErased(t, nc, ada, at)
 	wantSound(t, r)
 	for _, server := range cluster.Servers {
-		eventually(t, "every server has overwritten its copy", func() bool {
+		devstack.Eventually(t, "every server has overwritten its copy", func() bool {
 			return occurrences(t, filepath.Join(server.StoreDir(), "jetstream", "$G"), emailOf(ada)) == 0
 		})
 	}

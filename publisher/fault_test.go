@@ -40,12 +40,12 @@ func TestStandbys(t *testing.T) {
 	for range 3 {
 		r := s.relay(t, connection(t, server))
 		relays = append(relays, r)
-		stops = append(stops, run(t, r))
+		stops = append(stops, devstack.Background(t, r.Run))
 	}
 	halt := s.keepAppending(t, 4)
 	for left := len(relays); left > 0; left-- {
 		leader := -1
-		eventually(t, "one relay runs", func() bool {
+		devstack.Eventually(t, "one relay runs", func() bool {
 			for i, r := range relays {
 				if r.Status().State == StateRunning && r.published.Load() == r.head.Load() {
 					leader = i
@@ -91,12 +91,12 @@ func TestThreeRelaysAtOnce(t *testing.T) {
 			return n
 		}
 		nc := connection(t, server)
-		eventually(t, "the relays get in each other's way", func() bool {
+		devstack.Eventually(t, "the relays get in each other's way", func() bool {
 			return resyncs() > int64(30**dose) && lastSequence(t, nc) > int64(200**dose)
 		})
 		halt()
 		head := s.head(t)
-		eventually(t, "everything is published", func() bool { return lastSequence(t, nc) >= head })
+		devstack.Eventually(t, "everything is published", func() bool { return lastSequence(t, nc) >= head })
 		stop()
 		wg.Wait()
 		s.checkStream(t, nc)
@@ -109,11 +109,11 @@ func TestServerKilled(t *testing.T) {
 	s, server := newSite(t), devstack.NATSProcess(t, t.TempDir(), 0)
 	nc := connection(t, server)
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	halt := s.keepAppending(t, 16)
 	for range 10 * *dose {
 		before := r.published.Load()
-		eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
+		devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
 		if pause(t.Context(), rand.N(20*time.Millisecond)) != nil {
 			t.FailNow()
 		}
@@ -134,11 +134,11 @@ func TestBrokerDown(t *testing.T) {
 	s, server := newSite(t), devstack.NATS(t)
 	nc := connection(t, server)
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	s.appendEvents(t, 100)
 	s.awaitPublished(t, r)
 	server.Shutdown()
-	eventually(t, "the relay says that it can't publish", func() bool {
+	devstack.Eventually(t, "the relay says that it can't publish", func() bool {
 		return r.Status().State == StateRetrying && r.Status().Error != ""
 	})
 	s.appendEvents(t, 3000)
@@ -160,8 +160,8 @@ func TestStartsWithoutBroker(t *testing.T) {
 	server.Shutdown()
 	s.appendEvents(t, 100)
 	r := s.relay(t, nc)
-	run(t, r)
-	eventually(t, "the relay says that it can't publish", func() bool { return r.Status().State == StateRetrying })
+	devstack.Background(t, r.Run)
+	devstack.Eventually(t, "the relay says that it can't publish", func() bool { return r.Status().State == StateRetrying })
 	if err := server.Restart(); err != nil {
 		t.Fatal(err)
 	}
@@ -174,15 +174,15 @@ func TestClusterLeaderStopped(t *testing.T) {
 	s, cluster := newSite(t), devstack.NATSCluster(t, 3)
 	nc := connection(t, cluster)
 	r := s.relay(t, nc, func(c *Config) { c.Stream.Replicas = 3 })
-	run(t, r)
+	devstack.Background(t, r.Run)
 	halt := s.keepAppending(t, 8)
 	for range 2 * *dose {
 		before := r.published.Load()
-		eventually(t, "some are published", func() bool { return r.published.Load() > before+200 })
+		devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > before+200 })
 		leader := cluster.Server(streamLeader(t, nc))
 		leader.Shutdown()
 		before = r.published.Load()
-		eventually(t, "the others go on", func() bool { return r.published.Load() > before+200 })
+		devstack.Eventually(t, "the others go on", func() bool { return r.published.Load() > before+200 })
 		if err := leader.Restart(); err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestClusterLeaderStopped(t *testing.T) {
 func streamLeader(t testing.TB, nc *nats.Conn) string {
 	t.Helper()
 	var leader string
-	eventually(t, "the stream has a leader", func() bool {
+	devstack.Eventually(t, "the stream has a leader", func() bool {
 		js, err := jetstream.New(nc)
 		if err != nil {
 			t.Fatal(err)

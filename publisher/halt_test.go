@@ -48,13 +48,13 @@ func TestStreamAhead(t *testing.T) {
 	earlier.appendEvents(t, 150)
 	for range 2 {
 		again := earlier.relay(t, nc)
-		stop := run(t, again)
-		eventually(t, "the relay is halted", func() bool { return again.Status().State == StateHalted })
+		stop := devstack.Background(t, again.Run)
+		devstack.Eventually(t, "the relay is halted", func() bool { return again.Status().State == StateHalted })
 		stop()
 	}
 	r := earlier.relay(t, nc)
-	run(t, r)
-	eventually(t, "the relay is halted", func() bool { return r.Status().State == StateHalted })
+	devstack.Background(t, r.Run)
+	devstack.Eventually(t, "the relay is halted", func() bool { return r.Status().State == StateHalted })
 	status, err := ReadStatus(t.Context(), earlier.Log, earlier.store, DefaultStream, time.Now())
 	if err != nil || status.State != StateHalted || !strings.Contains(status.Error, "ahead of the log: its last sequence is 400, the log's head is 300") {
 		t.Errorf("ReadStatus() = %+v, %v, want halted and the reason", status, err)
@@ -72,7 +72,7 @@ func TestStreamAhead(t *testing.T) {
 	if err := r.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning })
+	devstack.Eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning })
 	earlier.awaitPublished(t, r)
 	earlier.checkStream(t, nc)
 	// Who had read further is told so.
@@ -140,7 +140,7 @@ func TestResetWhileRunning(t *testing.T) {
 	t.Parallel()
 	s, nc := newSite(t), connection(t, devstack.NATS(t))
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	s.appendEvents(t, 200)
 	s.awaitPublished(t, r)
 	created := streamInfo(t, nc).Created
@@ -148,7 +148,7 @@ func TestResetWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	halt := s.keepAppending(t, 2)
-	eventually(t, "the stream is made anew", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
+	devstack.Eventually(t, "the stream is made anew", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
 	halt()
 	s.awaitPublished(t, r)
 	s.checkStream(t, nc)
@@ -171,11 +171,11 @@ func TestUnpublishable(t *testing.T) {
 	nc := connection(t, broker)
 	s.appendEvents(t, 3)
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	s.awaitPublished(t, r)
 	s.appendLarge(t, 2000)
 	s.appendEvents(t, 3)
-	eventually(t, "the relay is blocked", func() bool { return r.Status().State == StateBlocked })
+	devstack.Eventually(t, "the relay is blocked", func() bool { return r.Status().State == StateBlocked })
 	if got := r.Status(); got.Published != 3 || !strings.Contains(got.Error, "position 4") {
 		t.Errorf("Status() = %+v, want 3 published and position 4 named", got)
 	}
@@ -185,7 +185,7 @@ func TestUnpublishable(t *testing.T) {
 	broker.Shutdown()
 	larger := devstack.NATS(t, small(8192))
 	again := s.relay(t, connection(t, larger), func(c *Config) { c.Holder = r.Holder })
-	run(t, again)
+	devstack.Background(t, again.Run)
 	s.awaitPublished(t, again)
 	s.checkStream(t, connection(t, larger))
 }

@@ -182,7 +182,7 @@ func TestStreamLost(t *testing.T) {
 			s, server := newSite(t), devstack.NATS(t)
 			nc := connection(t, server)
 			r := s.relay(t, nc)
-			run(t, r)
+			devstack.Background(t, r.Run)
 			s.appendEvents(t, 600)
 			s.awaitPublished(t, r)
 			consumer := newSubscriber(t, nc, jetstream.ConsumerConfig{Durable: "reader"})
@@ -209,7 +209,7 @@ func TestStreamLost(t *testing.T) {
 					t.Errorf("Scrub() = %+v, want %d missing of 1000", report, c.reports)
 				}
 			}
-			eventually(t, "the loss is noticed", func() bool { return c.needs(r.Counters()) })
+			devstack.Eventually(t, "the loss is noticed", func() bool { return c.needs(r.Counters()) })
 			s.appendEvents(t, 100)
 			s.awaitPublished(t, r)
 			s.checkStream(t, nc)
@@ -230,7 +230,7 @@ func TestStreamLost(t *testing.T) {
 // scrubUntilDone scrubs once the server is reached again.
 func scrubUntilDone(t testing.TB, r *Relay) (report ScrubReport) {
 	t.Helper()
-	eventually(t, "scrubbed", func() bool {
+	devstack.Eventually(t, "scrubbed", func() bool {
 		var err error
 		report, err = r.Scrub(t.Context())
 		return err == nil
@@ -244,7 +244,7 @@ func TestLastMessageDamaged(t *testing.T) {
 	s, server := newSite(t), devstack.NATS(t)
 	nc := connection(t, server)
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	s.appendEvents(t, 300)
 	s.awaitPublished(t, r)
 	server.Shutdown()
@@ -252,7 +252,7 @@ func TestLastMessageDamaged(t *testing.T) {
 	if err := server.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
+	devstack.Eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
 	s.awaitPublished(t, r)
 	s.checkStream(t, nc)
 }
@@ -263,8 +263,8 @@ func TestScrubsAfterRestart(t *testing.T) {
 	s, server := newSite(t), devstack.NATS(t)
 	nc := connection(t, server)
 	r := s.relay(t, nc, func(c *Config) { c.ScrubEvery = time.Hour })
-	run(t, r)
-	eventually(t, "the first scrub", func() bool { _, done := r.LastScrub(); return done })
+	devstack.Background(t, r.Run)
+	devstack.Eventually(t, "the first scrub", func() bool { _, done := r.LastScrub(); return done })
 	s.appendEvents(t, 500)
 	s.awaitPublished(t, r)
 	server.Shutdown()
@@ -272,7 +272,7 @@ func TestScrubsAfterRestart(t *testing.T) {
 	if err := server.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
+	devstack.Eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
 	s.awaitPublished(t, r)
 	s.checkStream(t, nc)
 }
@@ -282,7 +282,7 @@ func TestStreamDeleted(t *testing.T) {
 	s, server := newSite(t), devstack.NATS(t)
 	nc := connection(t, server)
 	r := s.relay(t, nc)
-	run(t, r)
+	devstack.Background(t, r.Run)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
@@ -290,11 +290,11 @@ func TestStreamDeleted(t *testing.T) {
 	halt := s.keepAppending(t, 8)
 	for i := range int64(5) {
 		before := r.published.Load()
-		eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
+		devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
 		if err := js.DeleteStream(t.Context(), DefaultStream); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the loss is noticed", func() bool { return r.Counters().TailsLost > i })
+		devstack.Eventually(t, "the loss is noticed", func() bool { return r.Counters().TailsLost > i })
 	}
 	halt()
 	s.awaitPublished(t, r)
@@ -352,8 +352,8 @@ func rebuildKeepsDurables(t *testing.T, s *site) {
 		}
 	}
 	r := s.relay(t, nc)
-	run(t, r)
-	eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
+	devstack.Background(t, r.Run)
+	devstack.Eventually(t, "it is rebuilt", func() bool { return r.Counters().Rebuilds == 1 && r.Status().State == StateRunning })
 	s.awaitPublished(t, r)
 	s.checkStream(t, nc)
 	all.handle(t, nc, 400)

@@ -34,9 +34,9 @@ func TestRunFollowsTheLog(t *testing.T) {
 	t.Parallel()
 	s, nc := newSite(t), connection(t, devstack.NATS(t))
 	r := s.relay(t, nc)
-	stop := run(t, r)
+	stop := devstack.Background(t, r.Run)
 	halt := s.keepAppending(t, 8)
-	eventually(t, "some are published", func() bool { return r.published.Load() > 500 })
+	devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > 500 })
 	halt()
 	s.awaitPublished(t, r)
 	stop()
@@ -54,7 +54,7 @@ func TestAnnounce(t *testing.T) {
 	server := devstack.NATS(t)
 	s, nc := newSite(t), connection(t, server)
 	r := s.relay(t, nc, func(c *Config) { c.Poll = time.Hour })
-	run(t, r)
+	devstack.Background(t, r.Run)
 	s.appendEvents(t, 1)
 	s.awaitPublished(t, r)
 
@@ -62,7 +62,7 @@ func TestAnnounce(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- Announce(ctx, other.Log, connection(t, server)) }()
-	eventually(t, "Announce watches", func() bool { // what is appended before is found with the first after
+	devstack.Eventually(t, "Announce watches", func() bool { // what is appended before is found with the first after
 		other.appendEvents(t, 1)
 		return r.published.Load() > 1
 	})

@@ -228,25 +228,6 @@ func (o testOutput) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// run runs a relay until stop is called or the test ends, whichever is first.
-func run(t testing.TB, r *Relay) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := r.Run(ctx); err != nil {
-			t.Errorf("Run() = %v", err)
-		}
-	}()
-	stop = func() {
-		cancel()
-		<-done
-	}
-	t.Cleanup(stop)
-	return stop
-}
-
 func connection(t testing.TB, server interface {
 	Connect(...nats.Option) (*nats.Conn, error)
 }) *nats.Conn {
@@ -260,26 +241,11 @@ func connection(t testing.TB, server interface {
 	return nc
 }
 
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within a minute: %s", what)
-		}
-	}
-}
-
 // awaitPublished waits until the stream has everything that is in the log now.
 func (s *site) awaitPublished(t testing.TB, r *Relay) {
 	t.Helper()
 	head := s.head(t)
-	eventually(t, fmt.Sprintf("position %d published", head), func() bool { return r.published.Load() >= head })
+	devstack.Eventually(t, fmt.Sprintf("position %d published", head), func() bool { return r.published.Load() >= head })
 }
 
 // checkStream reads the whole stream and compares it with the whole log: nothing missing, nothing twice, the same order,

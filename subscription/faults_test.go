@@ -30,7 +30,7 @@ func TestBrokerStopsAndComesBack(t *testing.T) {
 		if err := s.broker.Restart(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the connection is back", s.js.Conn().IsConnected)
+		devstack.Eventually(t, "the connection is back", s.js.Conn().IsConnected)
 	}
 	s.publish(t, cloudevent.Options{})
 	l.await(t, s.head(t))
@@ -86,7 +86,7 @@ func TestTailOfTheStreamLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.createStream(t, jetstream.StreamConfig{FirstSeq: 61})
-	eventually(t, "the subscription is at the stream again", func() bool {
+	devstack.Eventually(t, "the subscription is at the stream again", func() bool {
 		_, err := s.js.Consumer(t.Context(), subscription.Stream, "test")
 		return err == nil
 	})
@@ -145,7 +145,7 @@ func TestTwoWorkersShareACheckpoint(t *testing.T) {
 // A service whose credential may read one durable consumer, made by an operator, and nothing else.
 func TestReadOnlyCredential(t *testing.T) {
 	t.Parallel()
-	s := &stack{log: openLog(t), output: &output{}}
+	s := &stack{log: openLog(t), output: &devstack.Output{}}
 	s.broker = devstack.NATS(t, func(o *devstack.NATSOptions) {
 		o.Configure = func(o *server.Options) {
 			o.Users = []*server.User{

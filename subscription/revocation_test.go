@@ -18,6 +18,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/subscription"
 )
 
@@ -150,7 +151,7 @@ func TestRevocationFeed(t *testing.T) {
 	want = append(want, ending(users[5], on(5, identity.Erased{}), uuid.Nil))
 	last := s.endSession(t, 0)
 	for _, h := range []*told{h, elsewhere} {
-		eventually(t, "the last session is told of", func() bool { return h.session(last) })
+		devstack.Eventually(t, "the last session is told of", func() bool { return h.session(last) })
 		sessions, users := h.all()
 		if diff := cmp.Diff(want, users); diff != "" {
 			t.Errorf("users (-want +got):\n%s", diff)
@@ -160,7 +161,7 @@ func TestRevocationFeed(t *testing.T) {
 		}
 	}
 	wantReady(t, another)
-	eventually(t, "the feed is current", func() bool { return f.Age() < time.Second })
+	devstack.Eventually(t, "the feed is current", func() bool { return f.Age() < time.Second })
 }
 
 // What can't be read may have ended every session of the user whom its subject names.
@@ -175,7 +176,7 @@ func TestRevocationFeedOfBrokenMessages(t *testing.T) {
 		}
 	}
 	last := s.endSession(t, 0)
-	eventually(t, "what comes later is told of", func() bool { return h.session(last) })
+	devstack.Eventually(t, "what comes later is told of", func() bool { return h.session(last) })
 	if _, users := h.all(); len(users) != 1 || users[0][:36] != user.String() {
 		t.Errorf("told of %v, want all sessions of %s", users, user)
 	}
@@ -188,14 +189,14 @@ func TestRevocationFeedWithoutABroker(t *testing.T) {
 	f, h := s.feed(t)
 	wantReady(t, f)
 	s.broker.Shutdown()
-	eventually(t, "it shows", func() bool { return f.Age() > 2*feedSecond })
+	devstack.Eventually(t, "it shows", func() bool { return f.Age() > 2*feedSecond })
 	if err := s.broker.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the connection is back", s.js.Conn().IsConnected)
+	devstack.Eventually(t, "the connection is back", s.js.Conn().IsConnected)
 	meanwhile := s.endSession(t, time.Second)
-	eventually(t, "the session is told of", func() bool { return h.session(meanwhile) })
-	eventually(t, "the feed is current", func() bool { return f.Age() < time.Second })
+	devstack.Eventually(t, "the session is told of", func() bool { return h.session(meanwhile) })
+	devstack.Eventually(t, "the feed is current", func() bool { return f.Age() < time.Second })
 }
 
 // feedSecond is how often a feed makes sure that it is current.
@@ -208,7 +209,7 @@ func TestRevocationFeedGoesOn(t *testing.T) {
 	f, h := s.feed(t)
 	wantReady(t, f)
 	first := s.endSession(t, 0)
-	eventually(t, "the session is told of", func() bool { return h.session(first) })
+	devstack.Eventually(t, "the session is told of", func() bool { return h.session(first) })
 
 	for name := range s.stream(t).ConsumerNames(t.Context()).Name() {
 		if err := s.js.DeleteConsumer(t.Context(), subscription.Stream, name); err != nil {
@@ -216,14 +217,14 @@ func TestRevocationFeedGoesOn(t *testing.T) {
 		}
 	}
 	second := s.endSession(t, 0)
-	eventually(t, "a session is told of after the consumer was deleted", func() bool { return h.session(second) })
+	devstack.Eventually(t, "a session is told of after the consumer was deleted", func() bool { return h.session(second) })
 
 	if err := s.js.DeleteStream(t.Context(), subscription.Stream); err != nil {
 		t.Fatal(err)
 	}
 	s.createStream(t, jetstream.StreamConfig{})
 	third := s.endSession(t, 0)
-	eventually(t, "a session is told of after the stream was made again", func() bool { return h.session(third) })
+	devstack.Eventually(t, "a session is told of after the stream was made again", func() bool { return h.session(third) })
 }
 
 // A service that begins before the stream is there hears of everything.
@@ -234,7 +235,7 @@ func TestRevocationFeedBeforeTheStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, h := s.feed(t)
-	eventually(t, "it says so", func() bool { return len(s.output.String()) > 0 })
+	devstack.Eventually(t, "it says so", func() bool { return len(s.output.String()) > 0 })
 	select {
 	case <-f.Ready():
 		t.Error("the feed is ready without a stream")
@@ -242,6 +243,6 @@ func TestRevocationFeedBeforeTheStream(t *testing.T) {
 	}
 	s.createStream(t, jetstream.StreamConfig{})
 	session := s.endSession(t, 0)
-	eventually(t, "the session is told of", func() bool { return h.session(session) })
+	devstack.Eventually(t, "the session is told of", func() bool { return h.session(session) })
 	wantReady(t, f)
 }

@@ -1,7 +1,6 @@
 package subscription_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,12 +32,12 @@ type stack struct {
 	log    *eventstore.Log
 	broker *devstack.NATSServer
 	js     jetstream.JetStream
-	output *output
+	output *devstack.Output
 }
 
 func setup(tb testing.TB) *stack {
 	tb.Helper()
-	s := &stack{log: openLog(tb), broker: devstack.NATS(tb), output: &output{}}
+	s := &stack{log: openLog(tb), broker: devstack.NATS(tb), output: &devstack.Output{}}
 	s.js = connect(tb, s.broker)
 	s.createStream(tb, jetstream.StreamConfig{})
 	tb.Cleanup(func() {
@@ -288,40 +287,12 @@ func run(tb testing.TB, s *subscription.Subscription) error {
 	return ended(tb, done)
 }
 
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 func newUsers(n int) []uuid.UUID {
 	users := make([]uuid.UUID, n)
 	for i := range users {
 		users[i] = uuid.Must(uuid.NewV7())
 	}
 	return users
-}
-
-func eventually(tb testing.TB, what string, is func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !is(); <-tick.C {
-		if time.Now().After(deadline) {
-			tb.Fatal(fmt.Sprint("not in time: ", what))
-		}
-	}
 }
 
 // exampleDir is a temporary directory for an example, which has no testing.TB.

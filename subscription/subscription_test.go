@@ -11,6 +11,7 @@ import (
 
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
+	"usher/internal/devstack"
 	"usher/subscription"
 )
 
@@ -26,7 +27,7 @@ func TestBacklogComesInBatches(t *testing.T) {
 		return l.handle(ctx, events)
 	}
 	stop := start(t, sub)
-	eventually(t, "messages wait for the handler, but not all of them", func() bool {
+	devstack.Eventually(t, "messages wait for the handler, but not all of them", func() bool {
 		c, err := s.js.Consumer(t.Context(), subscription.Stream, "test")
 		return err == nil && c.CachedInfo().Delivered.Stream >= 200 && c.CachedInfo().NumPending > 0
 	})
@@ -36,7 +37,7 @@ func TestBacklogComesInBatches(t *testing.T) {
 	if l.largest > 100 || l.largest < 2 {
 		t.Errorf("largest batch = %d, want up to 100", l.largest)
 	}
-	eventually(t, "the last event is acknowledged", func() bool {
+	devstack.Eventually(t, "the last event is acknowledged", func() bool {
 		c, err := s.js.Consumer(t.Context(), subscription.Stream, "test")
 		return err == nil && c.CachedInfo().AckFloor.Stream == 1000 && c.CachedInfo().NumAckPending == 0
 	})
@@ -154,7 +155,7 @@ func TestRedeliveryOutOfOrder(t *testing.T) {
 				}
 			}
 			l.await(t, 200)
-			eventually(t, "everything is acknowledged", func() bool {
+			devstack.Eventually(t, "everything is acknowledged", func() bool {
 				info, err := c.Info(t.Context())
 				return err == nil && info.NumAckPending == 0 && info.AckFloor.Stream == 200
 			})

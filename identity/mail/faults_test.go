@@ -12,6 +12,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/internal/devstack/mailserver"
 )
 
@@ -36,7 +37,7 @@ func TestServerAway(t *testing.T) {
 			s.register(t, email)
 			want = append(want, email)
 		}
-		eventually(t, "the mailer has tried", func() bool { return s.output.count("can't be handed over") > 0 && m.waiting.Load() == 5 })
+		devstack.Eventually(t, "the mailer has tried", func() bool { return s.output.Count("can't be handed over") > 0 && m.waiting.Load() == 5 })
 		if err := s.server.Resume(); err != nil {
 			t.Fatal(err)
 		}
@@ -52,10 +53,10 @@ func TestServerAway(t *testing.T) {
 			}
 		}
 		m.wantCount(t, kindVerify, outcomeSent, 5)
-		if n := s.output.count("can't be handed over"); n != 1 {
+		if n := s.output.Count("can't be handed over"); n != 1 {
 			t.Errorf("the outage is logged %d times, want once", n)
 		}
-		eventually(t, "the end of the outage is logged", func() bool { return s.output.count("mail goes on") == 1 })
+		devstack.Eventually(t, "the end of the outage is logged", func() bool { return s.output.Count("mail goes on") == 1 })
 		if strings.Contains(s.output.String(), "@example.org") {
 			t.Error("the log has addresses")
 		}
@@ -156,8 +157,8 @@ func TestMailThatBreaksTheConnection(t *testing.T) {
 		for _, email := range []string{"cut@example.org", "hang@example.org", "ada@example.org", "eve@example.org"} {
 			s.register(t, email)
 		}
-		run(t, m.Run)
-		eventually(t, "the others get theirs", func() bool {
+		devstack.Background(t, m.Run)
+		devstack.Eventually(t, "the others get theirs", func() bool {
 			got := strings.Join(s.recipients(), " ")
 			return strings.Contains(got, "ada@example.org") && strings.Contains(got, "eve@example.org")
 		})

@@ -14,6 +14,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/internal/devstack/mailserver"
 )
 
@@ -109,7 +110,7 @@ func TestMails(t *testing.T) {
 		m.wantCount(t, kindVerify, outcomeSent, 2)
 		m.wantCount(t, kindVerify, outcomeUnneeded, 1)
 		m.wantCount(t, kindNewDevice, outcomeSent, 2)
-		eventually(t, "nothing waits", func() bool { return m.waiting.Load() == 0 })
+		devstack.Eventually(t, "nothing waits", func() bool { return m.waiting.Load() == 0 })
 	})
 }
 
@@ -205,7 +206,7 @@ func TestNothingOfLongAgo(t *testing.T) {
 		m := s.mailer(t, nil)
 		s.register(t, "old@example.org")
 		s.clock.add(maxAge + time.Hour)
-		stop := run(t, m.Run)
+		stop := devstack.Background(t, m.Run)
 		s.settle(t)
 		stop()
 		m.wantCount(t, kindVerify, outcomeStale, 1)
@@ -229,7 +230,7 @@ func TestMailsOfErasedUsers(t *testing.T) {
 		s.login(t, user, "192.0.2.2", "phone")
 		s.append(t, user, identity.ActorUser(user), identity.PasswordChanged{Reason: identity.ReasonChange})
 		s.server.OnRcpt(func(string) error { return mailserver.Refuse(451, smtp.EnhancedCode{4, 7, 1}) })
-		stop := run(t, m.Run)
+		stop := devstack.Background(t, m.Run)
 		s.settle(t)
 		stop()
 		rows := func(table string) (n int) {
@@ -247,7 +248,7 @@ func TestMailsOfErasedUsers(t *testing.T) {
 		}
 		s.server.OnRcpt(nil)
 		s.clock.add(2 * time.Hour)
-		run(t, m.Run)
+		devstack.Background(t, m.Run)
 		s.settle(t)
 		if mail := s.await(t, 1); mail.To != "eve@example.org" {
 			t.Errorf("mail to %q, want eve@example.org", mail.To)
@@ -264,7 +265,7 @@ func TestErasedBeforeItIsRead(t *testing.T) {
 		s.login(t, user, "192.0.2.1", "phone")
 		s.append(t, user, identity.ActorUser(user), identity.PasswordChanged{Reason: identity.ReasonChange})
 		s.appendTo(t, eventstore.UserStream(user), eventstore.Metadata{}, identity.Erased{})
-		run(t, m.Run)
+		devstack.Background(t, m.Run)
 		s.register(t, "eve@example.org")
 		if mail := s.await(t, 1); mail.To != "eve@example.org" {
 			t.Errorf("mail to %q, want eve@example.org", mail.To)
@@ -306,7 +307,7 @@ func TestOneOfManySends(t *testing.T) {
 		stops := make([]func(), 3)
 		for i := range stops {
 			m := s.mailer(t, nil)
-			stops[i] = run(t, m.Run)
+			stops[i] = devstack.Background(t, m.Run)
 		}
 		var want []string
 		for i := range 30 {

@@ -1,14 +1,12 @@
 package mail
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	netmail "net/mail"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +40,7 @@ type stack struct {
 	js     jetstream.JetStream
 	server *mailserver.Server
 	clock  *clock
-	output *buffer // what is logged
+	output *devstack.Output // what is logged
 }
 
 // eachStore runs a test on Postgres and on SQLite.
@@ -87,7 +85,7 @@ func eachStore(t *testing.T, test func(t *testing.T, s *stack)) {
 
 func newStack(t *testing.T, store eventstore.Store, db eventstore.DB) *stack {
 	t.Helper()
-	s := &stack{db: db, broker: devstack.NATS(t), server: mailserver.Start(t, mailserver.Options{}), clock: &clock{}, output: &buffer{}}
+	s := &stack{db: db, broker: devstack.NATS(t), server: mailserver.Start(t, mailserver.Options{}), clock: &clock{}, output: &devstack.Output{}}
 	s.master, _ = eventstore.NewMasterKey()
 	s.log = eventstore.New(eventcheck.Store(t, store), s.master, eventstore.Options{})
 	t.Cleanup(func() {
@@ -102,7 +100,7 @@ func newStack(t *testing.T, store eventstore.Store, db eventstore.DB) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, func(ctx context.Context) error { pool.Run(ctx); return nil }) //nolint:errcheck // the end of ctx
+	devstack.Background(t, func(ctx context.Context) error { pool.Run(ctx); return nil }) //nolint:errcheck // the end of ctx
 	s.users = identity.New(identity.Config{
 		Log: s.log, Store: store, DB: db, Passwords: pool, Now: s.clock.Now,
 		RefreshKey: s.master.Derive("refresh-tokens"), CodeKey: s.master.Derive("codes"),
@@ -119,7 +117,7 @@ func newStack(t *testing.T, store eventstore.Store, db eventstore.DB) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, relay.Run)
+	devstack.Background(t, relay.Run)
 	return s
 }
 
@@ -166,29 +164,8 @@ func (s *stack) mailer(t *testing.T, change func(*Config)) *Mailer {
 func (s *stack) started(t *testing.T, change func(*Config)) *Mailer {
 	t.Helper()
 	m := s.mailer(t, change)
-	run(t, m.Run)
+	devstack.Background(t, m.Run)
 	return m
-}
-
-// run runs a worker until the test ends, or stop is called.
-func run(t *testing.T, worker func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- worker(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("Run() = %v, want nil", err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Error("Run does not end")
-		}
-	})
-	t.Cleanup(stop)
-	return stop
 }
 
 const secret password.Password = "correct horse battery staple"
@@ -229,7 +206,7 @@ func (s *stack) login(t *testing.T, user uuid.UUID, address, agent string) {
 // await waits until the mail server has got so many mails, and answers with the newest.
 func (s *stack) await(t *testing.T, n int) mailserver.Mail {
 	t.Helper()
-	eventually(t, "the mail", func() bool { return len(s.server.Mails()) >= n })
+	devstack.Eventually(t, "the mail", func() bool { return len(s.server.Mails()) >= n })
 	mails := s.server.Mails()
 	if len(mails) > n {
 		t.Fatalf("%d mails, want %d", len(mails), n)
@@ -244,7 +221,7 @@ func (s *stack) settle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "every mail is dealt with", func() bool {
+	devstack.Eventually(t, "every mail is dealt with", func() bool {
 		var at, due int64
 		err := s.db.QueryRow(t.Context(), `SELECT checkpoint, (SELECT count(*) FROM mails WHERE claimed OR due_at <= $1) FROM subscriptions WHERE name = 'mail'`,
 			s.clock.Now().UTC().Add(firstBackoff/2)).Scan(&at, &due)
@@ -267,20 +244,6 @@ func (m *Mailer) signal() {
 	}
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
-}
-
 // clock is the real one, put forward by as much as a test wants.
 type clock struct {
 	mu    sync.Mutex
@@ -298,22 +261,3 @@ func (c *clock) add(d time.Duration) {
 	defer c.mu.Unlock()
 	c.ahead += d
 }
-
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func (b *buffer) count(text string) int { return strings.Count(b.String(), text) }

@@ -6,6 +6,8 @@
 // shares stops in [Main]. On Linux the child processes also end when this process is killed; elsewhere a
 // killed process may leave a PostgreSQL behind.
 //
+// [Eventually], [Background] and [Output] are for tests that wait for what goes on beside them.
+//
 // It offers nothing for production: no authentication, no TLS, and durability only where it is asked for.
 //
 // The package does not import testing, because the usher binary links it.
@@ -27,6 +29,7 @@ type TB interface {
 	Helper()
 	Name() string
 	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 	Failed() bool
 	Cleanup(func())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher/internal/devstack"
 	"usher/publisher/webhook"
 )
 
@@ -73,7 +74,7 @@ func TestEndpointsThatFail(t *testing.T) {
 			hook, _ := s.create(r.url())
 			s.work()
 			s.register("ada@example.org")
-			eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+			devstack.Eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
 			d := s.deliveries(hook.ID, webhook.DeliveryDead)[0]
 			if d.LastStatus != c.status || !strings.Contains(d.Reason, c.reason) || d.Response != c.body || d.Attempts != 2 {
 				t.Errorf("delivery = %+v, want status %d, reason %q, response %q", d, c.status, c.reason, c.body)
@@ -123,7 +124,7 @@ func TestEndpointsThatSucceed(t *testing.T) {
 			hook, _ := s.create(r.url())
 			s.work()
 			s.register("ada@example.org")
-			eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
+			devstack.Eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
 			if d := s.deliveries(hook.ID, "")[0]; d.Attempts != 1 || d.Reason != "" || d.Response != "" {
 				t.Errorf("delivery = %+v", d)
 			}
@@ -140,7 +141,7 @@ func TestAddressIsCheckedWhenItIsDialled(t *testing.T) {
 	s.service = s.newService(func(c *webhook.Config) { c.Allow, c.Retries = nil, 0 })
 	s.work()
 	s.register("ada@example.org")
-	eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+	devstack.Eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
 	if d := s.deliveries(hook.ID, "")[0]; d.LastStatus != 0 || !strings.Contains(d.Reason, "WEBHOOK_ALLOW") {
 		t.Errorf("delivery = %+v", d)
 	}

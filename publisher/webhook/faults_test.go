@@ -15,6 +15,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/publisher/webhook"
 	"usher/subscription"
 )
@@ -38,7 +39,7 @@ func TestRetryAfter(t *testing.T) {
 		s.work()
 		for i, want := range []time.Time{time.Now().Add(10 * time.Minute), until, time.Now().Add(time.Hour)} {
 			s.register(fmt.Sprintf("user%d@example.org", i))
-			eventually(t, "the attempt is written down", func() bool {
+			devstack.Eventually(t, "the attempt is written down", func() bool {
 				list := s.deliveries(hook.ID, webhook.DeliveryPending)
 				return len(list) == i+1 && list[0].Attempts == 1
 			})
@@ -49,7 +50,7 @@ func TestRetryAfter(t *testing.T) {
 		}
 		r.status(http.StatusOK)
 		s.forward(hook.ID, 11*time.Minute)
-		eventually(t, "the first is delivered after ten minutes", func() bool { return s.get(hook.ID).Pending == 2 })
+		devstack.Eventually(t, "the first is delivered after ten minutes", func() bool { return s.get(hook.ID).Pending == 2 })
 		if d := s.deliveries(hook.ID, webhook.DeliveryDelivered); len(d) != 1 || d[0].Position != 1 {
 			t.Errorf("delivered: %+v, want the first", d)
 		}
@@ -68,7 +69,7 @@ func TestRetriesBackOff(t *testing.T) {
 	s.register("ada@example.org")
 	for attempt, wait := range []time.Duration{time.Minute + 7500*time.Millisecond, 2*time.Minute + 15*time.Second} {
 		var d webhook.Delivery
-		eventually(t, "the attempt is written down", func() bool {
+		devstack.Eventually(t, "the attempt is written down", func() bool {
 			list := s.deliveries(hook.ID, "")
 			if len(list) > 0 {
 				d = list[0]
@@ -80,7 +81,7 @@ func TestRetriesBackOff(t *testing.T) {
 		}
 		s.forward(hook.ID, wait)
 	}
-	eventually(t, "it is dead after the last", func() bool { return s.get(hook.ID).Dead == 1 })
+	devstack.Eventually(t, "it is dead after the last", func() bool { return s.get(hook.ID).Dead == 1 })
 }
 
 // forward puts the clock forward and wakes the webhook's sender, which sleeps by the clock on the wall.
@@ -100,7 +101,7 @@ func TestGone(t *testing.T) {
 		hook, _ := s.create(r.url(), "user.*")
 		s.work()
 		s.register("ada@example.org")
-		eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
+		devstack.Eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
 		if got := s.get(hook.ID); got.Reason != identity.WebhookGone || got.Dead != 0 || got.Pending != 1 {
 			t.Errorf("webhook = %+v", got)
 		}
@@ -136,14 +137,14 @@ func TestNothingButFailureForDays(t *testing.T) {
 		dead := func(n int) {
 			t.Helper()
 			s.register("ada@example.org")
-			eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == n })
+			devstack.Eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == n })
 		}
 		dead(1)
 		s.clock.forward(4 * 24 * time.Hour)
 		dead(2)
 		r.status(200)
 		s.register("ada@example.org")
-		eventually(t, "one is delivered", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.FailingSince.IsZero() })
+		devstack.Eventually(t, "one is delivered", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.FailingSince.IsZero() })
 		r.status(500)
 		dead(3)
 		s.clock.forward(5*24*time.Hour - time.Minute)
@@ -153,7 +154,7 @@ func TestNothingButFailureForDays(t *testing.T) {
 		}
 		s.clock.forward(time.Minute)
 		dead(5)
-		eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
+		devstack.Eventually(t, "it is disabled", func() bool { return s.get(hook.ID).Status == webhook.StatusDisabled })
 		if got := s.get(hook.ID); got.Reason != identity.WebhookFailing {
 			t.Errorf("webhook = %+v", got)
 		}
@@ -170,7 +171,7 @@ func TestRedrive(t *testing.T) {
 		s.work()
 		ada := s.register("ada@example.org")
 		s.append(ada, identity.Locked{}, identity.Unlocked{}, identity.Locked{})
-		eventually(t, "all are dead", func() bool { h := s.get(hook.ID); return h.Dead == 4 && h.Pending == 0 })
+		devstack.Eventually(t, "all are dead", func() bool { h := s.get(hook.ID); return h.Dead == 4 && h.Pending == 0 })
 		r.status(200)
 		seen := len(r.all())
 		dead := s.deliveries(hook.ID, webhook.DeliveryDead)
@@ -181,7 +182,7 @@ func TestRedrive(t *testing.T) {
 		if got[seen].event.ID != dead[1].EventID {
 			t.Errorf("position %s was sent, want %d", got[seen].event.Position, dead[1].Position)
 		}
-		eventually(t, "it is delivered", func() bool { return s.get(hook.ID).Pending == 0 })
+		devstack.Eventually(t, "it is delivered", func() bool { return s.get(hook.ID).Pending == 0 })
 		if n, err := s.service.Redrive(t.Context(), hook.ID, dead[1].ID); !errors.Is(err, webhook.ErrConflict) {
 			t.Errorf("Redrive of what was delivered = %d, %v, want ErrConflict", n, err)
 		}
@@ -198,7 +199,7 @@ func TestRedrive(t *testing.T) {
 		if diff := cmp.Diff([]string{"1", "2", "4"}, positions); diff != "" {
 			t.Errorf("positions (-want +got):\n%s", diff)
 		}
-		eventually(t, "nothing is left", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.Dead == 0 })
+		devstack.Eventually(t, "nothing is left", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.Dead == 0 })
 		if n, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); n != 0 || err != nil {
 			t.Errorf("Redrive of nothing = %d, %v", n, err)
 		}
@@ -253,16 +254,16 @@ func TestFailingEndpointGetsOneRequestAtATime(t *testing.T) {
 	for i := range 2 {
 		s.register(fmt.Sprintf("early%d@example.org", i))
 	}
-	eventually(t, "two are dead", func() bool { return s.get(hook.ID).Dead == 2 })
+	devstack.Eventually(t, "two are dead", func() bool { return s.get(hook.ID).Dead == 2 })
 	mu.Lock()
 	most, let = 0, make(chan struct{})
 	mu.Unlock()
 	for i := range 10 {
 		s.register(fmt.Sprintf("late%d@example.org", i))
 	}
-	eventually(t, "ten wait", func() bool { return s.get(hook.ID).Pending == 10 })
+	devstack.Eventually(t, "ten wait", func() bool { return s.get(hook.ID).Pending == 10 })
 	close(let)
-	eventually(t, "they are dead, too", func() bool { return s.get(hook.ID).Dead == 12 })
+	devstack.Eventually(t, "they are dead, too", func() bool { return s.get(hook.ID).Dead == 12 })
 	if most != 1 {
 		t.Errorf("%d requests at once, want 1", most)
 	}
@@ -303,14 +304,14 @@ func TestOrderOfEachUser(t *testing.T) {
 				s.append(user, identity.Locked{}, identity.Unlocked{})
 			}
 		}
-		eventually(t, "all others are through", func() bool { return s.get(hook.ID).Pending == 21 })
+		devstack.Eventually(t, "all others are through", func() bool { return s.get(hook.ID).Pending == 21 })
 		mu.Lock()
 		blocked = false
 		if n := len(taken[stuck]); n > 0 {
 			t.Errorf("%d events of the user whose first one failed", n)
 		}
 		mu.Unlock()
-		eventually(t, "all are through", func() bool { return s.get(hook.ID).Pending == 0 })
+		devstack.Eventually(t, "all are through", func() bool { return s.get(hook.ID).Pending == 0 })
 		want := map[uuid.UUID][]string{}
 		for _, e := range s.events(0) {
 			want[e.Stream.Subject] = append(want[e.Stream.Subject], fmt.Sprint(e.Position))
@@ -375,7 +376,7 @@ func TestEventThatCantBeRead(t *testing.T) {
 // awaitPublished waits until the stream has so many events.
 func (s *stack) awaitPublished(n uint64) {
 	s.tb.Helper()
-	eventually(s.tb, "the events are published", func() bool {
+	devstack.Eventually(s.tb, "the events are published", func() bool {
 		stream, err := s.js.Stream(s.tb.Context(), subscription.Stream)
 		return err == nil && stream.CachedInfo().State.LastSeq == n
 	})
@@ -394,7 +395,7 @@ func TestRestoredLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.work()
-		eventually(t, "it is noticed", func() bool { return strings.Contains(s.output.String(), "events that the log does not have") })
+		devstack.Eventually(t, "it is noticed", func() bool { return strings.Contains(s.output.String(), "events that the log does not have") })
 		if got := s.get(hook.ID); got.Position > 1 || len(r.all()) > 1 {
 			t.Errorf("%d requests, and the webhook is %+v", len(r.all()), got)
 		}
@@ -409,12 +410,12 @@ func TestDeliveredDeliveriesAreDropped(t *testing.T) {
 		hook, _ := s.create(r.url())
 		stop := s.work()
 		s.register("ada@example.org")
-		eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
+		devstack.Eventually(t, "it is delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 1 })
 		stop()
 		s.clock.forward(8 * 24 * time.Hour)
 		s.register("eve@example.org")
 		s.work()
-		eventually(t, "the old one is gone, and the new one is there", func() bool {
+		devstack.Eventually(t, "the old one is gone, and the new one is there", func() bool {
 			list := s.deliveries(hook.ID, "")
 			return len(list) == 1 && list[0].Position == 2 && list[0].Status == webhook.DeliveryDelivered
 		})
@@ -455,7 +456,7 @@ func TestMetrics(t *testing.T) {
 	r.await(1)
 	r.status(500)
 	s.register("b@example.org")
-	eventually(t, "the metrics tell of it", func() bool {
+	devstack.Eventually(t, "the metrics tell of it", func() bool {
 		return gathered(t, s.metrics) == `usher_webhook_deliveries_total{dead} 1
 usher_webhook_deliveries_total{delivered} 1
 usher_webhook_deliveries_total{retry} 1

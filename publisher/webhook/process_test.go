@@ -166,7 +166,7 @@ func unsteady(tb testing.TB) *receiver {
 func (s *stack) complete(r *receiver, hook webhook.Webhook) (again int) {
 	s.tb.Helper()
 	events := s.events(0)
-	eventually(s.tb, "everything is delivered", func() bool {
+	devstack.Eventually(s.tb, "everything is delivered", func() bool {
 		h := s.get(hook.ID)
 		return h.Position == int64(len(events)) && h.Pending == 0
 	})
@@ -213,7 +213,7 @@ func TestKilledWorker(t *testing.T) {
 		for range kills {
 			cmd := s.startChild("the same each time")
 			before := r.count()
-			eventually(t, "it sends", func() bool { return r.count() > before })
+			devstack.Eventually(t, "it sends", func() bool { return r.count() > before })
 			if pause(t.Context(), rand.N(50*time.Millisecond)) != nil {
 				t.FailNow()
 			}
@@ -249,7 +249,7 @@ func TestTwoWorkers(t *testing.T) {
 		workers := []*exec.Cmd{start(), start()}
 		for i := range 6 * *dose {
 			a, b := r.count(), other.count()
-			eventually(t, "they send to both", func() bool { return r.count() > a+5 && other.count() > b+5 })
+			devstack.Eventually(t, "they send to both", func() bool { return r.count() > a+5 && other.count() > b+5 })
 			s.kill(workers[i%2])
 			workers[i%2] = start()
 		}

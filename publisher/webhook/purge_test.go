@@ -16,6 +16,7 @@ import (
 
 	"usher/eventstore"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/publisher/webhook"
 )
 
@@ -62,7 +63,7 @@ func TestPurge(t *testing.T) {
 		other, _ := s.create("http://127.0.0.1:1/", "user.*")
 		s.register("ada@example.org")
 		stop := s.work()
-		eventually(t, "the events are pending", func() bool {
+		devstack.Eventually(t, "the events are pending", func() bool {
 			return s.stored(hook.ID, webhook.DeliveryPending)+s.stored(other.ID, webhook.DeliveryPending) == 2
 		})
 		stop()
@@ -154,7 +155,7 @@ func TestPurgeBesideAWorker(t *testing.T) {
 			})
 		}
 		load.Wait()
-		eventually(t, "every event was sent", func() bool {
+		devstack.Eventually(t, "every event was sent", func() bool {
 			h := s.get(hook.ID)
 			return h.Pending == 0 && h.Position >= 4*users && s.stored(hook.ID, webhook.DeliveryDead) == users
 		})

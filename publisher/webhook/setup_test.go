@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +57,7 @@ type stack struct {
 	js      jetstream.JetStream
 	service *webhook.Service
 	metrics *webhook.Metrics
-	output  *buffer
+	output  *devstack.Output
 	clock   *clock
 }
 
@@ -115,7 +114,7 @@ func newStack(tb testing.TB, place string, change ...func(*webhook.Config)) *sta
 		tb.Fatal(err)
 	}
 	tb.Cleanup(db.Close)
-	s := &stack{tb: tb, db: db, place: place, broker: devstack.NATS(tb), output: &buffer{}, clock: &clock{}}
+	s := &stack{tb: tb, db: db, place: place, broker: devstack.NATS(tb), output: &devstack.Output{}, clock: &clock{}}
 	s.master, s.text = eventstore.NewMasterKey()
 	s.log = eventstore.New(eventcheck.Store(tb, db), s.master, eventstore.Options{})
 	conn, err := s.broker.Connect(nats.ReconnectBufSize(-1))
@@ -131,7 +130,7 @@ func newStack(tb testing.TB, place string, change ...func(*webhook.Config)) *sta
 	if err != nil {
 		tb.Fatal(err)
 	}
-	run(tb, relay.Run)
+	devstack.Background(tb, relay.Run)
 	s.service = s.newService(change...)
 	s.metrics = webhook.NewMetrics()
 	tb.Cleanup(func() {
@@ -162,28 +161,7 @@ func (s *stack) work(change ...func(*webhook.Worker)) (stop func()) {
 	for _, f := range change {
 		f(w)
 	}
-	return run(s.tb, w.Run)
-}
-
-// run runs a worker until stop is called or the test ends.
-func run(tb testing.TB, worker func(context.Context) error) (stop func()) {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	done := make(chan error, 1)
-	go func() { done <- worker(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				tb.Errorf("Run() = %v, want nil", err)
-			}
-		case <-time.After(30 * time.Second):
-			tb.Error("Run does not end")
-		}
-	})
-	tb.Cleanup(stop)
-	return stop
+	return devstack.Background(s.tb, w.Run)
 }
 
 // clock is the time of day, which tests may put forward.
@@ -352,7 +330,7 @@ func (r *receiver) count() int {
 // await waits until the receiver got a number of requests.
 func (r *receiver) await(n int) []received {
 	r.tb.Helper()
-	eventually(r.tb, fmt.Sprintf("%d requests", n), func() bool { return r.count() >= n })
+	devstack.Eventually(r.tb, fmt.Sprintf("%d requests", n), func() bool { return r.count() >= n })
 	return r.all()
 }
 
@@ -364,32 +342,4 @@ func verify(tb testing.TB, secret webhook.Secret, got received) error {
 		tb.Fatal(err)
 	}
 	return verifier.Verify(got.body, got.header)
-}
-
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func eventually(tb testing.TB, what string, is func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(3 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !is(); <-tick.C {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not in time: %s", what)
-		}
-	}
 }

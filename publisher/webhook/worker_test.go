@@ -18,6 +18,7 @@ import (
 	"usher/eventstore"
 	"usher/eventstore/cloudevent"
 	"usher/identity"
+	"usher/internal/devstack"
 	"usher/publisher/webhook"
 	"usher/subscription"
 )
@@ -65,13 +66,13 @@ func TestEventsAreDelivered(t *testing.T) {
 		if !strings.Contains(string(requests[0].body), `"email":"ada@example.org"`) || requests[0].event.Address == "" {
 			t.Errorf("the personal fields are not in %s", requests[0].body)
 		}
-		eventually(t, "all is written down", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 3 })
+		devstack.Eventually(t, "all is written down", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 3 })
 		d := s.deliveries(hook.ID, "")[2]
 		if d.EventID != want[0].ID || d.Type != identity.TypeUserRegistered || d.Position != 2 || d.Attempts != 1 || d.LastStatus != 204 || d.Reason != "" ||
 			d.FinishedAt.IsZero() || d.LastAttemptAt.IsZero() || !d.NextAttemptAt.IsZero() {
 			t.Errorf("delivery = %+v", d)
 		}
-		eventually(t, "the checkpoint is at the head", func() bool { h := s.get(hook.ID); return h.Position == 5 && h.Pending == 0 && h.Dead == 0 })
+		devstack.Eventually(t, "the checkpoint is at the head", func() bool { h := s.get(hook.ID); return h.Position == 5 && h.Pending == 0 && h.Dead == 0 })
 		nothingLeaks(t, s, secret, "ada@example.org")
 	})
 }
@@ -172,7 +173,7 @@ func TestErasedUser(t *testing.T) {
 		if !strings.Contains(string(first.body), "ada@example.org") {
 			t.Fatalf("sent %s", first.body)
 		}
-		eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+		devstack.Eventually(t, "it is dead", func() bool { return s.get(hook.ID).Dead == 1 })
 		dead := s.deliveries(hook.ID, webhook.DeliveryDead)[0]
 		if !strings.Contains(dead.Response, `"ada@example.org"`) {
 			t.Errorf("the answer is not kept: %+v", dead)
@@ -193,7 +194,7 @@ func TestErasedUser(t *testing.T) {
 		if got[1].event.Type != identity.TypeUserErased || got[1].event.Subject != ada {
 			t.Errorf("then sent %s", got[1].body)
 		}
-		eventually(t, "both are delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 2 })
+		devstack.Eventually(t, "both are delivered", func() bool { return len(s.deliveries(hook.ID, webhook.DeliveryDelivered)) == 2 })
 		if d := s.deliveries(hook.ID, "")[1]; d.Response != "" {
 			t.Errorf("the answer is still there: %+v", d)
 		}
@@ -230,9 +231,9 @@ func TestErasedWhileAnEndpointHangs(t *testing.T) {
 		for user := range left {
 			s.append(user, identity.Erased{})
 		}
-		eventually(t, "what was read is old", func() bool { return time.Since(began) > time.Second })
+		devstack.Eventually(t, "what was read is old", func() bool { return time.Since(began) > time.Second })
 		close(goOn)
-		eventually(t, "all are delivered", func() bool { p := s.get(hook.ID); return p.Pending == 0 && p.Position >= users })
+		devstack.Eventually(t, "all are delivered", func() bool { p := s.get(hook.ID); return p.Pending == 0 && p.Position >= users })
 		for _, got := range r.all()[seen:] {
 			if left[got.event.Subject] && strings.Contains(string(got.body), "@example.org") {
 				t.Fatalf("sent of a user who is erased: %s", got.body)
@@ -253,7 +254,7 @@ func TestRotation(t *testing.T) {
 		}
 		second := changed.Secret
 		var got received
-		eventually(t, "deliveries have two signatures", func() bool {
+		devstack.Eventually(t, "deliveries have two signatures", func() bool {
 			n := len(r.all())
 			s.register("ada@example.org")
 			got = r.await(n + 1)[n]
@@ -317,7 +318,7 @@ func TestConsumersOfDeletedWebhooks(t *testing.T) {
 		_, err := s.js.Consumer(t.Context(), subscription.Stream, "webhook-"+id.String())
 		return err
 	}
-	eventually(t, "the consumer is gone", func() bool { return consumer(hook.ID) == jetstream.ErrConsumerNotFound })
+	devstack.Eventually(t, "the consumer is gone", func() bool { return consumer(hook.ID) == jetstream.ErrConsumerNotFound })
 	if err := consumer(kept.ID); err != nil {
 		t.Errorf("the other webhook's consumer: %v", err)
 	}
@@ -336,7 +337,7 @@ func TestDeleteWhileAtWork(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.register("eve@example.org")
-		eventually(t, "the other goes on", func() bool { return len(s.deliveries(other.ID, webhook.DeliveryDelivered)) == 2 })
+		devstack.Eventually(t, "the other goes on", func() bool { return len(s.deliveries(other.ID, webhook.DeliveryDelivered)) == 2 })
 		var rows int
 		if err := s.db.QueryRow(t.Context(), "SELECT count(*) FROM webhook_deliveries WHERE webhook = $1", hook.ID).Scan(&rows); err != nil || rows != 0 {
 			t.Errorf("%d deliveries of the deleted webhook, %v", rows, err)
@@ -359,7 +360,7 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 		if _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &disabled}, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is let go of", func() bool {
+		devstack.Eventually(t, "it is let go of", func() bool {
 			var held int
 			err := s.db.QueryRow(t.Context(), "SELECT count(*) FROM leases WHERE name = $1 AND expires_at > $2", "webhook/"+hook.ID.String(), time.Now().UTC()).Scan(&held)
 			return err == nil && held == 0
