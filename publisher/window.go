@@ -197,9 +197,9 @@ func (w *window) answer(m *nats.Msg) {
 	if err != nil {
 		w.fail(fmt.Errorf("publish position %d: %w", position, err))
 	} else if position > w.acked.Load() {
-		w.acked.Store(position)
 		w.traced.acked(position)
 		w.onAck(position)
+		w.acked.Store(position) // last, so that what a drain waited for was told
 	}
 	select {
 	case w.moved <- struct{}{}:
