@@ -67,30 +67,22 @@ func (o *Operator) RequestSkip(ctx context.Context, name string, user uuid.UUID,
 
 // RequestCancel is Cancel, with the tables dropped by a process that runs the projection, within a second where there is one.
 func (o *Operator) RequestCancel(ctx context.Context, name string) error {
-	m, err := o.model(name)
-	if err == nil {
-		_, err = m.readLive(ctx, m.db)
+	return o.drop(ctx, "cancel the rebuild of", name, roleNext, model.discard, ErrNoRebuild)
+}
+
+// parkedOf is the condition for the parked events of a user, or of every user for the nil UUID, and its arguments.
+func (m model) parkedOf(user uuid.UUID) (where string, args []any) {
+	if user == uuid.Nil {
+		return "projection = $1", []any{m.name()}
 	}
-	if err == nil {
-		var is bool
-		if is, err = m.discard(ctx, roleNext, whichever); err == nil && !is {
-			err = ErrNoRebuild
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("cancel the rebuild of %s: %w", name, err)
-	}
-	return nil
+	return "projection = $1 AND subject = $2", []any{m.name(), user}
 }
 
 // requestRetry marks the first parked event of a user, or of every user for the nil UUID. It fails with ErrNotParked.
 func (m model) requestRetry(ctx context.Context, db eventstore.DB, user uuid.UUID) error {
-	which, args := "", []any{m.name()}
-	if user != uuid.Nil {
-		which, args = " AND subject = $2", append(args, user)
-	}
+	where, args := m.parkedOf(user)
 	marked, err := db.Exec(ctx, `UPDATE parked_events SET retry = TRUE WHERE projection = $1 AND position IN
-		(SELECT min(position) FROM parked_events WHERE projection = $1`+which+` GROUP BY subject)`, args...)
+		(SELECT min(position) FROM parked_events WHERE `+where+` GROUP BY subject)`, args...)
 	if err == nil && marked == 0 {
 		err = ErrNotParked
 	}
@@ -119,22 +111,16 @@ func (m model) awaitRetry(ctx context.Context, user uuid.UUID) error {
 
 // marked are the users, or the given one, whose parked events are to be applied again, in the order of the first of them.
 func (m model) marked(ctx context.Context, user uuid.UUID) ([]uuid.UUID, error) {
-	which, args := "", []any{m.name()}
-	if user != uuid.Nil {
-		which, args = " AND subject = $2", append(args, user)
-	}
-	return m.subjects(ctx, "SELECT subject FROM parked_events WHERE projection = $1 AND retry"+which+" GROUP BY subject ORDER BY min(position)", args...)
+	where, args := m.parkedOf(user)
+	return m.subjects(ctx, "SELECT subject FROM parked_events WHERE "+where+" AND retry GROUP BY subject ORDER BY min(position)", args...)
 }
 
 // stillParked is the *PoisonError of the first event that is parked of a user, or of any, because it can't be applied.
 func (m model) stillParked(ctx context.Context, user uuid.UUID) error {
-	which, args := "", []any{m.name()}
-	if user != uuid.Nil {
-		which, args = " AND subject = $2", append(args, user)
-	}
+	where, args := m.parkedOf(user)
 	var position int64
 	var text string
-	err := m.db.QueryRow(ctx, "SELECT position, error FROM parked_events WHERE projection = $1 AND error <> ''"+which+" ORDER BY position LIMIT 1", args...).
+	err := m.db.QueryRow(ctx, "SELECT position, error FROM parked_events WHERE "+where+" AND error <> '' ORDER BY position LIMIT 1", args...).
 		Scan(&position, &text)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return nil

@@ -244,22 +244,26 @@ func (m model) outcome(ctx context.Context) (Rebuilt, error) {
 
 // Cancel ends a rebuild, whichever process does it, and drops what it has made. It fails with ErrNoRebuild.
 func (o *Operator) Cancel(ctx context.Context, name string) error {
-	return o.drop(ctx, "cancel the rebuild of", name, roleNext, ErrNoRebuild)
+	return o.drop(ctx, "cancel the rebuild of", name, roleNext, model.drop, ErrNoRebuild)
 }
 
 // DropStandby drops the standby, which then costs nothing more. It fails with ErrNoStandby.
 func (o *Operator) DropStandby(ctx context.Context, name string) error {
-	return o.drop(ctx, "drop the standby of", name, roleStandby, ErrNoStandby)
+	return o.drop(ctx, "drop the standby of", name, roleStandby, model.drop, ErrNoStandby)
 }
 
-func (o *Operator) drop(ctx context.Context, what, name string, r role, none error) error {
+// dropping is what takes a generation away for which the condition holds, at once or as soon as a process can: model.drop or
+// model.discard.
+type dropping func(m model, ctx context.Context, r role, is func(beside) bool) (bool, error)
+
+func (o *Operator) drop(ctx context.Context, what, name string, r role, by dropping, none error) error {
 	m, err := o.model(name)
 	if err == nil {
 		_, err = m.readLive(ctx, o.DB)
 	}
 	if err == nil {
 		var dropped bool
-		if dropped, err = m.drop(ctx, r, whichever); err == nil && !dropped {
+		if dropped, err = by(m, ctx, r, whichever); err == nil && !dropped {
 			err = none
 		}
 	}
