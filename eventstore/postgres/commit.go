@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -15,17 +16,18 @@ import (
 	"usher/eventstore"
 )
 
-// Commit calls append_events: one statement, which is one round trip and one transaction.
+// Commit calls append_events: one statement, which is one round trip and one transaction. Only where an append does not
+// fit, it is called once more, to find out which.
 func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
 	args := arguments(batch)
-	outcomes, err := s.call(ctx, batch, args)
+	outcomes, err := s.write(ctx, batch, args)
 	if err != nil && noPartition(err) {
 		events := 0
 		for _, p := range batch {
 			events += len(p.Events)
 		}
 		if err = s.ensurePartitions(ctx, s.ensured.Load()+int64(events)+s.partition); err == nil {
-			outcomes, err = s.call(ctx, batch, args)
+			outcomes, err = s.write(ctx, batch, args)
 		}
 	}
 	if err != nil {
@@ -37,6 +39,30 @@ func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eve
 	}
 	s.keepAhead(head)
 	return outcomes, nil
+}
+
+// doubtFor is how long after an append that did not fit every other is looked up before it is written: where many are in
+// each other's way, writing them in vain would cost more.
+const doubtFor = time.Second
+
+// write writes a batch at once where it can, and carefully where it must.
+func (s *Store) write(ctx context.Context, batch []*eventstore.Prepared, args []any) ([]eventstore.Outcome, error) {
+	careful := time.Since(time.Unix(0, s.unfit.Load())) < doubtFor || slices.ContainsFunc(batch, undecided)
+	outcomes, err := s.call(ctx, batch, append([]any{careful}, args...))
+	if careful || !unfit(err) {
+		return outcomes, err
+	}
+	s.unfit.Store(time.Now().UnixNano())
+	return s.call(ctx, batch, append([]any{true}, args...))
+}
+
+// undecided says whether an append can't be written without looking first: see append_events.
+func undecided(p *eventstore.Prepared) bool { return p.Expected == eventstore.AnyVersion || p.Erase }
+
+// unfit says whether append_events found that something of a batch does not fit.
+func unfit(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && (refused.Code == "23505" || refused.Code == "40001")
 }
 
 // reconnects bounds how often a commit is sent again over a new connection, when nothing of it went out over the old.
@@ -72,7 +98,7 @@ func noPartition(err error) bool {
 }
 
 const appendEvents = `SELECT append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-	$18, $19, $20, $21, $22, $23, $24, $25)`
+	$18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`
 
 // The verdicts of append_events.
 const (
@@ -88,10 +114,20 @@ func decide(conn *pgx.Conn, batch []*eventstore.Prepared, args []any) ([]eventst
 	if err := conn.QueryRow(context.Background(), appendEvents, args...).Scan(&answers); err != nil {
 		return nil, err
 	}
-	if len(answers) != 3*len(batch) {
+	outcomes := make([]eventstore.Outcome, len(batch))
+	switch len(answers) {
+	case 1: // all of them are written
+		position := answers[0]
+		for i, p := range batch {
+			position += int64(len(p.Events))
+			outcomes[i].Result = eventstore.Result{Position: position, Version: int(p.Expected) + len(p.Events)}
+		}
+		return outcomes, nil
+	case 1 + 3*len(batch):
+		answers = answers[1:]
+	default:
 		return nil, fmt.Errorf("append_events answered with %d numbers for %d appends", len(answers), len(batch))
 	}
-	outcomes := make([]eventstore.Outcome, len(batch))
 	for i, p := range batch {
 		verdict, position, version := answers[3*i], answers[3*i+1], int(answers[3*i+2])
 		switch o := &outcomes[i]; verdict {
@@ -110,14 +146,15 @@ func decide(conn *pgx.Conn, batch []*eventstore.Prepared, args []any) ([]eventst
 	return outcomes, nil
 }
 
-// arguments lays a batch out as append_events takes it: an array a column, nil for one without rows, and the number of
+// arguments lays a batch out as append_events takes it, after careful: an array a column, nil for one without rows, and the number of
 // the append (from 1) with every row that belongs to one.
 func arguments(batch []*eventstore.Prepared) []any {
 	n := len(batch)
 	var (
 		streams, subjects = make([]pgtype.UUID, n), make([]pgtype.UUID, n)
 		kinds, metadata   = make([]string, n), make([]string, n)
-		expected, last    = make([]int32, n), make([]int32, n)
+		expected          = make([]int32, n)
+		events, last      = make([]int32, n), make([]int32, n)
 		keys              [][]byte
 		commands          []pgtype.UUID
 		erase             []bool
@@ -163,7 +200,7 @@ func arguments(batch []*eventstore.Prepared) []any {
 			eData = append(eData, string(e.Data))
 			ePersonal = append(ePersonal, p.Sealed[k])
 		}
-		last[i] = int32(len(eAppend))
+		events[i], last[i] = int32(len(p.Events)), int32(len(eAppend))
 		hold.add(number, p.Reserve, p.ReserveKeys)
 		let.add(number, p.Release, p.ReleaseKeys)
 		for _, c := range p.State {
@@ -171,7 +208,7 @@ func arguments(batch []*eventstore.Prepared) []any {
 		}
 	}
 	return []any{
-		streams, subjects, kinds, expected, last, metadata, keys, commands, erase,
+		streams, subjects, kinds, expected, events, last, metadata, keys, commands, erase,
 		eAppend, eID, eType, eSchema, eData, ePersonal,
 		hold.number, hold.scope, hold.key,
 		let.number, let.scope, let.key,

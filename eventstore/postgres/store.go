@@ -31,6 +31,7 @@ type Store struct {
 	timeout    time.Duration
 	partition  int64        // positions in a partition
 	ensured    atomic.Int64 // the position up to which there are partitions, as far as this process knows
+	unfit      atomic.Int64 // when an append last did not fit, in nanoseconds since 1970
 	background sync.WaitGroup
 }
 

@@ -96,13 +96,20 @@ SELECT ensure_partitions(20000000);
 -- statement that begins after the lock was taken: each statement of a volatile function has a snapshot of its own, while
 -- the calling statement's was taken before it waited.
 --
--- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, s_ of state
--- changes, one row a table. What belongs to an append names it by its number from 1; the events of an append stand
--- together, and a_last is the number of its last one. Columns without rows are null, which costs nothing to send.
--- A batch has at most one append to a stream, for a reservation, and for a command id: callers see to it.
+-- Most batches have no append that must be refused, and what is written shows that: a stream that is new or has the
+-- expected version, a value that nobody holds, a command that was not there. So it writes at once, and fails with
+-- unique_violation or serialization_failure where something does not fit. Its caller then calls it again with careful, and
+-- it looks everything up before it writes what may be written. What it can't decide without looking needs careful at once:
+-- an append to any version, or one that erases.
 --
--- It answers with three numbers for each append: the verdict, its last position, its last version. Verdicts are 0 written,
--- 1 repeated, 2 conflict (version: the actual one), 3 reserved (version: which value, from 1), 4 closed.
+-- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, s_ of state
+-- changes, one row a table. What belongs to an append names it by its number from 1; a_events is how many events an
+-- append has, which stand together, and a_last the number of the last one. Columns without rows are null, which costs nothing
+-- to send. A batch has at most one append to a stream, for a reservation, and for a command id: callers see to it.
+--
+-- It answers with the head of the log before the batch, and where it was careful with three numbers more for each append:
+-- the verdict, its last position, its last version. Verdicts are 0 written, 1 repeated, 2 conflict (version: the actual
+-- one), 3 reserved (version: which value, from 1), 4 closed.
 --
 -- An append with a_erase forgets its subject: the stream is erased, what it held is let go of, and so are the rows that
 -- state tables have of the user (erase_state), whoever wrote them and when. They are found here, under the lock, because
@@ -110,12 +117,14 @@ SELECT ensure_partitions(20000000);
 -- their own, so what an append is about is looked at as well as where it goes.
 --
 -- The callers of a batch wait for every statement in here, and the next batch for all of them. A statement costs some
--- 20 us before it touches a row, so there are few, and those with nothing to do are left out. Rows come from one
--- generate_series and subscripts, which cost nothing on a function's arguments; unnest fills a tuplestore a column.
+-- 20 us before it touches a row, an expression half a us, anew in each transaction; so there are few, and those with
+-- nothing to do are left out. Rows come from one generate_series and subscripts, which cost nothing on a function's
+-- arguments; unnest fills a tuplestore a column.
 -- +goose StatementBegin
 CREATE FUNCTION append_events(
-    a_stream uuid[], a_subject uuid[], a_kind text[], a_expected int[], a_last int[], a_metadata jsonb[], a_key bytea[],
-    a_command uuid[], a_erase boolean[],
+    careful boolean,
+    a_stream uuid[], a_subject uuid[], a_kind text[], a_expected int[], a_events int[], a_last int[], a_metadata jsonb[],
+    a_key bytea[], a_command uuid[], a_erase boolean[],
     e_append int[], e_id uuid[], e_type text[], e_schema smallint[], e_data jsonb[], e_personal bytea[],
     h_append int[], h_scope text[], h_key bytea[],
     l_append int[], l_scope text[], l_key bytea[],
@@ -124,126 +133,134 @@ CREATE FUNCTION append_events(
 DECLARE
     locked    text := pg_advisory_xact_lock(7236001); -- an assignment costs a tenth of a PERFORM
     head      bigint;
-    next      bigint;
-    more      int;
     moment    timestamptz;
-    versions  int[];
-    holders   uuid[];
+    versions  int[] := a_expected; -- that the streams have
+    answers   bigint[];
+    refused   boolean[];           -- true for an append that is not written; null where none is
+    dropped   int[];               -- events of the appends before it that are not; null where there are none
+    holders   uuid[];              -- of values to hold; null is nobody
+    gone      uuid[];              -- users whom this batch erases
     reserved  int[];
     positions bigint[];
     verdict   int;
-    written   boolean[];
-    answers   bigint[] := '{}';
-    opening   boolean := false; -- there are new streams
-    growing   boolean := false; -- there are known ones
-    gone      uuid[]; -- users whom this batch has erased so far
+    lost      int := 0;
+    done      int;
     first     record;
 BEGIN
-    -- The version of a stream that is not open, or about an erased user, is given as negative.
-    SELECT coalesce(h.position, 0), greatest(h.recorded_at, clock_timestamp()),
-           ARRAY(SELECT CASE WHEN a_subject[i] <> a_stream[i]
-                              AND (SELECT t.state FROM streams t WHERE t.stream = a_subject[i]) = 'erased' THEN -1
-                             ELSE coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
-                                              FROM streams t WHERE t.stream = a_stream[i]), 0) END
-                   FROM generate_series(1, cardinality(a_stream)) i),
-           ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
-                   FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
-      INTO head, moment, versions, holders
-      FROM (VALUES (true)) one
-      LEFT JOIN (SELECT e.position, e.recorded_at FROM events e ORDER BY e.position DESC LIMIT 1) h ON true;
+    SELECT e.position, greatest(e.recorded_at, clock_timestamp()) INTO head, moment FROM events e ORDER BY e.position DESC LIMIT 1;
+    IF head IS NULL THEN
+        head := 0;
+        moment := clock_timestamp();
+    END IF;
+    answers := ARRAY[head];
 
-    FOR k IN REVERSE coalesce(cardinality(h_append), 0) .. 1 LOOP
-        IF holders[k] <> a_stream[h_append[k]] THEN
-            reserved[h_append[k]] := k - array_position(h_append, h_append[k]) + 1;
-        END IF;
-    END LOOP;
-    -- An element for every append: an array filled only here and there would not begin at 1.
-    positions := array_fill(NULL::bigint, ARRAY[cardinality(a_stream)]);
-    IF a_command IS NOT NULL THEN
-        FOR first IN
-            SELECT i, c.position, c.version
-              FROM generate_series(1, cardinality(a_command)) i
-              JOIN LATERAL (SELECT * FROM commands t WHERE t.command_id = a_command[i] LIMIT 1) c ON true
-        LOOP
-            positions[first.i] := first.position;
-            versions[first.i] := first.version;
+    IF careful THEN
+        -- The version of a stream that is not open, or about an erased user, is given as negative.
+        SELECT ARRAY(SELECT CASE WHEN a_subject[i] <> a_stream[i]
+                                  AND (SELECT t.state FROM streams t WHERE t.stream = a_subject[i]) = 'erased' THEN -1
+                                 ELSE coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
+                                                  FROM streams t WHERE t.stream = a_stream[i]), 0) END
+                       FROM generate_series(1, cardinality(a_stream)) i),
+               ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
+                       FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
+          INTO versions, holders;
+        FOR k IN REVERSE coalesce(cardinality(h_append), 0) .. 1 LOOP
+            IF holders[k] <> a_stream[h_append[k]] THEN
+                reserved[h_append[k]] := k - array_position(h_append, h_append[k]) + 1;
+            END IF;
         END LOOP;
-    END IF;
-
-    next := head;
-    FOR i IN 1 .. cardinality(a_stream) LOOP
-        -- A repeated command answers as the first time, whatever else it asks for.
-        verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
-                        WHEN versions[i] < 0 OR a_subject[i] = ANY (gone) THEN 4
-                        WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
-                        WHEN reserved[i] IS NOT NULL THEN 3
-                        ELSE 0 END;
-        written[i] := verdict = 0;
-        IF verdict = 0 THEN
-            more := a_last[i] - coalesce(a_last[i - 1], 0);
-            next := next + more;
-            positions[i] := next;
-            IF versions[i] = 0 THEN opening := true; ELSE growing := true; END IF;
-            IF a_erase[i] THEN gone := gone || a_stream[i]; END IF;
-            versions[i] := versions[i] + more;
-        ELSIF verdict = 3 THEN
-            versions[i] := reserved[i];
+        IF a_command IS NOT NULL THEN
+            FOR first IN
+                SELECT i, c.position, c.version
+                  FROM generate_series(1, cardinality(a_command)) i
+                  JOIN LATERAL (SELECT * FROM commands t WHERE t.command_id = a_command[i] LIMIT 1) c ON true
+            LOOP
+                positions[first.i] := first.position;
+                versions[first.i] := first.version;
+            END LOOP;
         END IF;
-        answers := answers || ARRAY[verdict, coalesce(positions[i], 0), versions[i]];
-    END LOOP;
-    IF next = head THEN
-        RETURN answers;
+        FOR i IN 1 .. cardinality(a_stream) LOOP
+            -- A repeated command answers as the first time, whatever else it asks for.
+            verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
+                            WHEN versions[i] < 0 OR a_subject[i] = ANY (gone) THEN 4
+                            WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
+                            WHEN reserved[i] IS NOT NULL THEN 3
+                            ELSE 0 END;
+            dropped[i] := lost;
+            IF verdict = 0 THEN
+                answers := answers || ARRAY[0, head + a_last[i] - lost, versions[i] + a_events[i]];
+                IF a_erase[i] THEN gone := gone || a_stream[i]; END IF;
+            ELSE
+                lost := lost + a_events[i];
+                refused[i] := true;
+                answers := answers || ARRAY[verdict, coalesce(positions[i], 0), CASE verdict WHEN 3 THEN reserved[i] ELSE versions[i] END];
+            END IF;
+        END LOOP;
+        IF lost = a_last[cardinality(a_last)] THEN
+            RETURN answers;
+        END IF;
     END IF;
 
-    -- ON CONFLICT would look every row up a second time; what is there is known already.
-    IF opening THEN
+    -- ON CONFLICT would look every row up a second time.
+    IF 0 = ANY (versions) THEN
         INSERT INTO streams (stream, kind, version)
-        SELECT a_stream[i], a_kind[i], versions[i] FROM generate_series(1, cardinality(a_stream)) i
-         WHERE written[i] AND versions[i] = a_last[i] - coalesce(a_last[i - 1], 0);
+        SELECT a_stream[i], a_kind[i], a_events[i] FROM generate_series(1, cardinality(a_stream)) i
+         WHERE versions[i] = 0 AND refused[i] IS NOT TRUE;
     END IF;
-    IF growing THEN
-        UPDATE streams t SET version = versions[i] FROM generate_series(1, cardinality(a_stream)) i
-         WHERE written[i] AND versions[i] > a_last[i] - coalesce(a_last[i - 1], 0) AND t.stream = a_stream[i];
+    IF 0 < ANY (versions) THEN
+        UPDATE streams t SET version = versions[i] + a_events[i] FROM generate_series(1, cardinality(a_stream)) i
+         WHERE versions[i] > 0 AND refused[i] IS NOT TRUE AND t.stream = a_stream[i] AND t.version = versions[i] AND t.state = 'open';
+        GET DIAGNOSTICS done = ROW_COUNT;
+        IF NOT careful AND done < cardinality(array_remove(versions, 0)) THEN
+            RAISE serialization_failure USING MESSAGE = 'a stream is closed, or has not the version that an append expects';
+        END IF;
+    END IF;
+    IF NOT careful AND a_subject <> a_stream AND EXISTS (
+        SELECT FROM generate_series(1, cardinality(a_subject)) i JOIN streams t ON t.stream = a_subject[i]
+         WHERE a_subject[i] <> a_stream[i] AND t.state = 'erased'
+    ) THEN
+        RAISE serialization_failure USING MESSAGE = 'an append is about an erased user';
     END IF;
 
     INSERT INTO events (position, stream, kind, subject, version, event_id, type, schema_version, data, personal,
                         metadata, recorded_at)
-    SELECT positions[e_append[k]] - a_last[e_append[k]] + k, a_stream[e_append[k]], a_kind[e_append[k]],
-           a_subject[e_append[k]], versions[e_append[k]] - a_last[e_append[k]] + k, e_id[k], e_type[k], e_schema[k],
-           e_data[k], e_personal[k], a_metadata[e_append[k]], moment
+    SELECT head + k - coalesce(dropped[e_append[k]], 0), a_stream[e_append[k]], a_kind[e_append[k]], a_subject[e_append[k]],
+           versions[e_append[k]] + a_events[e_append[k]] - a_last[e_append[k]] + k, e_id[k], e_type[k], e_schema[k], e_data[k],
+           e_personal[k], a_metadata[e_append[k]], moment
       FROM generate_series(1, cardinality(e_append)) k
-     WHERE written[e_append[k]];
+     WHERE refused[e_append[k]] IS NOT TRUE;
 
     IF l_append IS NOT NULL THEN
         DELETE FROM reservations t USING generate_series(1, cardinality(l_append)) k
-         WHERE written[l_append[k]] AND t.scope = l_scope[k] AND t.key = l_key[k] AND t.stream = a_stream[l_append[k]]
+         WHERE refused[l_append[k]] IS NOT TRUE AND t.scope = l_scope[k] AND t.key = l_key[k] AND t.stream = a_stream[l_append[k]]
            AND NOT EXISTS (SELECT FROM generate_series(1, cardinality(h_append)) h -- held again by the same append
                             WHERE h_append[h] = l_append[k] AND h_scope[h] = l_scope[k] AND h_key[h] = l_key[k]);
     END IF;
     IF h_append IS NOT NULL THEN
         INSERT INTO reservations (scope, key, stream)
         SELECT h_scope[k], h_key[k], a_stream[h_append[k]] FROM generate_series(1, cardinality(h_append)) k
-         WHERE written[h_append[k]] AND holders[k] IS NULL;
+         WHERE refused[h_append[k]] IS NOT TRUE AND holders[k] IS NULL;
     END IF;
     IF a_key IS NOT NULL THEN
         INSERT INTO user_keys (user_id, wrapped)
         SELECT a_subject[i], a_key[i] FROM generate_series(1, cardinality(a_key)) i
-         WHERE written[i] AND a_key[i] IS NOT NULL;
+         WHERE refused[i] IS NOT TRUE AND a_key[i] IS NOT NULL;
     END IF;
     FOR k IN 1 .. coalesce(cardinality(s_table), 0) LOOP
-        next := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], written);
+        done := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], refused);
     END LOOP;
     IF gone IS NOT NULL THEN -- after what the same batch wrote of the same user
         UPDATE streams t SET state = 'erased' WHERE t.stream = ANY (gone);
         DELETE FROM reservations t WHERE t.stream = ANY (gone)
            AND NOT EXISTS (SELECT FROM generate_series(1, coalesce(cardinality(h_append), 0)) h
                             WHERE a_stream[h_append[h]] = t.stream AND h_scope[h] = t.scope AND h_key[h] = t.key);
-        next := erase_state(gone);
+        done := erase_state(gone);
     END IF;
     IF a_command IS NOT NULL THEN
         INSERT INTO commands (command_id, position, version, recorded_at)
-        SELECT a_command[i], positions[i], versions[i], moment FROM generate_series(1, cardinality(a_command)) i
-         WHERE written[i] AND a_command[i] IS NOT NULL;
+        SELECT a_command[i], head + a_last[i] - coalesce(dropped[i], 0), versions[i] + a_events[i], moment
+          FROM generate_series(1, cardinality(a_command)) i
+         WHERE a_command[i] IS NOT NULL AND refused[i] IS NOT TRUE;
     END IF;
     RETURN answers;
 END $$;

@@ -83,7 +83,7 @@ CREATE INDEX parked_events_subject ON parked_events (projection, subject);
 
 -- An append changes rows of state tables in its own transaction, through apply_state, which append_events calls once for
 -- each table of a batch: with rows that are new, rows to put in the place of others or beside them, and rows to remove,
--- each a JSON array or null. A row names the number of its append, and nothing is done for an append that is not written.
+-- each a JSON array or null. A row names the number of its append, and nothing is done for an append that is refused.
 -- New rows are a case of their own because ON CONFLICT looks every row up twice.
 --
 -- Its statements are static, so that their plans are kept, and all alike, so they are not written by hand:
@@ -121,23 +121,23 @@ BEGIN
             IF fresh IS NOT NULL THEN
                 INSERT INTO %1$I (%2$s)
                 SELECT %3$s FROM jsonb_to_recordset(fresh) r(append int, %4$s)
-                 WHERE written[r.append];
+                 WHERE refused[r.append] IS NOT TRUE;
             END IF;
             IF put IS NOT NULL THEN
                 INSERT INTO %1$I (%2$s)
                 SELECT %3$s FROM jsonb_to_recordset(put) r(append int, %4$s)
-                 WHERE written[r.append] ORDER BY %5$s
+                 WHERE refused[r.append] IS NOT TRUE ORDER BY %5$s
                     ON CONFLICT (%6$s) DO %7$s;
             END IF;
             IF removed IS NOT NULL THEN
                 DELETE FROM %1$I t USING jsonb_to_recordset(removed) r(append int, %8$s)
-                 WHERE written[r.append] AND %9$s;
+                 WHERE refused[r.append] IS NOT TRUE AND %9$s;
             END IF;$case$,
             t.name, t.columns, t.fields, t.types, t.key_fields, t.key, coalesce('UPDATE SET ' || t.replaced, 'NOTHING'),
             t.key_types, t.same);
     END LOOP;
     EXECUTE format($function$
-CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, written boolean[])
+CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, refused boolean[])
 RETURNS int LANGUAGE plpgsql AS $body$
 BEGIN
     CASE state_table%s
