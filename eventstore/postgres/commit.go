@@ -74,7 +74,7 @@ func (s *Store) call(ctx context.Context, batch []*eventstore.Prepared, args []a
 		if err != nil {
 			return nil, err
 		}
-		outcomes, err := decide(conn.watch(ctx, s.timeout), batch, args)
+		outcomes, err := decide(conn.watch(ctx), batch, args)
 		conn.release()
 		var refused *pgconn.PgError
 		switch {

@@ -15,7 +15,8 @@ import (
 // is needed and made again when it broke.
 type commitConn struct {
 	config *pgx.ConnConfig
-	turn   sync.Mutex // held by whoever has taken the connection
+	limit  time.Duration // for making the connection, and for a query
+	turn   sync.Mutex    // held by whoever has taken the connection
 	conn   *pgx.Conn
 	used   time.Time
 	stop   func() bool // of the watch that is on
@@ -25,28 +26,50 @@ type commitConn struct {
 // the outcome of the next append unknown for no need.
 const idleCheck = time.Second
 
-// take waits for its turn and answers with a connection that is open. It fails with ErrUnavailable.
+// take waits for its turn and answers with a connection that is open. It fails with ErrUnavailable, or with
+// what the server has against append_events.
 func (c *commitConn) take(ctx context.Context) (*commitConn, error) {
 	c.turn.Lock()
 	if c.conn != nil && !c.conn.IsClosed() && time.Since(c.used) > idleCheck && c.conn.Ping(ctx) != nil {
 		c.conn.Close(ctx)
 	}
 	if c.conn == nil || c.conn.IsClosed() {
-		conn, err := pgx.ConnectConfig(ctx, c.config)
+		conn, err := c.connect(ctx)
 		if err != nil {
 			c.turn.Unlock()
-			return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+			return nil, err
 		}
 		c.conn = conn
 	}
 	return c, nil
 }
 
+// connect makes the connection, ready for append_events. pgx forgets a statement that it prepared by itself when it fails,
+// as append_events may; what is prepared here stays.
+func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, c.config)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	}
+	if c.config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		if _, err := conn.Prepare(ctx, appendEvents, appendEvents); err != nil {
+			conn.Close(ctx)
+			if err = classify(err); ctx.Err() != nil {
+				err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+			}
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
 // watch gives the query that follows a time limit, and cuts it off when ctx is cancelled. A deadline on the socket does
 // for both what pgx would start a goroutine a query for.
-func (c *commitConn) watch(ctx context.Context, limit time.Duration) *pgx.Conn {
+func (c *commitConn) watch(ctx context.Context) *pgx.Conn {
 	socket := c.conn.PgConn().Conn()
-	_ = socket.SetDeadline(time.Now().Add(limit)) // fails only on a closed connection, as the query then does
+	_ = socket.SetDeadline(time.Now().Add(c.limit)) // fails only on a closed connection, as the query then does
 	c.stop = context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
 	return c.conn
 }

@@ -76,7 +76,7 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the database: %w", classify(err))
 	}
-	s.commits.config = config.ConnConfig.Copy()
+	s.commits.config, s.commits.limit = config.ConnConfig.Copy(), o.CommitTimeout
 	// The server gives up first, so that the outcome is known: a commit that waits for its turn that long is refused.
 	s.commits.config.RuntimeParams["lock_timeout"] = fmt.Sprint((o.CommitTimeout / 2).Milliseconds())
 	// append_events is called with batches of every size, over tables that grow. One plan for all of them is as good as

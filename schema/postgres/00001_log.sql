@@ -143,7 +143,7 @@ DECLARE
     reserved  int[];
     positions bigint[];
     verdict   int;
-    lost      int := 0;
+    lost      int;
     done      int;
     first     record;
 BEGIN
@@ -179,6 +179,7 @@ BEGIN
                 versions[first.i] := first.version;
             END LOOP;
         END IF;
+        lost := 0;
         FOR i IN 1 .. cardinality(a_stream) LOOP
             -- A repeated command answers as the first time, whatever else it asks for.
             verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
