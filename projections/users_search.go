@@ -29,6 +29,7 @@ const (
 	growth    = 32   // how many times longer than the one before the next stretch may be
 	distant   = 16   // how many times longer than the walk a stretch says something about the whole list
 	rare      = 4    // so few on such a stretch, and all that there are can be looked up
+	mostOfIt  = 4    // the part of the list from which on its eras cost more than they save
 )
 
 // errCrowd reports that the index of terms names more users than are read.
@@ -74,25 +75,30 @@ type stretch struct {
 }
 
 // stretch is the one that was walked. It fails with eventstore.ErrNoRows where the list ends before.
-func (q Users) stretch(ctx context.Context, f UserFilter, at cursor, found int) (s stretch, err error) {
-	var edge time.Time
-	for _, end := range []struct {
-		time *time.Time
-		at   int
-	}{{&s.newest, 0}, {&edge, nearby - 1}} {
-		nth := statement{sql: "SELECT created_at FROM " + ViewName("users")}
-		nth.where(f.span(at)...)
-		nth.sql += listOrder + "1 OFFSET " + strconv.Itoa(end.at)
-		if err := q.DB.QueryRow(ctx, nth.sql, nth.args...).Scan(end.time); err != nil {
-			return s, explain(ctx, q.DB, UserProjection{}, err)
-		}
+func (q Users) stretch(ctx context.Context, f UserFilter, at cursor, found int) (stretch, error) {
+	name := ViewName("users")
+	ends := statement{sql: "SELECT (SELECT created_at FROM " + name}
+	ends.where(f.span(at)...)
+	ends.sql += listOrder + "1), (SELECT created_at FROM " + name
+	ends.where(f.span(at)...)
+	ends.sql += listOrder + "1 OFFSET " + strconv.Itoa(nearby-1) + "), (SELECT created_at FROM " + name + " ORDER BY created_at, id LIMIT 1)"
+	var newest, edge, oldest *time.Time
+	if err := q.DB.QueryRow(ctx, ends.sql, ends.args...).Scan(&newest, &edge, &oldest); err != nil {
+		return stretch{}, explain(ctx, q.DB, UserProjection{}, err)
 	}
-	s.walked = max(s.newest.Sub(edge), time.Second)
-	s.short, s.found = s.walked, found
-	s.whole = s.newest.Sub(time.Unix(0, 0))
-	if f.CreatedAfter.After(time.Unix(0, 0)) {
-		s.whole = s.newest.Sub(f.CreatedAfter)
+	s := stretch{found: found}
+	if newest != nil {
+		s.newest = *newest
 	}
+	if edge == nil {
+		return s, eventstore.ErrNoRows
+	}
+	s.walked = max(s.newest.Sub(*edge), time.Second)
+	s.short = s.walked
+	if f.CreatedAfter.After(*oldest) {
+		oldest = &f.CreatedAfter
+	}
+	s.whole = s.newest.Sub(*oldest) + time.Second
 	return s, nil
 }
 
@@ -121,7 +127,9 @@ func (s *stretch) next(limit, try int) (most int) {
 	if s.crowded > 0 {
 		length = min(length, math.Sqrt(float64(s.short)*float64(s.crowded)))
 	}
-	s.length = time.Duration(min(length, float64(s.whole)))
+	if s.length = s.whole; length < float64(s.whole)/mostOfIt {
+		s.length = time.Duration(length)
+	}
 	return crowd
 }
 
@@ -181,7 +189,10 @@ func (f UserFilter) walk(d eventstore.Dialect, at cursor) statement {
 // it. It numbers the users as the index names them; where there are more than most, the first of the answer is past it.
 // A most of 0 is no bound.
 func (f UserFilter) lookUp(d eventstore.Dialect, at cursor, oldest, newest time.Time, most int) statement {
-	s := statement{sql: "SELECT " + viewColumns + ", number FROM (SELECT u.*, row_number() OVER () AS number FROM (SELECT * FROM " + ViewName("users"), most: most}
+	s := statement{sql: "SELECT " + viewColumns + ", 0 FROM (SELECT * FROM " + ViewName("users"), most: most}
+	if most > 0 {
+		s.sql = "SELECT " + viewColumns + ", number FROM (SELECT u.*, row_number() OVER () AS number FROM (SELECT * FROM " + ViewName("users")
+	}
 	conditions := append(f.conditions(d), f.span(at)...)
 	if !oldest.IsZero() {
 		conditions = append(conditions, condition{"created_at >= %s", []any{oldest}})
@@ -197,7 +208,12 @@ func (f UserFilter) lookUp(d eventstore.Dialect, at cursor, oldest, newest time.
 		past := "number > " + strconv.Itoa(most)
 		s.sql += " LIMIT " + strconv.Itoa(most+1) + ") AS u) AS u WHERE (" + past + " OR " + s.all(conditions) + ") ORDER BY " + past + " DESC, "
 	} else {
-		s.sql += ") AS u) AS u"
+		// The bound keeps the planner from taking the index of the list for the conditions that follow.
+		if d == eventstore.SQLite {
+			s.sql += " LIMIT -1) AS u"
+		} else {
+			s.sql += " OFFSET 0) AS u"
+		}
 		s.where(conditions...)
 		s.sql += " ORDER BY "
 	}
