@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -71,7 +72,33 @@ func (s *Server) login(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.endFormer(c); err != nil {
+		return err
+	}
 	return s.grant(c, result)
+}
+
+// endFormer ends the session that a login came with an access token of: the one that begins takes its place.
+func (s *Server) endFormer(c *echo.Context) error {
+	if len(c.Request().Header[echo.HeaderAuthorization]) == 0 {
+		return nil
+	}
+	who, err := s.caller(c)
+	if isRefused(err) { // it is over already
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m, err := metadata(c, identity.ActorUser(who.ID))
+	if err != nil {
+		return err
+	}
+	_, err = s.Identity.EndSession(c.Request().Context(), who.ID, who.session, identity.EndedLogout, m)
+	if errors.Is(err, identity.ErrNotFound) {
+		err = nil
+	}
+	return err
 }
 
 // grant answers with the tokens of a session.

@@ -11,14 +11,20 @@ import (
 
 // proof reads a request in which a user shows to be that user.
 func (s *Server) proof(c *echo.Context) (commander, identity.Proof, error) {
+	who, p, err := s.optionalProof(c)
+	if err == nil {
+		err = required("current_password", string(p.Password))
+	}
+	return who, p, err
+}
+
+// optionalProof reads one in which a user may show that.
+func (s *Server) optionalProof(c *echo.Context) (commander, identity.Proof, error) {
 	var body struct {
 		Password password.Password   `json:"current_password"`
 		TOTP     identity.FactorCode `json:"totp"`
 	}
 	who, err := s.command(c, &body)
-	if err == nil {
-		err = required("current_password", string(body.Password))
-	}
 	return who, identity.Proof{Password: body.Password, TOTP: body.TOTP}, err
 }
 

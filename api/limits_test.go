@@ -41,21 +41,38 @@ func TestASVS_6_3_1_6_3_8_ThrottledLogin(t *testing.T) {
 	})
 }
 
-// A login gives tokens that nobody had before.
-func TestASVS_7_2_4_LoginGivesNewTokens(t *testing.T) {
+// A login gives tokens that nobody had before, and ends the session that it came with.
+func TestASVS_7_2_4_LoginTakesThePlaceOfASession(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{document: true})
 		s.user("ada@example.org")
+		s.user("bob@example.org")
+		again := func(email, access string) tokens {
+			return s.wantTokens(s.call("POST", "/v1/auth/login", credentials(email, secret), "Authorization", "Bearer "+access))
+		}
+		elsewhere := s.tokens("ada@example.org")
 		seen := map[string]bool{}
 		var before tokens
-		for range 3 {
-			next := s.wantTokens(s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret), "Authorization", "Bearer "+before.access))
+		for _, email := range []string{"ada@example.org", "ada@example.org", "bob@example.org", "ada@example.org"} {
+			next := again(email, before.access)
 			if seen[next.access] || seen[next.refresh] {
 				t.Error("a login gave a token again")
 			}
 			seen[next.access], seen[next.refresh] = true, true
+			if before.access != "" {
+				s.want(s.as(before.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+				s.want(s.call("POST", "/v1/auth/refresh", body("refresh_token", before.refresh)), http.StatusUnauthorized, identity.CodeInvalidRefresh)
+			}
 			before = next
+		}
+		s.want(s.call("POST", "/v1/auth/login", credentials("ada@example.org", "not it at all"), "Authorization", "Bearer "+before.access),
+			http.StatusUnauthorized, identity.CodeInvalidCredentials)
+		s.want(s.as(before.access, "GET", "/v1/me", ""), http.StatusOK, "")
+		s.want(s.as(elsewhere.access, "GET", "/v1/me", ""), http.StatusOK, "")
+		again("ada@example.org", "no token")
+		if n := strings.Count(s.as(elsewhere.access, "GET", "/v1/me/sessions", "").body, `"current":`); n != 3 {
+			t.Errorf("%d sessions, want three", n)
 		}
 	})
 }

@@ -51,8 +51,11 @@ func (s *Server) logout(c *echo.Context) error {
 
 // logoutAll answers POST /v1/auth/logout-all: it ends every session of the caller, this one too.
 func (s *Server) logoutAll(c *echo.Context) error {
-	who, err := s.command(c, nil)
+	who, p, err := s.optionalProof(c)
 	if err != nil {
+		return err
+	}
+	if err := s.Identity.Confirm(c.Request().Context(), who.ID, who.session, p, who.metadata); err != nil {
 		return err
 	}
 	position, err := s.Identity.EndSessions(c.Request().Context(), who.ID, uuid.Nil, identity.EndedLogout, who.metadata)
@@ -82,13 +85,18 @@ func (s *Server) listSessions(c *echo.Context) error {
 
 // endSession answers DELETE /v1/me/sessions/{id}.
 func (s *Server) endSession(c *echo.Context) error {
-	who, err := s.command(c, nil)
+	who, p, err := s.optionalProof(c)
 	if err != nil {
 		return err
 	}
 	session, err := pathID(c, "there is no such session")
 	if err != nil {
 		return err
+	}
+	if session != who.session { // ending that is logging out
+		if err := s.Identity.Confirm(c.Request().Context(), who.ID, who.session, p, who.metadata); err != nil {
+			return err
+		}
 	}
 	result, err := s.Identity.EndSession(c.Request().Context(), who.ID, session, identity.EndedRevoked, who.metadata)
 	if err != nil {

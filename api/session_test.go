@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"usher/identity"
 )
@@ -115,6 +116,33 @@ func TestASVS_7_5_2_UsersSeeAndEndTheirSessions(t *testing.T) {
 			s.want(s.as(access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
 		}
 		s.want(s.as(bob.access, "GET", "/v1/me", ""), http.StatusOK, "")
+	})
+}
+
+// A session that began a while ago is not enough to end the others: it takes the password.
+func TestASVS_7_5_2_OldSessionsEndOthersWithThePassword(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		now := &clock{now: time.Now()}
+		s := newStack(t, db, options{document: true, identity: func(c *identity.Config) { c.Now = now.read }})
+		s.user("ada@example.org")
+		other := func() string {
+			return s.as(s.tokens("ada@example.org").access, "GET", "/v1/me/sessions", "").field(t, "items", "0", "id")
+		}
+		old := s.tokens("ada@example.org")
+		now.add(14 * time.Minute)
+		s.want(s.as(old.access, "DELETE", "/v1/me/sessions/"+other(), ""), http.StatusNoContent, "")
+		now.add(2 * time.Minute)
+		for _, call := range []struct{ method, path string }{{"DELETE", "/v1/me/sessions/" + other()}, {"POST", "/v1/auth/logout-all"}} {
+			s.want(s.as(old.access, call.method, call.path, ""), http.StatusBadRequest, identity.CodeInvalidRequest)
+			s.want(s.as(old.access, call.method, call.path, body("current_password", "not it at all")), http.StatusUnauthorized, identity.CodeInvalidCredentials)
+			s.want(s.as(old.access, call.method, call.path, body("current_password", secret)), http.StatusNoContent, "")
+		}
+		// For its own end it is enough.
+		last := s.tokens("ada@example.org")
+		own := s.as(last.access, "GET", "/v1/me/sessions", "").field(t, "items", "0", "id")
+		now.add(time.Hour)
+		s.want(s.as(last.access, "DELETE", "/v1/me/sessions/"+own, ""), http.StatusNoContent, "")
 	})
 }
 

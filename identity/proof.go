@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -73,6 +74,23 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 		return proven{}, err
 	}
 	return proven{u, found.hash}, a.forgive(ctx)
+}
+
+// lately is how long a login shows who somebody is.
+const lately = 15 * time.Minute
+
+// Confirm checks that whoever acts in a session has logged in lately or shows, by a password, to be the user. It fails with
+// CodeInvalidRequest where there is no password and the session is older than that, and otherwise as every call that takes
+// a Proof does.
+func (s *Service) Confirm(ctx context.Context, user, session uuid.UUID, p Proof, m eventstore.Metadata) error {
+	if p.Password != "" {
+		_, err := s.prove(ctx, user, p, m)
+		return err
+	}
+	if s.now().Sub(sessionStart(session)) > lately {
+		return refuse(CodeInvalidRequest, `the field "current_password" is needed, because the session began more than %.0f minutes ago`, lately.Minutes())
+	}
+	return nil
 }
 
 func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }
