@@ -85,7 +85,7 @@ func (s *sender) attempt(ctx context.Context, p *parcel) {
 	err := p.unreadable
 	if err == nil {
 		t := s.target.Load()
-		m, err = newMessage(t.url, t.keys, cloudevent.Structured(p.event, s.Service.encoding()))
+		m, err = newMessage(t.url, t.signer, cloudevent.Structured(p.event, s.Service.encoding()))
 	}
 	if err != nil { // trying again for ever would hold the user's later events back for ever
 		s.logger().ErrorContext(ctx, "event can't be sent", slog.Int64("position", p.position), slog.Any("error", err))

@@ -116,22 +116,31 @@ func (s *sender) round(ctx context.Context) error {
 	if s.offer != nil {
 		offers = nil
 	}
-	select {
-	case p := <-s.results:
-		s.came(p)
-		s.gather()
-	case s.offer = <-offers:
-	case <-s.wake:
-		s.dueAt = time.Time{}
-	case <-timer.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for more := true; more; {
+		more = false
+		select {
+		case p := <-s.results:
+			s.came(p)
+			s.gather()
+			more = s.busy()
+		case s.offer = <-offers:
+		case <-s.wake:
+			s.dueAt = time.Time{}
+		case <-timer.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	if !s.ripe() {
 		return nil
 	}
 	s.window.spill(patience)
 	return s.settle(ctx)
+}
+
+// busy says that the workers have enough to do for a while, and that there is not much to be written down yet.
+func (s *sender) busy() bool {
+	return 2*len(s.queue) >= s.ahead && s.window.settled+len(s.known) < recordBatch
 }
 
 // fill makes ready what there is room for, what is stored first, and answers with how long it is until there may be more to do.
