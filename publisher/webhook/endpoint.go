@@ -29,6 +29,8 @@ type endpoint struct {
 	at      atomic.Int64 // position of the last event that was taken from the stream
 	saved   place        // the checkpoint as it is stored
 	savedAt time.Time
+
+	untrimmed atomic.Int64 // rows that were written since old ones were dropped last
 }
 
 // place is an event of the log.
@@ -187,7 +189,7 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 		if err == nil && (!held || lease.Epoch != epoch) {
 			return errFenced
 		}
-		if err == nil && time.Since(trimmed) > tidyEvery {
+		if err == nil && (time.Since(trimmed) > tidyEvery || e.untrimmed.Load() > maxUntrimmed) {
 			if err = e.trim(ctx); err == nil {
 				trimmed = time.Now()
 			}
@@ -204,6 +206,7 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 
 // trim drops delivered deliveries but the newest, for a while.
 func (e *endpoint) trim(ctx context.Context) error {
+	e.untrimmed.Store(0)
 	_, err := e.Service.DB.Exec(ctx, `
 		DELETE FROM webhook_deliveries
 		 WHERE webhook = $1 AND status = 'delivered'

@@ -89,8 +89,8 @@ func (e *endpoint) look(ctx context.Context, users []uuid.UUID, up place) (map[u
 	rows, err := db.Query(ctx, `
 		SELECT subject, has_key IS NULL, pending IS NOT NULL, FALSE
 		  FROM (SELECT s.subject, (SELECT 1 FROM user_keys k WHERE k.user_id = s.subject LIMIT 1) AS has_key,
-		               (SELECT 1 FROM webhook_deliveries d
-		                 WHERE d.webhook = $1 AND d.status = 'pending' AND d.subject >= s.subject AND d.subject <= s.subject LIMIT 1) AS pending
+		               CASE WHEN (SELECT pending FROM webhook_progress WHERE webhook = $1) > 0 THEN (SELECT 1 FROM webhook_deliveries d
+		                 WHERE d.webhook = $1 AND d.status = 'pending' AND d.subject >= s.subject AND d.subject <= s.subject LIMIT 1) END AS pending
 		          FROM `+from+`) AS u
 		 WHERE has_key IS NULL OR pending IS NOT NULL
 		UNION ALL

@@ -23,7 +23,7 @@ const (
 	patience = 250 * time.Millisecond
 	// recordBatch and linger are how many outcomes are written down together, and how long the first of them waits for others
 	// while requests are on their way.
-	recordBatch = maxAhead / 2
+	recordBatch = maxAhead
 	linger      = 20 * time.Millisecond
 	// saveEvery is how often the checkpoint is stored while no event comes that the webhook wants. What is looked at again
 	// after a crash is passed over again.
@@ -374,6 +374,7 @@ func (s *sender) settle(ctx context.Context) error {
 func (s *sender) written(b batch) {
 	s.unwritten = nil
 	s.window.written(b.fresh)
+	s.untrimmed.Add(int64(len(b.fresh) + len(b.known)))
 	changed := len(b.known) > 0
 	for _, p := range b.known {
 		delete(s.onWay, p.subject)

@@ -76,6 +76,8 @@ const (
 const (
 	keepDelivered    = 1000
 	keepDeliveredFor = 7 * 24 * time.Hour
+	// maxUntrimmed is how many deliveries may end until old ones are dropped although it is not long ago that some were.
+	maxUntrimmed = 20 * keepDelivered
 )
 
 // failingLimit is how long an endpoint may do nothing but fail before it is disabled.
