@@ -101,7 +101,7 @@ func responsePlace(delivery uuid.UUID) string { return "webhook_deliveries/" + d
 func (e *endpoint) sealResponse(ctx context.Context, p *parcel) (err error) {
 	sealer, at := e.Service.Log.Sealer(), responsePlace(deliveryID(e.id, p.position))
 	switch {
-	case len(p.excerpt) == 0 || p.response != nil:
+	case !p.tried, len(p.excerpt) == 0, p.response != nil: // of what is on its way yet, the answer is the worker's
 	case !p.isUser:
 		p.response = sealer.SealState(at, p.excerpt)
 	default:
