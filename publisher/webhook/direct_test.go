@@ -256,3 +256,23 @@ func TestStreamHasMoreThanMayBeSent(t *testing.T) {
 		}
 	})
 }
+
+// A message that was published before its event type got a new schema version is not sent as it is.
+func TestStreamHasAnOldSchemaVersion(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newSQLite(t))
+	upcasters := eventstore.Upcasters{identity.TypeUserLocked: {func(p eventstore.Payload) (eventstore.Payload, error) {
+		p.Data = []byte(`{"renamed":true}`)
+		return p, nil
+	}}}
+	s.service = s.newService(func(c *webhook.Config) { c.Log = eventstore.New(s.db, s.master, eventstore.Options{Upcasters: upcasters}) })
+	r := newReceiver(t)
+	s.create(r.url(), identity.TypeUserLocked)
+	s.append(s.register("ada@example.org"), identity.Locked{})
+	s.awaitPublished(2)
+	s.work()
+	got := r.await(1)[0]
+	if string(got.event.Data) != `{"renamed":true}` || !strings.HasSuffix(got.event.DataSchema, ":v2") {
+		t.Errorf("sent %s", got.body)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -44,13 +45,9 @@ func (e *endpoint) take(ctx context.Context) error {
 
 func (e *endpoint) offer(ctx context.Context, events []eventstore.Event) error {
 	last := events[len(events)-1]
-	o := offer{last: place{last.Position, last.ID}, taken: make(chan error, 1)}
 	filters := e.target.Load().filters
-	for _, event := range events {
-		if wants(filters, event.Type) {
-			o.events = append(o.events, event)
-		}
-	}
+	wanted := slices.DeleteFunc(events, func(event eventstore.Event) bool { return !wants(filters, event.Type) })
+	o := offer{events: wanted, last: place{last.Position, last.ID}, taken: make(chan error, 1)}
 	select {
 	case e.offers <- &o:
 	case <-ctx.Done():

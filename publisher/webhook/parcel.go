@@ -43,16 +43,18 @@ type parcel struct {
 	since time.Time
 }
 
-// newParcel is the delivery of an event from the stream.
-func newParcel(event eventstore.Event) *parcel {
-	p := &parcel{
-		position: event.Position, eventID: event.ID, subject: event.Stream.Subject, isUser: true, eventType: event.Type,
-		event: event, status: DeliveryPending,
+// newParcels are the deliveries of events from the stream.
+func newParcels(events []eventstore.Event) []*parcel {
+	parcels, list := make([]parcel, len(events)), make([]*parcel, len(events))
+	for i, event := range events {
+		p := &parcels[i]
+		p.position, p.eventID, p.eventType, p.event, p.status = event.Position, event.ID, event.Type, event, DeliveryPending
+		if p.subject, p.isUser = event.Stream.Subject, true; p.subject == uuid.Nil {
+			p.subject, p.isUser = event.Stream.ID, false
+		}
+		list[i] = p
 	}
-	if p.subject == uuid.Nil {
-		p.subject, p.isUser = event.Stream.ID, false
-	}
-	return p
+	return list
 }
 
 func (p *parcel) place() place { return place{p.position, p.eventID} }

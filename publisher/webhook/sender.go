@@ -249,10 +249,7 @@ func (s *sender) admit(ctx context.Context) error {
 	default: // so few at a time cost more each
 		return nil
 	}
-	list := make([]*parcel, n)
-	for i := range list {
-		list[i] = newParcel(s.offer.events[i])
-	}
+	list := newParcels(s.offer.events[:n])
 	users := map[uuid.UUID]standing{}
 	if n > 0 && !late {
 		var err error
