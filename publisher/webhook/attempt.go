@@ -18,13 +18,12 @@ import (
 // stand. An event is sent as the message has it, unless that may have more than may be sent, or is of an old schema version:
 // then it is read from the log. It fails with errForeign or errFenced, or where nothing can be read now.
 func (s *sender) prepare(ctx context.Context, list []*parcel) (map[uuid.UUID]standing, error) {
-	users := make([]uuid.UUID, 0, len(list))
-	for _, p := range list {
-		users = append(users, p.subject)
+	users := make([]uuid.UUID, len(list))
+	for i, p := range list {
+		users[i] = p.subject
 	}
-	slices.SortFunc(users, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	read := time.Now()
-	found, err := s.look(ctx, slices.Compact(users), list[len(list)-1].place())
+	found, err := s.look(ctx, users, list[len(list)-1].place())
 	if err != nil {
 		return nil, err
 	}

@@ -265,7 +265,9 @@ func TestStreamHasAnOldSchemaVersion(t *testing.T) {
 		p.Data = []byte(`{"renamed":true}`)
 		return p, nil
 	}}}
-	s.service = s.newService(func(c *webhook.Config) { c.Log = eventstore.New(s.db, s.master, eventstore.Options{Upcasters: upcasters}) })
+	s.service = s.newService(func(c *webhook.Config) {
+		c.Log = eventstore.New(s.db, s.master, eventstore.Options{Upcasters: upcasters})
+	})
 	r := newReceiver(t)
 	s.create(r.url(), identity.TypeUserLocked)
 	s.append(s.register("ada@example.org"), identity.Locked{})

@@ -29,7 +29,7 @@ func (e *endpoint) take(ctx context.Context) error {
 		Stream:     e.Stream,
 		Name:       consumerName(e.id),
 		Checkpoint: func(context.Context) (int64, error) { return e.at.Load(), nil },
-		Handle:     e.offer,
+		Handle:     e.hand,
 		BesideLog:  true,
 		Source:     e.Service.Log,
 		Personal:   !e.Service.OmitPersonal,
@@ -43,7 +43,8 @@ func (e *endpoint) take(ctx context.Context) error {
 	return err
 }
 
-func (e *endpoint) offer(ctx context.Context, events []eventstore.Event) error {
+// hand offers a batch to the sender, and waits until it has it.
+func (e *endpoint) hand(ctx context.Context, events []eventstore.Event) error {
 	last := events[len(events)-1]
 	filters := e.target.Load().filters
 	wanted := slices.DeleteFunc(events, func(event eventstore.Event) bool { return !wants(filters, event.Type) })
