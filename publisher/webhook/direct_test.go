@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -277,4 +278,93 @@ func TestStreamHasAnOldSchemaVersion(t *testing.T) {
 	if string(got.event.Data) != `{"renamed":true}` || !strings.HasSuffix(got.event.DataSchema, ":v2") {
 		t.Errorf("sent %s", got.body)
 	}
+}
+
+// A dead letter that is redriven goes before what waits of the same user, also where that came from the stream by then and
+// waits for an answer. Only what is on its way already goes before it.
+func TestRedrivenGoesBeforeWhatWaits(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		s.service = s.newService(func(c *webhook.Config) { c.Retries = 0 })
+		r := newReceiver(t)
+		r.status(http.StatusInternalServerError)
+		hook, _ := s.create(r.url())
+		s.work()
+		ada := s.register("ada@example.org")
+		devstack.Eventually(t, "the first is dead", func() bool { return s.get(hook.ID).Dead == 1 })
+		goOn := make(chan struct{})
+		r.answer(func(w http.ResponseWriter, _ *http.Request, got received) {
+			if got.event.Position == "2" {
+				<-goOn
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+		s.append(ada, identity.Locked{}, identity.Unlocked{})
+		r.await(2)
+		if n, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil); n != 1 || err != nil {
+			t.Fatalf("Redrive() = %d, %v", n, err)
+		}
+		devstack.Eventually(t, "all three are pending", func() bool { return s.get(hook.ID).Pending == 3 })
+		close(goOn)
+		var positions []string
+		for _, got := range r.await(4) {
+			positions = append(positions, got.event.Position)
+		}
+		if diff := cmp.Diff([]string{"1", "2", "1", "3"}, positions); diff != "" {
+			t.Errorf("positions (-want +got):\n%s", diff)
+		}
+		devstack.Eventually(t, "nothing is left", func() bool { h := s.get(hook.ID); return h.Pending == 0 && h.Dead == 0 })
+	})
+}
+
+// forgetful is a database that loses the answer to one commit in four.
+type forgetful struct {
+	eventstore.DB
+	lost atomic.Int64
+}
+
+func (f *forgetful) Transact(ctx context.Context, do func(eventstore.DB) error) error {
+	err := f.DB.Transact(ctx, do)
+	if err == nil && rand.IntN(4) == 0 {
+		f.lost.Add(1)
+		return fmt.Errorf("commit: %w", eventstore.ErrUnavailable)
+	}
+	return err
+}
+
+// What was written down by a commit whose answer was lost is not written down, counted or sent again.
+func TestAnswersToCommitsAreLost(t *testing.T) {
+	t.Parallel()
+	const users, events = 5, 20
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		var failed atomic.Int64
+		r.answer(func(w http.ResponseWriter, _ *http.Request, _ received) {
+			if rand.IntN(10) == 0 {
+				failed.Add(1)
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		})
+		hook, _ := s.create(r.url())
+		db := &forgetful{DB: s.db}
+		s.service = s.newService(func(c *webhook.Config) { c.DB, c.Retries, c.RetryDelay = db, 1000, time.Millisecond })
+		s.work(func(w *webhook.Worker) { w.LeaseTTL = 10 * time.Second })
+		for i := range users {
+			user := s.register(fmt.Sprintf("user%d@example.org", i))
+			for range events / 2 {
+				s.append(user, identity.Locked{}, identity.Unlocked{})
+			}
+		}
+		const all = users * (events + 1)
+		devstack.Eventually(t, "all are through", func() bool { h := s.get(hook.ID); return h.Position == all && h.Pending == 0 })
+		if n := s.stored(hook.ID, webhook.DeliveryDelivered); n != all || s.get(hook.ID).Dead != 0 {
+			t.Errorf("%d deliveries are written down, want %d", n, all)
+		}
+		if n := int64(r.count()); n != all+failed.Load() {
+			t.Errorf("%d requests, of which %d failed, want %d that did not", n, failed.Load(), all)
+		}
+		if db.lost.Load() == 0 {
+			t.Error("no answer was lost")
+		}
+	})
 }
