@@ -95,5 +95,4 @@ func (s *sender) attempt(ctx context.Context, p *parcel) {
 	m.traceParent = parent
 	p.answer = s.Service.client.send(ctx, m)
 	end(p.failure())
-	p.event = eventstore.Event{} // which is large
 }

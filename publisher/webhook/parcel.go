@@ -57,6 +57,9 @@ func newParcels(events []eventstore.Event) []*parcel {
 	return list
 }
 
+// unload lets go of the event, which may be large, once it is not sent any more.
+func (p *parcel) unload() { p.event = eventstore.Event{} }
+
 func (p *parcel) place() place { return place{p.position, p.eventID} }
 
 // decide says what becomes of a delivery after an attempt. An endpoint that is gone gets it again once it is enabled.

@@ -82,6 +82,7 @@ func (e *endpoint) send(ctx context.Context) (err error) {
 		workers.Go(func() {
 			for p := range s.queue {
 				s.attempt(requests, p)
+				p.unload()
 				s.results <- p
 			}
 		})

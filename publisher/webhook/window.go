@@ -53,6 +53,7 @@ func (w *window) add(p *parcel, held, busy bool) (send bool) {
 	switch {
 	case l.held:
 		p.state = settled
+		p.unload()
 	case busy:
 		p.state = waiting
 		l.waiting = append(l.waiting, p)
@@ -91,6 +92,7 @@ func (w *window) hold(user uuid.UUID) {
 	}
 	for _, p := range l.waiting {
 		p.state = settled
+		p.unload()
 	}
 	w.waiting -= len(l.waiting)
 	l.waiting, l.held = nil, true
