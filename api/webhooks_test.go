@@ -152,15 +152,18 @@ func (s *stack) webhookWithDeadLetter() (hook, delivery uuid.UUID) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	delivery = uuid.Must(uuid.NewV7())
-	if _, err := s.db.Exec(s.tb.Context(), `INSERT INTO webhook_deliveries (webhook, position, id, subject, is_user, event_id, type, status, attempts, reason, created_at)
-		VALUES ($1, 1, $2, $2, false, $2, 'user.registered', 'dead', 4, 'answered 500', $3)`, w.ID, delivery, time.Now()); err != nil {
+	if _, err := s.db.Exec(s.tb.Context(), `INSERT INTO webhook_deliveries (webhook, position, subject, is_user, event_id, type, status, attempts, reason, created_at)
+		VALUES ($1, 1, $2, false, $2, 'user.registered', 'dead', 4, 'answered 500', $3)`, w.ID, uuid.Must(uuid.NewV7()), time.Now()); err != nil {
 		s.tb.Fatal(err)
 	}
 	if _, err := s.db.Exec(s.tb.Context(), "UPDATE webhook_progress SET dead = 1 WHERE webhook = $1", w.ID); err != nil {
 		s.tb.Fatal(err)
 	}
-	return w.ID, delivery
+	list, err := s.server.Webhooks.Deliveries(s.tb.Context(), w.ID, webhook.DeliveryFilter{})
+	if err != nil || len(list) != 1 {
+		s.tb.Fatalf("the deliveries are %+v, %v", list, err)
+	}
+	return w.ID, list[0].ID
 }
 
 func TestWebhookPages(t *testing.T) {

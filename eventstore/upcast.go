@@ -26,3 +26,6 @@ func (u Upcasters) apply(e *Event) error {
 	}
 	return nil
 }
+
+// Outdated says whether an event has an older schema version than it would have were it read from the log.
+func (l *Log) Outdated(e Event) bool { return e.SchemaVersion-1 < len(l.upcasters[e.Type]) }

@@ -1,7 +1,9 @@
 package cloudevent
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -63,6 +65,67 @@ func Structured(e eventstore.Event, o Options) Document {
 	}
 	d.Data = e.Payload()
 	return d
+}
+
+// AppendJSON appends the document as encoding/json writes it, but for the payload, whose characters stay as they are. It
+// fails where that is not JSON.
+func (d Document) AppendJSON(b []byte) ([]byte, error) {
+	b = append(b, '{')
+	text := func(name, value string) {
+		b = appendText(append(append(b, name...), ':'), value)
+		b = append(b, ',')
+	}
+	optional := func(name, value string) {
+		if value != "" {
+			text(name, value)
+		}
+	}
+	id := func(name string, value uuid.UUID) {
+		if value != uuid.Nil {
+			b = appendUUID(append(append(b, name...), ':', '"'), value)
+			b = append(b, '"', ',')
+		}
+	}
+	text(`"specversion"`, d.SpecVersion)
+	id(`"id"`, d.ID)
+	text(`"source"`, d.Source)
+	text(`"type"`, d.Type)
+	b = d.Time.AppendFormat(append(b, `"time":"`...), time.RFC3339Nano)
+	b = append(b, '"', ',')
+	id(`"subject"`, d.Subject)
+	optional(`"dataschema"`, d.DataSchema)
+	text(`"datacontenttype"`, d.ContentType)
+	optional(`"position"`, d.Position)
+	id(`"streamid"`, d.StreamID)
+	optional(`"streamkind"`, string(d.StreamKind))
+	optional(`"streamversion"`, d.StreamVersion)
+	id(`"correlationid"`, d.Correlation)
+	id(`"causationid"`, d.Causation)
+	optional(`"actor"`, d.Actor)
+	optional(`"traceparent"`, d.TraceParent)
+	optional(`"address"`, d.Address)
+	optional(`"useragent"`, d.UserAgent)
+	optional(`"personal"`, d.Personal)
+	whole := bytes.NewBuffer(append(b, `"data":`...))
+	if err := json.Compact(whole, d.Data); err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", d.Type, d.ID, err)
+	}
+	whole.WriteByte('}')
+	return whole.Bytes(), nil
+}
+
+// appendText appends a text as JSON.
+func appendText(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, err := json.Marshal(text)
+			if err != nil { // texts can be expressed in JSON
+				panic(err)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), text...), '"')
 }
 
 // personalMark is the value of HeaderPersonal: why the message lacks personal fields of the event, "" if it does not.

@@ -32,6 +32,27 @@ func TestStructured(t *testing.T) {
 	}
 }
 
+// AppendJSON knows every field, and writes them as encoding/json does.
+func TestAppendJSON(t *testing.T) {
+	t.Parallel()
+	sparse := NewDocument(eventID, "urn:x", "webhook.test", time.Unix(0, 0), json.RawMessage(`{}`))
+	odd := Structured(fullEvent(), Options{Source: "https://id.example.org/?a=<b>&c"})
+	odd.Actor, odd.Personal, odd.UserAgent = "a\"\\b\n\u2028", PersonalOmitted, "broken \xff"
+	for name, d := range map[string]Document{"full": Structured(fullEvent(), Options{Source: "urn:x"}), "sparse": sparse, "odd": odd} {
+		want, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.AppendJSON(nil); err != nil || string(got) != string(want) {
+			t.Errorf("%s: AppendJSON() =\n%s, %v, want\n%s", name, got, err, want)
+		}
+	}
+	sparse.Data = json.RawMessage(`{"a":`)
+	if got, err := sparse.AppendJSON(nil); err == nil {
+		t.Errorf("AppendJSON() of a broken payload = %s, want an error", got)
+	}
+}
+
 // A document has the attributes that a message has, each with the same value.
 func TestStructuredHasWhatMessagesHave(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +21,11 @@ import (
 	"usher/eventstore/cloudevent"
 )
 
-// Headers of Standard Webhooks, beside those of HTTP.
+// Headers of Standard Webhooks, beside those of HTTP, in the form in which net/http keeps names.
 const (
-	headerID        = "webhook-id"
-	headerTimestamp = "webhook-timestamp"
-	headerSignature = "webhook-signature"
+	headerID        = "Webhook-Id"
+	headerTimestamp = "Webhook-Timestamp"
+	headerSignature = "Webhook-Signature"
 
 	contentType = cloudevent.StructuredType + "; charset=utf-8"
 	userAgent   = "usher-webhooks/1"
@@ -42,51 +41,50 @@ const (
 	keepAlive   = 90 * time.Second
 	idlePerHost = parallel
 	idleAll     = 4 * parallel
+	// documentSize is what most documents need beside the payload.
+	documentSize = 1 << 10
 )
 
-// client makes the attempts. It follows no redirect, uses no proxy, keeps no cookies and connects only where the guard
-// lets it. Connections are kept for a while; they were checked when they were made.
+// client makes the attempts. It follows no redirect, uses no proxy, keeps no cookies, which is what is left of a
+// http.Client's work, and connects only where the guard lets it. Connections are kept for a while; they were checked when they were made.
 type client struct {
-	secure, plain http.Client
+	secure, plain *http.Transport
 	timeout       time.Duration
 	now           func() time.Time
 }
 
 func newClient(g guard, timeout time.Duration, now func() time.Time) *client {
-	return &client{secure: newHTTPClient(g, false), plain: newHTTPClient(g, true), timeout: timeout, now: now}
+	return &client{secure: newTransport(g, false), plain: newTransport(g, true), timeout: timeout, now: now}
 }
 
-func newHTTPClient(g guard, plain bool) http.Client {
+func newTransport(g guard, plain bool) *http.Transport {
 	dialer := &net.Dialer{Control: g.control(plain)}
-	return http.Client{
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // a small answer that unpacks to a large one
-			MaxResponseHeaderBytes: maxHeader,
-			MaxIdleConns:           idleAll,
-			MaxIdleConnsPerHost:    idlePerHost,
-			IdleConnTimeout:        keepAlive,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // a small answer that unpacks to a large one
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConns:           idleAll,
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        keepAlive,
 	}
 }
 
 // message is what is sent: a document, which has the id, to a URL, signed with the secrets.
 type message struct {
-	url         string
-	keys        keyRing
+	to          *url.URL
+	signer      *signer
 	id          uuid.UUID
 	body        []byte
 	traceParent string // W3C Trace Context, of the request that caused the event; empty where it has none
 }
 
-func newMessage(to string, keys keyRing, d cloudevent.Document) (message, error) {
-	body, err := json.Marshal(d)
+func newMessage(to *url.URL, signer *signer, d cloudevent.Document) (message, error) {
+	body, err := d.AppendJSON(make([]byte, 0, documentSize+len(d.Data)))
 	if err != nil {
-		return message{}, fmt.Errorf("encode %s %s: %w", d.Type, d.ID, err)
+		return message{}, err
 	}
-	return message{url: to, keys: keys, id: d.ID, body: body}, nil
+	return message{to: to, signer: signer, id: d.ID, body: body}, nil
 }
 
 // answer is what came of an attempt.
@@ -130,24 +128,25 @@ func (c *client) send(ctx context.Context, m message) answer {
 var errTimeout = errors.New("timed out")
 
 func (c *client) attempt(ctx context.Context, m message, at time.Time) (answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, m.url, bytes.NewReader(m.body))
-	if err != nil {
-		return answer{}, err
-	}
-	r.Header.Set("Content-Type", contentType)
-	r.Header.Set("User-Agent", userAgent)
 	id := m.id.String()
-	r.Header.Set(headerID, id)
-	r.Header.Set(headerTimestamp, strconv.FormatInt(at.Unix(), 10))
-	r.Header.Set(headerSignature, m.keys.sign(id, at, m.body))
+	header := http.Header{
+		"Content-Type":  {contentType},
+		"User-Agent":    {userAgent},
+		headerID:        {id},
+		headerTimestamp: {strconv.FormatInt(at.Unix(), 10)},
+		headerSignature: {m.signer.sign(id, at, m.body)},
+	}
 	if m.traceParent != "" {
-		r.Header.Set("traceparent", m.traceParent)
+		header["Traceparent"] = []string{m.traceParent}
 	}
-	via := &c.secure
-	if r.URL.Scheme == "http" {
-		via = &c.plain
+	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.body)), nil }
+	r := &http.Request{Method: http.MethodPost, URL: m.to, Header: header, ContentLength: int64(len(m.body)), GetBody: body}
+	r.Body, _ = body()
+	via := c.secure
+	if m.to.Scheme == "http" {
+		via = c.plain
 	}
-	response, err := via.Do(r)
+	response, err := via.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		return answer{}, err
 	}
@@ -167,12 +166,9 @@ func (c *client) attempt(ctx context.Context, m message, at time.Time) (answer, 
 	return a, nil
 }
 
-// explain is the reason of an attempt without an answer. The URL, which may have a secret in it, is not in the text.
+// explain is the reason of an attempt without an answer. The URL, which may have a secret in it, is not in the text: a
+// transport does not know it as what failed, as a client does.
 func (c *client) explain(ctx context.Context, err error) string {
-	var in *url.Error
-	if errors.As(err, &in) {
-		err = in.Err
-	}
 	var (
 		lookup      *net.DNSError
 		certificate *tls.CertificateVerificationError

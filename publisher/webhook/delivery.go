@@ -64,8 +64,7 @@ func (s *Service) Deliveries(ctx context.Context, id uuid.UUID, f DeliveryFilter
 	}
 	where, args := "webhook = $1", []any{id}
 	if f.Status != "" {
-		args = append(args, string(f.Status))
-		where += fmt.Sprintf(" AND status = $%d", len(args))
+		where += " AND " + hasStatus(f.Status)
 	}
 	if f.Before > 0 {
 		args = append(args, f.Before)
@@ -79,13 +78,17 @@ func (s *Service) Deliveries(ctx context.Context, id uuid.UUID, f DeliveryFilter
 	return list, nil
 }
 
+// hasStatus is the condition that a delivery is in a state. It is part of the text, because an index of what is not
+// delivered serves only a query that can be seen to ask for nothing else.
+func hasStatus(status DeliveryStatus) string { return "status = '" + string(status) + "'" }
+
 func (s *Service) readDeliveries(ctx context.Context, id uuid.UUID, where string, args ...any) ([]Delivery, error) {
 	type kept struct {
 		subject  uuid.UUID
 		isUser   bool
 		response []byte
 	}
-	rows, err := s.DB.Query(ctx, `SELECT id, event_id, type, position, status, attempts, next_attempt_at, last_attempt_at, last_status, reason,
+	rows, err := s.DB.Query(ctx, `SELECT event_id, type, position, status, attempts, next_attempt_at, last_attempt_at, last_status, reason,
 		response, subject, is_user, created_at, finished_at FROM webhook_deliveries WHERE `+where, args...)
 	if err != nil {
 		return nil, err
@@ -98,11 +101,11 @@ func (s *Service) readDeliveries(ctx context.Context, id uuid.UUID, where string
 		var status string
 		var next, last, finished *time.Time
 		var code *int
-		if err := rows.Scan(&d.ID, &d.EventID, &d.Type, &d.Position, &status, &d.Attempts, &next, &last, &code, &d.Reason,
+		if err := rows.Scan(&d.EventID, &d.Type, &d.Position, &status, &d.Attempts, &next, &last, &code, &d.Reason,
 			&k.response, &k.subject, &k.isUser, &d.CreatedAt, &finished); err != nil {
 			return nil, err
 		}
-		d.Status, d.CreatedAt = DeliveryStatus(status), d.CreatedAt.UTC()
+		d.ID, d.Status, d.CreatedAt = deliveryID(id, d.Position), DeliveryStatus(status), d.CreatedAt.UTC()
 		if code != nil {
 			d.LastStatus = *code
 		}
@@ -125,49 +128,17 @@ func (s *Service) readDeliveries(ctx context.Context, id uuid.UUID, where string
 	return list, nil
 }
 
-// An endpoint's answer may repeat what it was sent, so it is sealed as that is: with the user's own key.
-
-func responsePlace(delivery uuid.UUID) string { return "webhook_deliveries/" + delivery.String() }
-
-// sealResponse is what is stored of an answer: nothing once the user is erased.
-func (s *Service) sealResponse(ctx context.Context, d due, response []byte) ([]byte, error) {
-	switch {
-	case len(response) == 0:
-		return nil, nil
-	case !d.isUser:
-		return s.Log.Sealer().SealState(responsePlace(d.id), response), nil
-	}
-	sealed, err := s.Log.Sealer().SealFor(ctx, d.subject, responsePlace(d.id), response)
-	if errors.Is(err, eventstore.ErrNoKey) {
-		return nil, nil
-	}
-	return sealed, err
-}
-
-func (s *Service) openResponse(ctx context.Context, id, subject uuid.UUID, isUser bool, sealed []byte) (string, error) {
-	if sealed == nil {
-		return "", nil
-	}
-	var plain []byte
-	var err error
-	if isUser {
-		plain, err = s.Log.Sealer().OpenFor(ctx, subject, responsePlace(id), sealed)
-	} else {
-		plain, err = s.Log.Sealer().OpenState(responsePlace(id), sealed)
-	}
-	if errors.Is(err, eventstore.ErrNoKey) {
-		return "", nil
-	}
-	return string(plain), err
-}
-
 // Redrive makes dead letters pending again: the given delivery, or all of the webhook's where it is the nil UUID. It answers
 // with how many. They go out in the order of their positions, before what waits of the same user. It fails with
 // ErrNotFound, or ErrConflict where the delivery is not dead.
 func (s *Service) Redrive(ctx context.Context, id, delivery uuid.UUID) (redriven int, err error) {
 	which, args := "", []any{id}
 	if delivery != uuid.Nil {
-		which, args = " AND id = $2", append(args, delivery)
+		position, ok := positionOf(id, delivery)
+		if !ok { // no row has it
+			position = 0
+		}
+		which, args = " AND position = $2", append(args, position)
 	}
 	err = s.DB.Transact(ctx, func(tx eventstore.DB) error {
 		// The lock of the deliveries first: see the table.
@@ -181,8 +152,11 @@ func (s *Service) Redrive(ctx context.Context, id, delivery uuid.UUID) (redriven
 		if err != nil {
 			return err
 		}
-		if redriven = int(touched); redriven == 0 {
-			return s.notDead(ctx, tx, id, delivery)
+		switch redriven = int(touched); {
+		case redriven == 0 && delivery != uuid.Nil:
+			return notDead(ctx, tx, which, args)
+		case redriven == 0:
+			return nil
 		}
 		if _, err := tx.Exec(ctx, "UPDATE webhook_progress SET dead = dead - $2, pending = pending + $2 WHERE webhook = $1", id, redriven); err != nil {
 			return err
@@ -196,13 +170,10 @@ func (s *Service) Redrive(ctx context.Context, id, delivery uuid.UUID) (redriven
 	return redriven, nil
 }
 
-// notDead says why a delivery was not redriven. That there is none to redrive among all is no error.
-func (s *Service) notDead(ctx context.Context, tx eventstore.DB, id, delivery uuid.UUID) error {
-	if delivery == uuid.Nil {
-		return nil
-	}
+// notDead says why a delivery was not redriven.
+func notDead(ctx context.Context, tx eventstore.DB, which string, args []any) error {
 	var status string
-	err := tx.QueryRow(ctx, "SELECT status FROM webhook_deliveries WHERE webhook = $1 AND id = $2", id, delivery).Scan(&status)
+	err := tx.QueryRow(ctx, "SELECT status FROM webhook_deliveries WHERE webhook = $1"+which, args...).Scan(&status)
 	switch {
 	case errors.Is(err, eventstore.ErrNoRows):
 		return refuse(identity.CodeNotFound, "the webhook has no such delivery")
@@ -281,32 +252,21 @@ func among(d eventstore.Dialect, n int, positions []int64) (condition string, li
 	return fmt.Sprintf("IN (SELECT value FROM json_each($%d))", n), string(raw)
 }
 
-// due is a delivery that is to be sent.
-type due struct {
-	id, eventID uuid.UUID
-	position    int64
-	subject     uuid.UUID
-	isUser      bool
-	eventType   string
-	attempts    int // made so far
-	at          time.Time
-}
-
 // readDue reads the deliveries of a webhook that have a time, the earliest first.
-func (s *Service) readDue(ctx context.Context, webhook uuid.UUID, limit int) ([]due, error) {
-	rows, err := s.DB.Query(ctx, `SELECT id, event_id, position, subject, is_user, type, attempts, next_attempt_at FROM webhook_deliveries
+func (s *Service) readDue(ctx context.Context, webhook uuid.UUID, limit int) ([]*parcel, error) {
+	rows, err := s.DB.Query(ctx, `SELECT event_id, position, subject, is_user, type, attempts, next_attempt_at FROM webhook_deliveries
 		WHERE webhook = $1 AND next_attempt_at IS NOT NULL ORDER BY next_attempt_at, position LIMIT $2`, webhook, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read what is due: %w", err)
 	}
 	defer rows.Close()
-	var list []due
+	var list []*parcel
 	for rows.Next() {
-		var d due
-		if err := rows.Scan(&d.id, &d.eventID, &d.position, &d.subject, &d.isUser, &d.eventType, &d.attempts, &d.at); err != nil {
+		p := &parcel{stored: true}
+		if err := rows.Scan(&p.eventID, &p.position, &p.subject, &p.isUser, &p.eventType, &p.attempts, &p.at); err != nil {
 			return nil, fmt.Errorf("read what is due: %w", err)
 		}
-		list = append(list, d)
+		list = append(list, p)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read what is due: %w", err)

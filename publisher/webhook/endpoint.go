@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,16 +20,17 @@ type endpoint struct {
 	*Worker
 	id     uuid.UUID
 	target atomic.Pointer[target]
-	wake   chan struct{} // there may be something to send
-	room   chan struct{} // there may be room for more
+	wake   chan struct{} // there may be something to send, or room for more
+	offers chan *offer   // from the stream
 	epoch  int64         // under which it has taken the webhook over
 
 	pending, dead, deadInARow atomic.Int64 // as of the last that is known
 
-	at      atomic.Pointer[place] // of the last event that was looked at
-	mu      sync.Mutex            // held while the checkpoint is moved
-	saved   int64                 // the checkpoint as it is stored
+	at      atomic.Int64 // position of the last event that was taken from the stream
+	saved   place        // the checkpoint as it is stored
 	savedAt time.Time
+
+	untrimmed atomic.Int64 // rows that were written since old ones were dropped last
 }
 
 // place is an event of the log.
@@ -40,7 +40,7 @@ type place struct {
 }
 
 func newEndpoint(w *Worker, id uuid.UUID, t *target) *endpoint {
-	e := &endpoint{Worker: w, id: id, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	e := &endpoint{Worker: w, id: id, wake: make(chan struct{}, 1), offers: make(chan *offer)}
 	e.target.Store(t)
 	return e
 }
@@ -61,7 +61,6 @@ func (e *endpoint) see(t *target) {
 	before := e.target.Swap(t)
 	if before.changes != t.changes { // deliveries were redriven
 		e.count(t.pending, t.dead, t.deadInARow)
-		signal(e.wake)
 	}
 }
 
@@ -70,7 +69,7 @@ func (e *endpoint) count(pending, dead, deadInARow int) {
 	e.pending.Store(int64(pending))
 	e.dead.Store(int64(dead))
 	e.deadInARow.Store(int64(deadInARow))
-	signal(e.room)
+	signal(e.wake)
 }
 
 func signal(ch chan<- struct{}) {
@@ -147,14 +146,16 @@ func (e *endpoint) lead(ctx context.Context, holder string) error {
 // takeOver fences whoever worked on the webhook before, and finds out where to go on.
 func (e *endpoint) takeOver(ctx context.Context) error {
 	err := e.Service.DB.Transact(ctx, func(tx eventstore.DB) error {
+		var at int64
 		var pending, dead, deadInARow int
 		err := tx.QueryRow(ctx, `UPDATE webhook_progress SET epoch = epoch + 1 WHERE webhook = $1
-			RETURNING epoch, checkpoint, pending, dead, dead_in_a_row`, e.id).Scan(&e.epoch, &e.saved, &pending, &dead, &deadInARow)
+			RETURNING epoch, checkpoint, pending, dead, dead_in_a_row`, e.id).Scan(&e.epoch, &at, &pending, &dead, &deadInARow)
 		if err != nil {
 			return err
 		}
 		e.count(pending, dead, deadInARow)
-		e.at.Store(&place{position: e.saved})
+		e.saved, e.savedAt = place{position: at}, time.Now()
+		e.at.Store(at)
 		var status string
 		if err := tx.QueryRow(ctx, "SELECT status FROM webhook_states WHERE webhook = $1", e.id).Scan(&status); err != nil {
 			return err
@@ -173,8 +174,8 @@ func (e *endpoint) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// keep renews the lease until ctx ends, and fails with errFenced once it is lost. It also saves the checkpoint that events
-// moved which the webhook does not want, and drops the record of what was delivered long ago. A database that can't be
+// keep renews the lease until ctx ends, and fails with errFenced once it is lost. It also drops the record of what was
+// delivered long ago. A database that can't be
 // reached is no reason to stop: nothing can be written there meanwhile, and the epoch guards what comes after.
 func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) error {
 	epoch := lease.Epoch
@@ -188,10 +189,7 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 		if err == nil && (!held || lease.Epoch != epoch) {
 			return errFenced
 		}
-		if err == nil && working.Err() == nil {
-			err = e.save(working)
-		}
-		if err == nil && time.Since(trimmed) > tidyEvery {
+		if err == nil && (time.Since(trimmed) > tidyEvery || e.untrimmed.Load() > maxUntrimmed) {
 			if err = e.trim(ctx); err == nil {
 				trimmed = time.Now()
 			}
@@ -208,6 +206,7 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 
 // trim drops delivered deliveries but the newest, for a while.
 func (e *endpoint) trim(ctx context.Context) error {
+	e.untrimmed.Store(0)
 	_, err := e.Service.DB.Exec(ctx, `
 		DELETE FROM webhook_deliveries
 		 WHERE webhook = $1 AND status = 'delivered'

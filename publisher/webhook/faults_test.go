@@ -348,24 +348,29 @@ func TestStoredDeliveriesAreBounded(t *testing.T) {
 	})
 }
 
-// An event that can't be read is set aside, so that its user's later events go out.
+// An event that has to be read again and can't be is set aside, so that its user's later events go out.
 func TestEventThatCantBeRead(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *stack) {
 		r := newReceiver(t)
+		damaged := make(chan struct{})
+		r.answer(func(w http.ResponseWriter, _ *http.Request, got received) {
+			if got.event.Position == "1" {
+				<-damaged
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		})
+		hook, _ := s.create(r.url())
+		s.work()
 		ada := s.register("ada@example.org")
-		hook, _, err := s.service.Create(t.Context(), webhook.Wish{URL: r.url(), From: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
 		s.append(ada, identity.Locked{})
-		s.awaitPublished(2)
+		r.await(1)
 		if _, err := s.db.Exec(t.Context(), "UPDATE events SET personal = $1 WHERE position = 1", []byte("damaged")); err != nil {
 			t.Fatal(err)
 		}
-		s.work()
-		if got := r.await(1)[0]; got.event.Position != "2" {
-			t.Errorf("position %s was sent", got.event.Position)
+		close(damaged)
+		if got := r.await(2)[1]; got.event.Position != "2" {
+			t.Errorf("then position %s was sent", got.event.Position)
 		}
 		if d := s.deliveries(hook.ID, webhook.DeliveryDead); len(d) != 1 || d[0].Position != 1 || !strings.Contains(d[0].Reason, "can't be read") {
 			t.Errorf("dead letters: %+v", d)

@@ -43,13 +43,13 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.seconds.Collect(ch)
 }
 
-func (m *Metrics) observe(o outcomeOf) {
+func (m *Metrics) observe(p *parcel) {
 	if m == nil {
 		return
 	}
 	outcome := map[DeliveryStatus]string{
 		DeliveryDelivered: outcomeDelivered, DeliveryPending: outcomeRetry, DeliveryDead: outcomeDead,
-	}[o.status]
+	}[p.status]
 	m.deliveries.WithLabelValues(outcome).Inc()
-	m.seconds.Observe(o.took.Seconds())
+	m.seconds.Observe(p.took.Seconds())
 }

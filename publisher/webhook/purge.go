@@ -54,8 +54,8 @@ func (s *Service) Purgeable(ctx context.Context, before time.Time) (Purged, erro
 	err := s.eachWebhook(ctx, func(id uuid.UUID) error {
 		for _, status := range purgeable {
 			var n int
-			err := s.DB.QueryRow(ctx, "SELECT count(*) FROM webhook_deliveries WHERE webhook = $1 AND status = $2 AND finished_at < $3",
-				id, string(status), before.UTC()).Scan(&n)
+			err := s.DB.QueryRow(ctx, "SELECT count(*) FROM webhook_deliveries WHERE webhook = $1 AND "+hasStatus(status)+" AND finished_at < $2",
+				id, before.UTC()).Scan(&n)
 			if err != nil {
 				return fmt.Errorf("count the deliveries of the webhook %s: %w", id, err)
 			}
@@ -88,8 +88,8 @@ func (s *Service) purge(ctx context.Context, id uuid.UUID, status DeliveryStatus
 		var found int
 		err := s.DB.QueryRow(ctx, `
 			SELECT coalesce(max(position), 0), count(*)
-			  FROM (SELECT position FROM webhook_deliveries WHERE webhook = $1 AND status = $2 AND finished_at < $3 AND position > $4
-			         ORDER BY position LIMIT $5) AS batch`, id, string(status), before, after, purgeBatch).Scan(&last, &found)
+			  FROM (SELECT position FROM webhook_deliveries WHERE webhook = $1 AND `+hasStatus(status)+`
+			         AND finished_at < $2 AND position > $3 ORDER BY position LIMIT $4) AS batch`, id, before, after, purgeBatch).Scan(&last, &found)
 		if err != nil || found == 0 {
 			return removed, err
 		}
@@ -111,7 +111,7 @@ func (s *Service) purgeRange(ctx context.Context, id uuid.UUID, status DeliveryS
 			return err
 		}
 		n, err := tx.Exec(ctx, `DELETE FROM webhook_deliveries
-			WHERE webhook = $1 AND status = $2 AND finished_at < $3 AND position > $4 AND position <= $5`, id, string(status), before, after, last)
+			WHERE webhook = $1 AND `+hasStatus(status)+` AND finished_at < $2 AND position > $3 AND position <= $4`, id, before, after, last)
 		removed = int(n)
 		if err != nil || status != DeliveryDead {
 			return err

@@ -25,16 +25,14 @@ const month = 30 * 24 * time.Hour
 // ended stores deliveries of a webhook that ended at a time, at the positions below one that the log is far from.
 func (s *stack) ended(id uuid.UUID, status webhook.DeliveryStatus, n int, below int64, at time.Time) {
 	s.tb.Helper()
-	numbers, random := "generate_series(1, $2::int) AS n(i)", "gen_random_uuid()"
+	numbers := "generate_series(1, $2::int) AS n(i)"
 	if s.db.Dialect() == eventstore.SQLite {
 		numbers = "(WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < $2) SELECT i FROM r) AS n"
-		h := "lower(hex(randomblob(%d)))"
-		random = strings.Join([]string{fmt.Sprintf(h, 4), fmt.Sprintf(h, 2), fmt.Sprintf(h, 2), fmt.Sprintf(h, 2), fmt.Sprintf(h, 6)}, " || '-' || ")
 	}
 	err := s.db.Transact(s.tb.Context(), func(tx eventstore.DB) error {
 		_, err := tx.Exec(s.tb.Context(), `
-			INSERT INTO webhook_deliveries (webhook, position, id, subject, is_user, event_id, type, status, attempts, reason, created_at, finished_at)
-			SELECT $1, $3 - i, `+random+`, $6, FALSE, $6, 'user.registered', $4, 1, '', $5, $5 FROM `+numbers, id, n, below, string(status), at, uuid.New())
+			INSERT INTO webhook_deliveries (webhook, position, subject, is_user, event_id, type, status, attempts, reason, created_at, finished_at)
+			SELECT $1, $3 - i, $6, FALSE, $6, 'user.registered', $4, 1, '', $5, $5 FROM `+numbers, id, n, below, string(status), at, uuid.New())
 		if err == nil && status == webhook.DeliveryDead {
 			_, err = tx.Exec(s.tb.Context(), "UPDATE webhook_progress SET dead = dead + $2 WHERE webhook = $1", id, n)
 		}

@@ -2,8 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -13,73 +11,48 @@ import (
 	"usher/eventstore"
 )
 
+// batch is what is written down together.
+type batch struct {
+	to    place     // of the checkpoint, once the others are written
+	fresh []*parcel // from the beginning of the window: they get a row
+	known []*parcel // have one
+}
+
 // verdict is what the outcome of deliveries means for the webhook.
 type verdict struct {
 	hopeless bool // a delivery died, and the endpoint has done nothing but fail for days
 }
 
-// outcomeOf is what becomes of a delivery.
-type outcomeOf struct {
-	result
-	status   DeliveryStatus
-	next     *time.Time // of the next attempt
-	response []byte     // sealed
-}
-
-// decide says what becomes of a delivery after an attempt. An endpoint that is gone gets it again once it is enabled.
-func (s *sender) decide(r result) outcomeOf {
-	o := outcomeOf{result: r, status: DeliveryPending}
-	now := s.Service.now()
-	switch {
-	case r.ok():
-		o.status = DeliveryDelivered
-	case r.gone():
-		o.next = &now
-	case r.attempts >= s.Service.Retries: // and this one was the last
-		o.status = DeliveryDead
-	default:
-		wait := max(backoff(s.Service.RetryDelay, r.attempts+1, s.Service.Random()), r.retryAfter)
-		at := now.Add(wait)
-		o.next = &at
-	}
-	return o
-}
-
-// record writes down what came of deliveries, in one transaction, and lets the next of each user go whose delivery is
-// finished. Once begun it is not cut off by the end of ctx. The commit need not wait for the disk: what a crash takes of it is
-// sent again, under the same ids. It fails with errFenced.
-func (s *sender) record(ctx context.Context, list []result) (verdict, error) {
+// record writes down a batch and moves the checkpoint, in one transaction, and lets the next of each user go whose delivery is
+// finished. Once begun it is not cut off by the end of ctx. The commit need not wait for the disk: what a crash takes of it
+// is taken from the stream, or sent, again, under the same ids. What was recorded already, by a commit whose answer was lost,
+// is not recorded twice. It fails with errFenced, errForeign or errMoved.
+func (s *sender) record(ctx context.Context, b batch) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
-	outcomes := make([]outcomeOf, len(list))
-	for i, r := range list {
-		outcomes[i] = s.decide(r)
-		var err error
-		if outcomes[i].response, err = s.Service.sealResponse(ctx, r.due, r.excerpt); err != nil {
-			return verdict{}, err
+	for _, list := range [][]*parcel{b.fresh, b.known} {
+		for _, p := range list {
+			if err := s.sealResponse(ctx, p); err != nil {
+				return verdict{}, err
+			}
 		}
 	}
 	var v verdict
 	var p progress
 	err := s.Service.DB.Transact(ctx, func(tx eventstore.DB) (err error) {
-		now := s.Service.now()
-		if p, err = s.lock(ctx, tx); err != nil {
+		if p, err = s.move(ctx, tx, b.to); err != nil || len(b.fresh)+len(b.known) == 0 {
 			return err
 		}
-		died := p.dead
-		written, err := s.write(ctx, tx, outcomes, now)
+		now, died := s.Service.now(), p.dead
+		finished, err := s.rewrite(ctx, tx, b.known, &p, now)
 		if err != nil {
 			return err
 		}
-		var finished []uuid.UUID
-		for _, o := range outcomes {
-			if !written[o.position] { // it was before, and the answer to the commit was lost
-				continue
-			}
-			p.count(o, now)
-			if o.status != DeliveryPending {
-				finished = append(finished, o.subject)
-			}
+		if err := s.insert(ctx, tx, b.fresh, now); err != nil {
+			return err
+		}
+		for _, one := range b.fresh {
+			p.count(one, now)
 		}
 		if err := leadNext(ctx, tx, s.id, finished, now); err != nil {
 			return err
@@ -90,14 +63,19 @@ func (s *sender) record(ctx context.Context, list []result) (verdict, error) {
 		return err
 	})
 	if errors.Is(err, eventstore.ErrNoRows) {
-		return verdict{}, errFenced
+		p, err = s.refused(ctx, b.to)
 	}
 	if err != nil {
-		return verdict{}, fmt.Errorf("record deliveries: %w", err)
+		return verdict{}, fmt.Errorf("record deliveries up to %d: %w", b.to.position, err)
 	}
+	s.saved, s.savedAt = b.to, time.Now()
 	s.count(p.pending, p.dead, p.deadInARow)
-	for _, o := range outcomes {
-		s.Metrics.observe(o)
+	for _, list := range [][]*parcel{b.fresh, b.known} {
+		for _, p := range list {
+			if p.tried {
+				s.Metrics.observe(p)
+			}
+		}
 	}
 	return v, nil
 }
@@ -108,24 +86,57 @@ type progress struct {
 	failingSince              *time.Time
 }
 
-// lock takes the lock of the webhook's deliveries, under the epoch in force, and reads what was counted.
-func (s *sender) lock(ctx context.Context, tx eventstore.DB) (p progress, err error) {
-	err = tx.QueryRow(ctx, `UPDATE webhook_progress SET epoch = epoch WHERE webhook = $1 AND epoch = $2
-		RETURNING pending, dead, dead_in_a_row, failing_since, `+eventstore.Relaxed(tx.Dialect()), s.id, s.epoch).
+// move takes the lock of the webhook's deliveries, moves the checkpoint and reads what was counted. The checkpoint is only
+// moved from where it was and under the epoch in force, which makes it exactly once, and only to an event of the log: after
+// the log was restored from a backup, the stream has others. It fails with eventstore.ErrNoRows.
+func (s *sender) move(ctx context.Context, tx eventstore.DB, to place) (p progress, err error) {
+	err = tx.QueryRow(ctx, `UPDATE webhook_progress SET checkpoint = $3
+		WHERE webhook = $1 AND checkpoint = $2 AND epoch = $4 AND ($3 = $2 OR EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $5))
+		RETURNING pending, dead, dead_in_a_row, failing_since, `+eventstore.Relaxed(tx.Dialect()), s.id, s.saved.position, to.position, s.epoch, to.event).
 		Scan(&p.pending, &p.dead, &p.deadInARow, &p.failingSince, new(string))
 	return p, err
 }
 
+var (
+	// errMoved: the checkpoint is not where it was left.
+	errMoved = errors.New("the checkpoint was moved")
+	// errForeign: the event is not the log's.
+	errForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
+)
+
+// refused finds out why the checkpoint could not be moved. It was moved already where the answer to the commit was lost.
+func (s *sender) refused(ctx context.Context, to place) (p progress, err error) {
+	var at, epoch int64
+	err = s.Service.DB.QueryRow(ctx, "SELECT checkpoint, epoch, pending, dead, dead_in_a_row FROM webhook_progress WHERE webhook = $1", s.id).
+		Scan(&at, &epoch, &p.pending, &p.dead, &p.deadInARow)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows), err == nil && epoch != s.epoch:
+		return p, errFenced
+	case err != nil:
+		return p, fmt.Errorf("read the checkpoint: %w", err)
+	case at == to.position:
+		return p, nil
+	case at == s.saved.position:
+		return p, errForeign
+	}
+	return p, errMoved
+}
+
 // count counts what became of a delivery.
-func (p *progress) count(o outcomeOf, now time.Time) {
-	if o.status != DeliveryPending {
+func (p *progress) count(d *parcel, now time.Time) {
+	switch {
+	case d.stored && d.status != DeliveryPending:
 		p.pending--
+	case !d.stored && d.status == DeliveryPending:
+		p.pending++
 	}
 	switch {
-	case o.status == DeliveryDelivered:
+	case !d.tried:
+		return
+	case d.status == DeliveryDelivered:
 		p.deadInARow, p.failingSince = 0, nil
 		return
-	case o.status == DeliveryDead:
+	case d.status == DeliveryDead:
 		p.dead++
 		p.deadInARow++
 	}
@@ -134,69 +145,74 @@ func (p *progress) count(o outcomeOf, now time.Time) {
 	}
 }
 
-// outcomeRow is what is written of an outcome. Times are texts that both dialects read, as UTC.
-type outcomeRow struct {
-	Position int64   `json:"position"`
-	Attempts int     `json:"attempts"` // before this one
-	Status   string  `json:"status"`
-	Next     *string `json:"next"`
-	At       string  `json:"at"`
-	Code     *int    `json:"code"`
-	Reason   string  `json:"reason"`
-	Response *string `json:"response"` // in hexadecimal
-}
-
-const timeText = "2006-01-02 15:04:05.000000"
-
-func newOutcomeRow(o *outcomeOf) outcomeRow {
-	row := outcomeRow{
-		Position: o.position, Attempts: o.attempts, Status: string(o.status), At: o.result.at.Format(timeText), Reason: o.reason,
+// insert gives deliveries a row. A pending one has a time where no other of its user is pending, which is looked up as in
+// leadNext.
+func (s *sender) insert(ctx context.Context, tx eventstore.DB, list []*parcel, now time.Time) error {
+	if len(list) == 0 {
+		return nil
 	}
-	if o.next != nil {
-		next := o.next.Format(timeText)
-		row.Next = &next
-	}
-	if o.answer.status != 0 {
-		row.Code = &o.answer.status
-	}
-	if o.response != nil {
-		response := hex.EncodeToString(o.response)
-		row.Response = &response
-	}
-	return row
-}
-
-// write writes the rows of deliveries by one statement, and answers with the positions of those that were as they were left.
-func (s *sender) write(ctx context.Context, tx eventstore.DB, outcomes []outcomeOf, now time.Time) (written map[int64]bool, err error) {
-	rows, positions := make([]outcomeRow, len(outcomes)), make([]int64, len(outcomes))
-	for i := range outcomes {
-		rows[i], positions[i] = newOutcomeRow(&outcomes[i]), outcomes[i].position
-	}
-	raw, err := json.Marshal(rows)
+	from, args := rowsOf(tx.Dialect(), 3, list)
+	_, err := tx.Exec(ctx, `
+		INSERT INTO webhook_deliveries (webhook, position, subject, is_user, event_id, type, status, attempts, next_attempt_at, last_attempt_at,
+		       last_status, reason, response, created_at, finished_at)
+		SELECT $1, r.of, r.subject, r.is_user, r.event_id, r.type, r.status, r.attempts,
+		       CASE WHEN r.leads AND NOT EXISTS (SELECT 1 FROM webhook_deliveries p
+		                                          WHERE p.webhook = $1 AND p.subject >= r.subject AND p.subject <= r.subject AND p.status = 'pending')
+		            THEN coalesce(r.next, `+timeParam(tx.Dialect(), 2)+`) END,
+		       r.at, r.code, r.reason, r.response, `+timeParam(tx.Dialect(), 2)+`,
+		       CASE WHEN r.status <> 'pending' THEN `+timeParam(tx.Dialect(), 2)+` END
+		  FROM `+from, append([]any{s.id, now}, args...)...)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("insert deliveries: %w", err)
 	}
-	from, at := `(SELECT position AS of, attempts, status, next::timestamp AT TIME ZONE 'UTC' AS next, at::timestamp AT TIME ZONE 'UTC' AS at, code, reason,
-			decode(response, 'hex') AS response
-		FROM jsonb_to_recordset($2::jsonb) AS j(position bigint, attempts int, status text, next text, at text, code int, reason text, response text))`, "$3::timestamptz"
-	if tx.Dialect() == eventstore.SQLite {
-		from, at = `(SELECT value->>'position' AS of, value->>'attempts' AS attempts, value->>'status' AS status, value->>'next' AS next,
-				value->>'at' AS at, value->>'code' AS code, value->>'reason' AS reason, unhex(value->>'response') AS response
-			FROM json_each($2))`, "$3"
+	return nil
+}
+
+// rewrite writes the rows of deliveries anew, those that are as they were left, counts them, and answers with the users whose
+// delivery is finished. One that is pending and has no time waits for another of its user, and goes on waiting.
+func (s *sender) rewrite(ctx context.Context, tx eventstore.DB, list []*parcel, p *progress, now time.Time) (finished []uuid.UUID, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	positions := make([]int64, len(list))
+	for i, d := range list {
+		positions[i] = d.position
 	}
 	// The list of positions makes Postgres look them up, however many deliveries there are. What is not finished is pending;
 	// by the status, it would go through all that are.
-	among, list := among(tx.Dialect(), 4, positions)
+	among, which := among(tx.Dialect(), 3, positions)
+	from, args := rowsOf(tx.Dialect(), 4, list)
 	touched, err := readPositions(ctx, tx, `
 		UPDATE webhook_deliveries AS d
-		   SET status = r.status, attempts = d.attempts + 1, next_attempt_at = r.next, last_attempt_at = r.at, last_status = r.code,
-		       reason = r.reason, response = r.response, finished_at = CASE WHEN r.status = 'pending' THEN NULL ELSE `+at+` END
-		  FROM `+from+` AS r
-		 WHERE d.webhook = $1 AND d.position `+among+` AND d.position = r.of AND d.finished_at IS NULL AND d.attempts = r.attempts
-		RETURNING position`, s.id, string(raw), now, list)
-	written = make(map[int64]bool, len(touched))
+		   SET status = r.status, attempts = r.attempts, next_attempt_at = CASE WHEN d.next_attempt_at IS NOT NULL THEN r.next END,
+		       last_attempt_at = r.at, last_status = r.code, reason = r.reason, response = r.response,
+		       finished_at = CASE WHEN r.status <> 'pending' THEN `+timeParam(tx.Dialect(), 2)+` END
+		  FROM `+from+`
+		 WHERE d.webhook = $1 AND d.position `+among+` AND d.position = r.of AND d.finished_at IS NULL AND d.attempts = r.attempts - 1
+		RETURNING position`, append([]any{s.id, now, which}, args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("write what came of deliveries: %w", err)
+	}
+	written := make(map[int64]bool, len(touched))
 	for _, position := range touched {
 		written[position] = true
 	}
-	return written, err
+	for _, d := range list {
+		if !written[d.position] { // it was before, and the answer to the commit was lost
+			continue
+		}
+		p.count(d, now)
+		if d.status != DeliveryPending {
+			finished = append(finished, d.subject)
+		}
+	}
+	return finished, nil
+}
+
+// timeParam is a placeholder of a time.
+func timeParam(d eventstore.Dialect, n int) string {
+	if d == eventstore.SQLite {
+		return fmt.Sprintf("$%d", n)
+	}
+	return fmt.Sprintf("$%d::timestamptz", n)
 }

@@ -25,7 +25,7 @@ func TestSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := keyRing{{Number: 1, Secret: raw}}
-	got := keys.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	got := newSigner(keys).sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
 	if want := "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; got != want {
 		t.Errorf("sign() = %s, want %s", got, want)
 	}
@@ -55,7 +55,7 @@ func TestRotate(t *testing.T) {
 		{rotationGrace, 1, []Secret{second}, []Secret{first}},
 	} {
 		at := now.Add(c.after)
-		value := keys.sign("id", at, []byte("body"))
+		value := newSigner(keys).sign("id", at, []byte("body"))
 		if n := len(strings.Split(value, " ")); n != c.signatures {
 			t.Errorf("after %v: %d signatures, want %d: %s", c.after, n, c.signatures, value)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,7 +52,11 @@ func (s *Service) Test(ctx context.Context, id, trial uuid.UUID) (Trial, error) 
 	if err != nil {
 		return Trial{}, err
 	}
-	m, err := newMessage(hook.URL, keys, cloudevent.NewDocument(trial, s.Source, TestType, s.now(), data))
+	to, err := url.Parse(hook.URL)
+	if err != nil {
+		return Trial{}, fmt.Errorf("test the webhook %s: its URL can't be read", id)
+	}
+	m, err := newMessage(to, newSigner(keys), cloudevent.NewDocument(trial, s.Source, TestType, s.now(), data))
 	if err != nil {
 		return Trial{}, err
 	}

@@ -1,8 +1,9 @@
 // Package webhook sends events to HTTP endpoints of others, signed as Standard Webhooks says.
 //
 // A webhook is an endpoint and the event types it wants. A [Worker] follows the JetStream stream for every active webhook,
-// with a subscription and at a pace of its own, and stores what the webhook wants as deliveries, in the transaction that
-// moves the webhook's checkpoint. From there it sends them. [Service] makes and changes webhooks and shows deliveries.
+// with a subscription and at a pace of its own. It sends what the webhook wants as it comes, and writes it down once, with
+// what came of it, in the transaction that moves the webhook's checkpoint. What failed, what waits behind that, and what an
+// endpoint is too slow for is stored as pending, and sent from there. [Service] makes and changes webhooks and shows deliveries.
 //
 // Guarantees:
 //
@@ -11,13 +12,15 @@
 //   - The events of one user are sent to an endpoint in order, one after the other. One that fails holds back that user's
 //     later events, until it is taken or dead, and nobody else's.
 //   - An endpoint that is slow or down holds up no other. Memory, connections and stored deliveries are bounded for each.
-//   - A payload is stored nowhere but in the log, and read from there less than a second before it is sent: what was erased
-//     by then is not sent.
+//   - A payload is stored nowhere but in the log and the stream. Less than a second before it is sent, its user still had a
+//     key, or it was read from the log: what was erased by then is not sent.
 //   - No connection is made to an address of this machine or its networks, unless that is allowed: see [Config].
 //
 // A delivery:
 //
-//	pending ── 2xx ▶ delivered ── after a while ▶ gone
+//	taken from the stream ── 2xx ▶ delivered ── after a while ▶ gone
+//	taken from the stream ── anything else, or no answer soon ▶ pending
+//	pending ── 2xx ▶ delivered
 //	pending ── any other answer, or none ▶ pending, for another attempt
 //	pending ── the last attempt failed ▶ dead ── redrive ▶ pending
 //
@@ -76,6 +79,8 @@ const (
 const (
 	keepDelivered    = 1000
 	keepDeliveredFor = 7 * 24 * time.Hour
+	// maxUntrimmed is how many deliveries may end until old ones are dropped although it is not long ago that some were.
+	maxUntrimmed = 20 * keepDelivered
 )
 
 // failingLimit is how long an endpoint may do nothing but fail before it is disabled.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -174,9 +175,9 @@ func (r *roster) stop() {
 
 // target is what of a webhook may change while it is at work.
 type target struct {
-	url        string
+	url        *url.URL
 	filters    []string
-	keys       keyRing
+	signer     *signer
 	pending    int
 	dead       int
 	deadInARow int
@@ -184,8 +185,12 @@ type target struct {
 }
 
 func (s *Service) target(w stored) (*target, error) {
+	to, err := url.Parse(w.URL)
+	if err != nil {
+		return nil, errors.New("its URL can't be read") // and not be shown
+	}
 	keys, err := openKeyRing(s.Log.Sealer(), w.ID, w.secrets)
-	return &target{w.URL, w.Events, keys, w.Pending, w.Dead, w.deadInARow, w.changes}, err
+	return &target{to, w.Events, newSigner(keys), w.Pending, w.Dead, w.deadInARow, w.changes}, err
 }
 
 // tidy deletes the durable consumers of webhooks that were deleted.

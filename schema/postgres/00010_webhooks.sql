@@ -26,7 +26,7 @@ COMMENT ON TABLE webhook_states IS 'state table: whether a webhook gets events; 
 -- what is counted here is exact, and no delivery is left waiting behind one that is just being finished.
 CREATE TABLE webhook_progress (
     webhook       uuid PRIMARY KEY,
-    checkpoint    bigint NOT NULL,      -- every event up to here that the webhook wants is a delivery
+    checkpoint    bigint NOT NULL,      -- every event up to here that the webhook wants has a row, or had one
     epoch         bigint NOT NULL,      -- of the lease under which a worker last took it over
     pending       int    NOT NULL DEFAULT 0,
     dead          int    NOT NULL DEFAULT 0,
@@ -35,13 +35,12 @@ CREATE TABLE webhook_progress (
     changes       bigint NOT NULL DEFAULT 0   -- counts what was done to the deliveries beside the worker
 );
 
--- What is to be sent, what could not be, and for a while what was. There is no payload here: it is read from the log, and
--- so is gone with its user. Of the pending deliveries of one user only the first has a time, which is what keeps the
--- others behind it.
+-- What could not be sent yet, what never could, and for a while what was. There is no payload here: it is read from the
+-- log, and so is gone with its user. Of the pending deliveries of one user only one has a time, which is what keeps the
+-- others behind it. Most rows are written once, as delivered, and then meet no index but that of the primary key.
 CREATE TABLE webhook_deliveries (
     webhook         uuid   NOT NULL,
     position        bigint NOT NULL,
-    id              uuid   NOT NULL UNIQUE,
     subject         uuid   NOT NULL,    -- the user, or the system stream
     is_user         boolean NOT NULL,
     event_id        uuid   NOT NULL,
@@ -59,7 +58,7 @@ CREATE TABLE webhook_deliveries (
 );
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook, next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook, subject, position) WHERE status = 'pending';
-CREATE INDEX webhook_deliveries_status ON webhook_deliveries (webhook, status, position);
+CREATE INDEX webhook_deliveries_open ON webhook_deliveries (webhook, status, position) WHERE status <> 'delivered';
 
 SELECT make_apply_state();
 

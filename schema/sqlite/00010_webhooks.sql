@@ -32,7 +32,6 @@ CREATE TABLE webhook_progress (
 CREATE TABLE webhook_deliveries (
     webhook         TEXT    NOT NULL,
     position        INTEGER NOT NULL,
-    id              TEXT    NOT NULL UNIQUE,
     subject         TEXT    NOT NULL,
     is_user         INTEGER NOT NULL,
     event_id        TEXT    NOT NULL,
@@ -50,7 +49,7 @@ CREATE TABLE webhook_deliveries (
 ) WITHOUT ROWID;
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook, next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook, subject, position) WHERE status = 'pending';
-CREATE INDEX webhook_deliveries_status ON webhook_deliveries (webhook, status, position);
+CREATE INDEX webhook_deliveries_open ON webhook_deliveries (webhook, status, position) WHERE status <> 'delivered';
 
 -- +goose Down
 DROP TABLE webhook_deliveries;
