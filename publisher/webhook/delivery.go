@@ -105,7 +105,7 @@ func (s *Service) readDeliveries(ctx context.Context, id uuid.UUID, where string
 			&k.response, &k.subject, &k.isUser, &d.CreatedAt, &finished); err != nil {
 			return nil, err
 		}
-		d.ID, d.Status, d.CreatedAt = deliveryID(id, d.Position), DeliveryStatus(status), d.CreatedAt.UTC()
+		d.ID, d.Status, d.CreatedAt = deliveryID(id, d.EventID, d.Position), DeliveryStatus(status), d.CreatedAt.UTC()
 		if code != nil {
 			d.LastStatus = *code
 		}

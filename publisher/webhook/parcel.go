@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -79,23 +78,22 @@ func (s *sender) decide(p *parcel) {
 	}
 }
 
-// A delivery's id need not be stored: it is a UUIDv8 (RFC 9562) of the position, 60 bits, and of bits of a hash of the
-// webhook's id.
+// A delivery's id need not be stored: it is a UUIDv7 (RFC 9562) with the time of the event's id, twelve bits of the webhook's
+// id and, in 62 bits, the position.
 
-func deliveryID(webhook uuid.UUID, position int64) (id uuid.UUID) {
-	hash := sha256.Sum256(webhook[:])
-	binary.BigEndian.PutUint64(id[:], uint64(position)<<4) // 48 bits in their place
-	id[6] = 0x80 | byte(position>>8)&0x0f
-	id[7] = byte(position)
-	copy(id[8:], hash[:])
-	id[8] = 0x80 | id[8]&0x3f
+const positionBits = 1<<62 - 1
+
+func deliveryID(webhook, event uuid.UUID, position int64) (id uuid.UUID) {
+	copy(id[:6], event[:])
+	id[6], id[7] = 0x70|webhook[14]&0x0f, webhook[15]
+	binary.BigEndian.PutUint64(id[8:], 0b10<<62|uint64(position))
 	return id
 }
 
 // positionOf is the position of the webhook's delivery that has an id, if there may be one.
 func positionOf(webhook, delivery uuid.UUID) (position int64, ok bool) {
-	position = int64(binary.BigEndian.Uint64(delivery[:])>>16)<<12 | int64(delivery[6]&0x0f)<<8 | int64(delivery[7])
-	return position, deliveryID(webhook, position) == delivery
+	position = int64(binary.BigEndian.Uint64(delivery[8:]) & positionBits)
+	return position, deliveryID(webhook, delivery, position) == delivery
 }
 
 // An endpoint's answer may repeat what it was sent, so it is sealed as that is: with the user's own key.
@@ -104,7 +102,7 @@ func responsePlace(delivery uuid.UUID) string { return "webhook_deliveries/" + d
 
 // sealResponse seals what is stored of the answer: nothing once the user is erased.
 func (e *endpoint) sealResponse(ctx context.Context, p *parcel) (err error) {
-	sealer, at := e.Service.Log.Sealer(), responsePlace(deliveryID(e.id, p.position))
+	sealer, at := e.Service.Log.Sealer(), responsePlace(deliveryID(e.id, p.eventID, p.position))
 	switch {
 	case !p.tried, len(p.excerpt) == 0, p.response != nil: // of what is on its way yet, the answer is the worker's
 	case !p.isUser:

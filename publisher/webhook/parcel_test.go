@@ -8,11 +8,13 @@ import (
 
 func TestDeliveryID(t *testing.T) {
 	t.Parallel()
-	hook, other := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
-	for _, position := range []int64{0, 1, 255, 256, 4095, 4096, 1<<32 + 7, 1<<60 - 1} {
-		id := deliveryID(hook, position)
-		if id.Version() != 8 || id.Variant() != uuid.RFC4122 {
-			t.Errorf("deliveryID(%d) = %s, which is no UUIDv8", position, id)
+	hook, event := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	other := hook
+	other[15]++
+	for _, position := range []int64{0, 1, 255, 256, 4095, 4096, 1<<32 + 7, 1<<62 - 1} {
+		id := deliveryID(hook, event, position)
+		if id.Version() != 7 || id.Variant() != uuid.RFC4122 || id.Time() != event.Time() {
+			t.Errorf("deliveryID(%d) = %s, which is no UUIDv7 of the time of %s", position, id, event)
 		}
 		if got, ok := positionOf(hook, id); !ok || got != position {
 			t.Errorf("positionOf(%s) = %d, %v, want %d", id, got, ok, position)
@@ -21,7 +23,7 @@ func TestDeliveryID(t *testing.T) {
 			t.Errorf("positionOf(%s) of another webhook = %d, want none", id, got)
 		}
 	}
-	if got, ok := positionOf(hook, uuid.Must(uuid.NewV7())); ok {
-		t.Errorf("positionOf() of some id = %d, want none", got)
+	if got, ok := positionOf(hook, uuid.New()); ok {
+		t.Errorf("positionOf() of a UUIDv4 = %d, want none", got)
 	}
 }
