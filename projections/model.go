@@ -20,7 +20,7 @@ type model struct {
 	db         eventstore.DB
 	log        Log
 	logTo      *slog.Logger
-	batch      int // events of a transaction that fills a generation; by the dialect when 0
+	batch      int // events of a transaction that fills a generation; see span when 0
 }
 
 func newModel(p Projection, db eventstore.DB, log Log, logTo *slog.Logger) model {
@@ -98,7 +98,7 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// The sizes of the transactions that fill a generation. On SQLite every other writer waits for one.
+// How many events of the log are read at once to fill a generation.
 const (
 	fillPostgres = 10_000
 	fillSQLite   = 2_000
@@ -114,10 +114,25 @@ func (m model) fillBatch() int {
 	return fillPostgres
 }
 
+// The bounds of a transaction that fills a generation: how many rows it writes, of which all are in memory, and how much of
+// the log it takes in, which is what has to be done again where a process is killed.
+const (
+	maxRows = 50_000
+	maxSpan = 25 * fillPostgres
+)
+
+// span is how much of the log a transaction takes in. On SQLite every other writer waits for one, so it is short.
+func (m model) span() int64 {
+	if m.batch > 0 || m.db.Dialect() == eventstore.SQLite {
+		return int64(m.fillBatch())
+	}
+	return maxSpan
+}
+
 // maxReaders bounds the ranges of the log that are read and opened at the same time, and so what is in memory.
 const maxReaders = 4
 
-// batch is what of a part of the log is applied in one transaction.
+// batch is what there is in a part of the log.
 type batch struct {
 	events []eventstore.Event // those that are wanted
 	to     int64              // the position that the part ends at

@@ -476,7 +476,7 @@ func TestStatsOverTime(t *testing.T) {
 		for rest := events; len(rest) > 0; {
 			n := min(1+s.random.IntN(40), len(rest))
 			err := s.db.Transact(t.Context(), func(tx eventstore.DB) error {
-				return p.Apply(t.Context(), tx, projections.Generation{Number: 1}, rest[:n])
+				return projections.Apply(t.Context(), tx, p, projections.Generation{Number: 1}, rest[:n])
 			})
 			if err != nil {
 				t.Fatal(err)
