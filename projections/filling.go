@@ -90,10 +90,10 @@ func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error)
 			if len(b.events) == 0 {
 				return nil
 			}
-			return changes.Fold(ctx, f.db, b.events)
+			return f.pace.work(ctx, func() error { return changes.Fold(ctx, f.db, b.events) })
 		})
 		if err == nil && (b.to == to || b.to-f.position >= f.span() || changes.Rows() >= maxRows) {
-			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.commit(ctx, b.to, changes.Write) })
+			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, b.to, changes) })
 			changes = f.projection.Changes(f.generation)
 		}
 		if err != nil && !f.passes(ctx, err) {
@@ -102,6 +102,10 @@ func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error)
 		return err
 	})
 	return suspect, err
+}
+
+func (f *filling) write(ctx context.Context, to int64, changes Changes) error {
+	return f.commit(ctx, to, func(ctx context.Context, tx eventstore.DB) error { return f.pace.load(ctx, tx, changes.Write) })
 }
 
 // passes says whether it is no event's fault that a batch was not applied.

@@ -20,11 +20,12 @@ type model struct {
 	db         eventstore.DB
 	log        Log
 	logTo      *slog.Logger
+	pace       *pace
 	batch      int // events of a transaction that fills a generation; see span when 0
 }
 
 func newModel(p Projection, db eventstore.DB, log Log, logTo *slog.Logger) model {
-	return model{projection: p, db: db, log: log, logTo: cmp.Or(logTo, slog.Default()).With("projection", p.Name())}
+	return model{projection: p, db: db, log: log, logTo: cmp.Or(logTo, slog.Default()).With("projection", p.Name()), pace: newPace(log)}
 }
 
 func (m model) name() string { return m.projection.Name() }
@@ -141,12 +142,18 @@ type batch struct {
 // readRange hands what is wanted after one position and up to another over, in order, in batches. Later ones are read and
 // opened meanwhile, several at a time.
 func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore.Selection, handle func(context.Context, batch) error) error {
-	size := int64(m.fillBatch())
 	ahead := make(chan chan batch, min(maxReaders, runtime.GOMAXPROCS(0)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ahead)
-		for at := after; at < to; at += size {
+		for at := after; at < to; {
+			m.pace.look(ctx)
+			size := int64(m.fillBatch())
+			if m.pace.gentle.Load() {
+				size = min(size, gentlePage)
+			}
+			from, upTo := at, min(at+size, to)
+			at = upTo
 			read := make(chan batch, 1)
 			select {
 			case ahead <- read:
@@ -154,10 +161,12 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 				return context.Cause(ctx)
 			}
 			g.Go(func() error {
-				b := batch{to: min(at+size, to)}
-				err := m.persist(ctx, "read the log", func(ctx context.Context) (err error) {
-					b.events, err = m.log.ReadRange(ctx, at, b.to, wanted)
-					return err
+				b := batch{to: upTo}
+				err := m.persist(ctx, "read the log", func(ctx context.Context) error {
+					return m.pace.work(ctx, func() (err error) {
+						b.events, err = m.log.ReadRange(ctx, from, upTo, wanted)
+						return err
+					})
 				})
 				if err == nil {
 					read <- b
