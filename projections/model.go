@@ -142,6 +142,8 @@ type batch struct {
 // readRange hands what is wanted after one position and up to another over, in order, in batches. Later ones are read and
 // opened meanwhile, several at a time.
 func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore.Selection, handle func(context.Context, batch) error) error {
+	reader := m.log.Reader(wanted)
+	defer reader.Close()
 	ahead := make(chan chan batch, min(maxReaders, runtime.GOMAXPROCS(0)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -152,7 +154,7 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 			if m.pace.gentle.Load() {
 				size = min(size, gentlePage)
 			}
-			from, upTo := at, min(at+size, to)
+			from, upTo := at, min(at-at%size+size, to) // where others who go through the log cut it too
 			at = upTo
 			read := make(chan batch, 1)
 			select {
@@ -164,7 +166,7 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 				b := batch{to: upTo}
 				err := m.persist(ctx, "read the log", func(ctx context.Context) error {
 					return m.pace.work(ctx, func() (err error) {
-						b.events, err = m.log.ReadRange(ctx, from, upTo, wanted)
+						b.events, err = reader.ReadRange(ctx, from, upTo)
 						return err
 					})
 				})
