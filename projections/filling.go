@@ -64,6 +64,13 @@ func (m model) fillingOf(b beside) *filling {
 // once there is enough of it: a row that many events change is written once.
 func (f *filling) fill(ctx context.Context, to int64) error {
 	f.target = max(f.target, to)
+	if f.position >= to {
+		return nil
+	}
+	return f.pace.during(ctx, func() error { return f.fillOn(ctx, to) })
+}
+
+func (f *filling) fillOn(ctx context.Context, to int64) error {
 	for f.position < to {
 		suspect, err := f.fold(ctx, to)
 		if suspect > f.position {
@@ -105,7 +112,9 @@ func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error)
 }
 
 func (f *filling) write(ctx context.Context, to int64, changes Changes) error {
-	return f.commit(ctx, to, func(ctx context.Context, tx eventstore.DB) error { return f.pace.load(ctx, tx, changes.Write) })
+	return f.pace.load(func(paced func(eventstore.DB) eventstore.DB) error {
+		return f.commit(ctx, to, func(ctx context.Context, tx eventstore.DB) error { return changes.Write(ctx, paced(tx)) })
+	})
 }
 
 // passes says whether it is no event's fault that a batch was not applied.

@@ -118,7 +118,7 @@ func (m model) fillBatch() int {
 // The bounds of a transaction that fills a generation: how many rows it writes, of which all are in memory, and how much of
 // the log it takes in, which is what has to be done again where a process is killed.
 const (
-	maxRows = 50_000
+	maxRows = 100_000
 	maxSpan = 25 * fillPostgres
 )
 
@@ -149,7 +149,6 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 	g.Go(func() error {
 		defer close(ahead)
 		for at := after; at < to; {
-			m.pace.look(ctx)
 			size := int64(m.fillBatch())
 			if m.pace.gentle.Load() {
 				size = min(size, gentlePage)

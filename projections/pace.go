@@ -12,18 +12,13 @@ import (
 // pace keeps a rebuild out of the way of those who append. While nobody does, it takes whatever processors there are.
 // While somebody does, by whichever process, it works in turns of a few milliseconds, one at a time, and after each rests
 // for as long: who is waiting for a processor, for the disk or to be scheduled in this process waits for no more than
-// one turn, and finds most of the time that there is nothing to wait for.
+// one turn, and finds half of the time that there is nothing to wait for.
 //
-// A statement that can't be cut into turns, such as one that makes an index, goes on through; it takes one processor.
+// A statement that can't be cut into turns, such as one that makes an index, goes on through.
 type pace struct {
-	log  Log
-	turn sync.Mutex // held by who is at work, or rests, while somebody appends
-
+	log    Log
+	turn   sync.Mutex // held by who is at work, or rests, while somebody appends; taken before any connection is
 	gentle atomic.Bool
-	mu     sync.Mutex
-	head   int64     // -1 before the first look
-	moved  time.Time // when the head was last seen to have moved
-	looked time.Time
 }
 
 const (
@@ -37,30 +32,40 @@ const (
 	gentleRows = 50  // rows that are loaded in a turn
 )
 
-func newPace(log Log) *pace { return &pace{log: log, head: -1} }
+func newPace(log Log) *pace {
+	p := &pace{log: log}
+	p.gentle.Store(true)
+	return p
+}
 
-// look finds out whether somebody appends.
-func (p *pace) look(ctx context.Context) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if now.Sub(p.looked) < lookEvery {
-		return
+// during does something, and finds out meanwhile whether somebody appends.
+func (p *pace) during(ctx context.Context, do func() error) error {
+	watched, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { p.watch(watched) })
+	defer watch.Wait()
+	defer stop()
+	return do()
+}
+
+func (p *pace) watch(ctx context.Context) {
+	var moved time.Time // when the head was last seen to have moved
+	for known := int64(-1); ; {
+		head, err := p.log.Head(ctx)
+		if err == nil { // whatever is wrong, those who work are told
+			if head != known {
+				known, moved = head, time.Now()
+			}
+			p.gentle.Store(time.Since(moved) < restFor)
+		}
+		if pause(ctx, lookEvery) != nil {
+			return
+		}
 	}
-	head, err := p.log.Head(ctx)
-	if err != nil {
-		return // whatever is wrong, what comes next tells
-	}
-	if head != p.head {
-		p.moved = now
-	}
-	p.head, p.looked = head, now
-	p.gentle.Store(now.Sub(p.moved) < restFor)
 }
 
 // work does something that takes a turn.
 func (p *pace) work(ctx context.Context, do func() error) error {
-	p.look(ctx)
 	if !p.gentle.Load() {
 		return do()
 	}
@@ -73,17 +78,18 @@ func (p *pace) work(ctx context.Context, do func() error) error {
 	return pause(ctx, time.Since(began))
 }
 
-// load does something in a transaction, which rests while it adds rows to a table.
-func (p *pace) load(ctx context.Context, tx eventstore.DB, do func(ctx context.Context, tx eventstore.DB) error) error {
-	bulk, ok := tx.(copier)
-	if !ok {
-		return do(ctx, tx)
-	}
+// load does something, whose transaction rests while it adds rows to a table.
+func (p *pace) load(do func(paced func(tx eventstore.DB) eventstore.DB) error) error {
 	if p.gentle.Load() {
 		p.turn.Lock()
 		defer p.turn.Unlock()
 	}
-	return do(ctx, pacedTx{tx, bulk, p})
+	return do(func(tx eventstore.DB) eventstore.DB {
+		if bulk, ok := tx.(copier); ok {
+			return pacedTx{tx, bulk, p}
+		}
+		return tx
+	})
 }
 
 // pacedTx is a transaction that rests while it adds many rows to a table.
@@ -97,7 +103,6 @@ func (t pacedTx) CopyFrom(ctx context.Context, table string, columns []string, r
 	began := time.Now()
 	return t.bulk.CopyFrom(ctx, table, columns, rows, func(i int) []any {
 		if i%gentleRows == gentleRows-1 {
-			t.pace.look(ctx)
 			if t.pace.gentle.Load() {
 				_ = pause(ctx, time.Since(began)) // it fails as the COPY then does
 			}

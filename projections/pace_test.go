@@ -38,10 +38,16 @@ func TestPace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				p := newPace(busyLog{began: began, until: began.Add(c.busy), every: 5 * time.Millisecond})
-				for range 100 {
-					if err := p.work(t.Context(), func() error { return pause(t.Context(), 10*time.Millisecond) }); err != nil {
-						t.Fatal(err)
+				err := p.during(t.Context(), func() error {
+					for range 100 {
+						if err := p.work(t.Context(), func() error { return pause(t.Context(), 10*time.Millisecond) }); err != nil {
+							return err
+						}
 					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
 				}
 				if took := time.Since(began); took < c.want-20*time.Millisecond || took > c.want+20*time.Millisecond {
 					t.Errorf("100 turns took %v, want %v", took, c.want)

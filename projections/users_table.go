@@ -23,7 +23,7 @@ const UsersName = "users"
 func (UserProjection) Name() string { return UsersName }
 
 // CodeVersion implements Projection.
-func (UserProjection) CodeVersion() int { return 3 }
+func (UserProjection) CodeVersion() int { return 4 }
 
 // Wants implements Projection.
 func (UserProjection) Wants() eventstore.Selection {
