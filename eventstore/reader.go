@@ -41,24 +41,20 @@ func (r *Reader) Close() {
 // be opened. Parts may be asked for side by side, but begin in their order.
 func (r *Reader) ReadRange(ctx context.Context, after, to int64) ([]Event, error) {
 	p, mine := r.log.parts.find(r, after, to)
-	switch {
-	case p == nil:
+	if p == nil {
 		return r.log.ReadRange(ctx, after, to, r.selection)
-	case mine:
+	}
+	if mine {
 		p.events, p.err = r.log.ReadRange(ctx, after, to, p.selection)
 		close(p.read)
-		if p.err != nil {
-			return nil, p.err
-		}
-	default:
-		select {
-		case <-p.read:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		if p.err != nil { // which may be because the other was told to end
-			return r.log.ReadRange(ctx, after, to, r.selection)
-		}
+	}
+	select {
+	case <-p.read:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if p.err != nil { // which may be for what only others want, or because another was told to end
+		return r.log.ReadRange(ctx, after, to, r.selection)
 	}
 	return r.selection.of(p.events), nil
 }
@@ -144,11 +140,21 @@ func (s Selection) of(events []Event) []Event {
 	if len(s.Kinds) == 0 {
 		return events
 	}
-	var selected []Event
+	n := 0
 	for i := range events {
-		if e := &events[i]; slices.Contains(s.Kinds, e.Stream.Kind) || e.Type == TypeErased {
-			selected = append(selected, *e)
+		if s.selects(&events[i]) {
+			n++
+		}
+	}
+	selected := make([]Event, 0, n)
+	for i := range events {
+		if s.selects(&events[i]) {
+			selected = append(selected, events[i])
 		}
 	}
 	return selected
+}
+
+func (s Selection) selects(e *Event) bool {
+	return slices.Contains(s.Kinds, e.Stream.Kind) || e.Type == TypeErased
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,7 +74,6 @@ func (f *filling) fillOn(ctx context.Context, to int64) error {
 		suspect, err := f.fold(ctx, to)
 		if suspect > f.position {
 			// Some event is to blame. What was put together is given up, and it is found by applying less at a time.
-			f.logTo.WarnContext(ctx, "events can't be applied together", "after", f.position, "up_to", suspect, slog.Any("error", err))
 			err = f.readRange(ctx, f.position, suspect, f.projection.Wants(), f.apply)
 		}
 		if errors.Is(err, errMoved) {
