@@ -70,8 +70,8 @@ type Projection interface {
 // however many of the events change it. Every event comes into them once, unless what it was folded into was given up.
 type Changes interface {
 	// Fold takes in events that follow those it has, in the order of their positions. It reads the rows that they go on
-	// from and writes nothing. An event whose personal fields are forgotten is no error. After an error the changes are
-	// of no use.
+	// from and writes nothing. An event whose personal fields are forgotten is no error. Where the database can't be
+	// reached, Fold may be called again with the same events; after any other error the changes are of no use.
 	Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error
 	// Rows is about how many rows there are in memory.
 	Rows() int
