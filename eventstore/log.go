@@ -33,6 +33,7 @@ type Log struct {
 	sealer    *Sealer
 	committer *committer
 	upcasters Upcasters
+	parts     parts
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -108,27 +109,49 @@ func (d ActivityDetails) encode() string {
 	return string(raw)
 }
 
-// Apply implements Projection: one statement writes all rows, and one takes from earlier rows of users who are erased
+// activityChanges are rows to be added.
+type activityChanges struct {
+	table   string
+	loading bool
+	rows    []ActivityView
+	erased  userSet
+}
+
+// Changes implements Projection: one statement writes all rows, and one takes from earlier rows of users who are erased
 // where they were.
-func (ActivityProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
-	table, erased := TableName(ActivityName, g.Number), erasedUsers(events)
-	rows := make([]ActivityView, len(events))
-	for i, e := range events {
-		rows[i] = activityOf(e)
-		if erased.has(e.Stream.Subject) {
-			rows[i].Address, rows[i].UserAgent = "", ""
+func (ActivityProjection) Changes(g Generation) Changes {
+	return &activityChanges{table: TableName(ActivityName, g.Number), loading: g.Loading, erased: userSet{}}
+}
+
+// Rows implements Changes.
+func (c *activityChanges) Rows() int { return len(c.rows) }
+
+// Fold implements Changes.
+func (c *activityChanges) Fold(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {
+	c.erased.addErased(events)
+	c.rows = slices.Grow(c.rows, len(events))
+	for _, e := range events {
+		c.rows = append(c.rows, activityOf(e))
+	}
+	return nil
+}
+
+// Write implements Changes.
+func (c *activityChanges) Write(ctx context.Context, tx eventstore.DB) (err error) {
+	for i := range c.rows {
+		if c.erased.has(c.rows[i].User) {
+			c.rows[i].Address, c.rows[i].UserAgent = "", ""
 		}
 	}
-	var err error
-	if g.Loading {
-		err = loadRows(ctx, tx, table, activityColumns, rows)
+	if c.loading {
+		err = loadRows(ctx, tx, c.table, activityColumns, c.rows)
 	} else {
-		err = insertRows(ctx, tx, table, activityColumns, rows, "ON CONFLICT DO NOTHING")
+		err = insertRows(ctx, tx, c.table, activityColumns, c.rows, "ON CONFLICT DO NOTHING")
 	}
 	if err != nil {
 		return err
 	}
-	return onSubjects(ctx, tx, "UPDATE "+table+" SET address = '', user_agent = '' WHERE (address <> '' OR user_agent <> '') AND", erased)
+	return onSubjects(ctx, tx, "UPDATE "+c.table+" SET address = '', user_agent = '' WHERE (address <> '' OR user_agent <> '') AND", c.erased)
 }
 
 // activityOf is the row of an event. The client of somebody else, such as an administrator, is left out: the user is not

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -165,6 +167,31 @@ func loadRows[R any](ctx context.Context, tx eventstore.DB, table string, column
 		return fmt.Errorf("load %s: %w", table, err)
 	}
 	return nil
+}
+
+// unknown are the streams of a kind whose rows have to be read before events are folded: those that are not among the rows
+// in memory, and whose first event here is not the first of the stream.
+func unknown[R any](rows map[uuid.UUID]*R, k eventstore.Kind, events []eventstore.Event) []eventstore.Stream {
+	var streams []eventstore.Stream
+	seen := map[uuid.UUID]struct{}{}
+	for _, e := range events {
+		if e.Stream.Kind != k || rows[e.Stream.ID] != nil {
+			continue
+		}
+		if _, again := seen[e.Stream.ID]; again {
+			continue
+		}
+		seen[e.Stream.ID] = struct{}{}
+		if e.Version > 1 {
+			streams = append(streams, e.Stream)
+		}
+	}
+	return streams
+}
+
+// sortedRows are rows in an order.
+func sortedRows[R any](rows map[uuid.UUID]*R, order func(a, b *R) int) []*R {
+	return slices.SortedFunc(maps.Values(rows), order)
 }
 
 // anyOf is the condition that a column's value is in a list, which is the placeholder n.

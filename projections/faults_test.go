@@ -261,11 +261,26 @@ type stubborn struct {
 	poison map[uuid.UUID]bool // ids of events; not changed once the projection runs
 }
 
-func (p *stubborn) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if !p.mended.Load() && slices.ContainsFunc(events, func(e eventstore.Event) bool { return p.poison[e.ID] }) {
-		return errors.New("can't do this one")
+func (p *stubborn) Changes(g projections.Generation) projections.Changes {
+	return guarded{p.UserProjection.Changes(g), func(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {
+		if !p.mended.Load() && slices.ContainsFunc(events, func(e eventstore.Event) bool { return p.poison[e.ID] }) {
+			return errors.New("can't do this one")
+		}
+		return nil
+	}}
+}
+
+// guarded are changes that events come into once a test lets them.
+type guarded struct {
+	projections.Changes
+	let func(ctx context.Context, db eventstore.DB, events []eventstore.Event) error
+}
+
+func (c guarded) Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+	if err := c.let(ctx, db, events); err != nil {
+		return err
 	}
-	return p.UserProjection.Apply(ctx, tx, g, events)
+	return c.Changes.Fold(ctx, db, events)
 }
 
 func TestPoisonParksItsUser(t *testing.T) {
@@ -377,11 +392,13 @@ type hopeless struct {
 	mended atomic.Bool
 }
 
-func (p *hopeless) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if !p.mended.Load() {
-		return errors.New("nothing works")
-	}
-	return p.UserProjection.Apply(ctx, tx, g, events)
+func (p *hopeless) Changes(g projections.Generation) projections.Changes {
+	return guarded{p.UserProjection.Changes(g), func(context.Context, eventstore.DB, []eventstore.Event) error {
+		if !p.mended.Load() {
+			return errors.New("nothing works")
+		}
+		return nil
+	}}
 }
 
 func TestBrokenProjectionStops(t *testing.T) {

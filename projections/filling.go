@@ -59,19 +59,65 @@ func (m model) fillingOf(b beside) *filling {
 	}
 }
 
-// fill applies the log up to a position.
+// fill applies the log up to a position. What the events come to is put together in memory, and written with the checkpoint
+// once there is enough of it: a row that many events change is written once.
 func (f *filling) fill(ctx context.Context, to int64) error {
 	f.target = max(f.target, to)
+	if f.position >= to {
+		return nil
+	}
+	return f.pace.during(ctx, func() error { return f.fillOn(ctx, to) })
+}
+
+func (f *filling) fillOn(ctx context.Context, to int64) error {
 	for f.position < to {
-		err := f.readRange(ctx, f.position, to, f.projection.Wants(), f.apply)
-		if !errors.Is(err, errMoved) {
-			return err
+		suspect, err := f.fold(ctx, to)
+		if suspect > f.position {
+			// Some event is to blame. What was put together is given up, and it is found by applying less at a time.
+			err = f.readRange(ctx, f.position, suspect, f.projection.Wants(), f.apply)
 		}
-		if err := f.reread(ctx); err != nil {
+		if errors.Is(err, errMoved) {
+			err = f.reread(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fold is fill as long as every event can be applied. Otherwise it answers with the position up to which the events were
+// read among which there is one that can't be.
+func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error) {
+	changes := f.projection.Changes(f.generation)
+	err = f.readRange(ctx, f.position, to, f.projection.Wants(), func(ctx context.Context, b batch) error {
+		err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
+			if len(b.events) == 0 {
+				return nil
+			}
+			return f.pace.work(ctx, func() error { return changes.Fold(ctx, f.db, b.events) })
+		})
+		if err == nil && (b.to == to || b.to-f.position >= f.span() || changes.Rows() >= maxRows) {
+			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, b.to, changes) })
+			changes = f.projection.Changes(f.generation)
+		}
+		if err != nil && !f.passes(ctx, err) {
+			suspect = b.to
+		}
+		return err
+	})
+	return suspect, err
+}
+
+func (f *filling) write(ctx context.Context, to int64, changes Changes) error {
+	return f.pace.load(func(paced func(eventstore.DB) eventstore.DB) error {
+		return f.commit(ctx, to, func(ctx context.Context, tx eventstore.DB) error { return changes.Write(ctx, paced(tx)) })
+	})
+}
+
+// passes says whether it is no event's fault that a batch was not applied.
+func (f *filling) passes(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled)
 }
 
 // reread finds out where another process has brought the generation.
@@ -93,7 +139,7 @@ func (f *filling) apply(ctx context.Context, b batch) error {
 		return f.commit(ctx, b.to, func(ctx context.Context, tx eventstore.DB) error { return f.applyAll(ctx, tx, b.events) })
 	})
 	switch n := len(b.events); {
-	case err == nil || n == 0 || ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled):
+	case err == nil || n == 0 || f.passes(ctx, err):
 		return err
 	case n > 1:
 		half := n / 2
@@ -109,7 +155,7 @@ func (f *filling) applyAll(ctx context.Context, tx eventstore.DB, events []event
 	if len(events) == 0 {
 		return nil
 	}
-	return f.projection.Apply(ctx, tx, f.generation, events)
+	return Apply(ctx, tx, f.projection, f.generation, events)
 }
 
 // pass goes past a batch of one event that can't be applied, if an operator has given it up or its user was erased.

@@ -20,11 +20,12 @@ type model struct {
 	db         eventstore.DB
 	log        Log
 	logTo      *slog.Logger
-	batch      int // events of a transaction that fills a generation; by the dialect when 0
+	pace       *pace
+	batch      int // events of a transaction that fills a generation; see span when 0
 }
 
 func newModel(p Projection, db eventstore.DB, log Log, logTo *slog.Logger) model {
-	return model{projection: p, db: db, log: log, logTo: cmp.Or(logTo, slog.Default()).With("projection", p.Name())}
+	return model{projection: p, db: db, log: log, logTo: cmp.Or(logTo, slog.Default()).With("projection", p.Name()), pace: newPace(log)}
 }
 
 func (m model) name() string { return m.projection.Name() }
@@ -98,7 +99,7 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// The sizes of the transactions that fill a generation. On SQLite every other writer waits for one.
+// How many events of the log are read at once to fill a generation.
 const (
 	fillPostgres = 10_000
 	fillSQLite   = 2_000
@@ -114,10 +115,25 @@ func (m model) fillBatch() int {
 	return fillPostgres
 }
 
+// The bounds of a transaction that fills a generation: how many rows it writes, of which all are in memory, and how much of
+// the log it takes in, which is what has to be done again where a process is killed.
+const (
+	maxRows = 100_000
+	maxSpan = 25 * fillPostgres
+)
+
+// span is how much of the log a transaction takes in. On SQLite every other writer waits for one, so it is short.
+func (m model) span() int64 {
+	if m.batch > 0 || m.db.Dialect() == eventstore.SQLite {
+		return int64(m.fillBatch())
+	}
+	return maxSpan
+}
+
 // maxReaders bounds the ranges of the log that are read and opened at the same time, and so what is in memory.
 const maxReaders = 4
 
-// batch is what of a part of the log is applied in one transaction.
+// batch is what there is in a part of the log.
 type batch struct {
 	events []eventstore.Event // those that are wanted
 	to     int64              // the position that the part ends at
@@ -126,12 +142,19 @@ type batch struct {
 // readRange hands what is wanted after one position and up to another over, in order, in batches. Later ones are read and
 // opened meanwhile, several at a time.
 func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore.Selection, handle func(context.Context, batch) error) error {
-	size := int64(m.fillBatch())
+	reader := m.log.Reader(wanted)
+	defer reader.Close()
 	ahead := make(chan chan batch, min(maxReaders, runtime.GOMAXPROCS(0)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ahead)
-		for at := after; at < to; at += size {
+		for at := after; at < to; {
+			size := int64(m.fillBatch())
+			if m.pace.gentle.Load() {
+				size = min(size, gentlePage)
+			}
+			from, upTo := at, min(at-at%size+size, to) // where others who go through the log cut it too
+			at = upTo
 			read := make(chan batch, 1)
 			select {
 			case ahead <- read:
@@ -139,10 +162,12 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 				return context.Cause(ctx)
 			}
 			g.Go(func() error {
-				b := batch{to: min(at+size, to)}
-				err := m.persist(ctx, "read the log", func(ctx context.Context) (err error) {
-					b.events, err = m.log.ReadRange(ctx, at, b.to, wanted)
-					return err
+				b := batch{to: upTo}
+				err := m.persist(ctx, "read the log", func(ctx context.Context) error {
+					return m.pace.work(ctx, func() (err error) {
+						b.events, err = reader.ReadRange(ctx, from, upTo)
+						return err
+					})
 				})
 				if err == nil {
 					read <- b

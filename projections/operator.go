@@ -22,7 +22,7 @@ type Operator struct {
 	Log         Log
 	Logger      *slog.Logger // slog.Default() when nil
 
-	BatchSize int           // events of a transaction of a rebuild; 10,000 when 0, and 2,000 on SQLite
+	BatchSize int           // events of a transaction of a rebuild; at most 250,000 when 0, and 2,000 on SQLite
 	LeaseTTL  time.Duration // as that of a Runner
 	Poll      time.Duration // how often another process's rebuild is looked at; 1 s when 0
 }

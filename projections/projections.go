@@ -48,7 +48,7 @@ var (
 type Projection interface {
 	// Name is the read model's name, for example "users".
 	Name() string
-	// CodeVersion counts the versions of the tables and of what Apply makes of events. Raise it with either: processes of
+	// CodeVersion counts the versions of the tables and of what Changes makes of events. Raise it with either: processes of
 	// the new version then ask for a rebuild when they start, and until it is done the old tables are queried, by the old
 	// and the new code alike, and kept up to date by processes of the old version, if there are any. So that both can,
 	//
@@ -59,13 +59,34 @@ type Projection interface {
 	// Tables says what tables a generation of the read model has. One that a version gives up stays in the list, without
 	// Create, so that it is dropped with the generations that have it.
 	Tables(d eventstore.Dialect, generation int) []Table
-	// Wants says which events Apply makes something of, and whether it needs their personal fields. A generation that is
+	// Wants says which events Changes makes something of, and whether it needs their personal fields. A generation that is
 	// filled from the log may be spared the others; the live one gets every event.
 	Wants() eventstore.Selection
-	// Apply changes the tables of a generation by events, which are in the order of their positions. It is called once
-	// for every event, in a transaction that is rolled back if Apply fails, and has no effects beside tx. An event
-	// whose personal fields are forgotten is no error.
-	Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error
+	// Changes begins changes to the tables of a generation.
+	Changes(g Generation) Changes
+}
+
+// Changes are what events make of the tables of a generation, put together in memory, so that a row is written once
+// however many of the events change it. Every event comes into them once, unless what it was folded into was given up.
+type Changes interface {
+	// Fold takes in events that follow those it has, in the order of their positions. It reads the rows that they go on
+	// from and writes nothing. An event whose personal fields are forgotten is no error. Where the database can't be
+	// reached, Fold may be called again with the same events; after any other error the changes are of no use.
+	Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error
+	// Rows is about how many rows there are in memory.
+	Rows() int
+	// Write writes what was folded, and has no effects beside tx. It is called again if the transaction was rolled back.
+	Write(ctx context.Context, tx eventstore.DB) error
+}
+
+// Apply changes the tables of a generation by events, which are in the order of their positions, in a transaction that is
+// to be rolled back if Apply fails.
+func Apply(ctx context.Context, tx eventstore.DB, p Projection, g Generation, events []eventstore.Event) error {
+	c := p.Changes(g)
+	if err := c.Fold(ctx, tx, events); err != nil {
+		return err
+	}
+	return c.Write(ctx, tx)
 }
 
 // Generation is one set of the tables of a read model.

@@ -372,31 +372,30 @@ type slow struct {
 	through chan struct{} // let go by closing
 }
 
-func (p *slow) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if err := p.hold(ctx, tx, g, events); err != nil {
-		return err
-	}
-	return p.UserProjection.Apply(ctx, tx, g, events)
+func (p *slow) Changes(g projections.Generation) projections.Changes {
+	return p.guard(g, p.UserProjection.Changes(g))
 }
 
-func (p *slow) hold(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if !g.Loading || events[len(events)-1].Position <= 100 {
-		return nil
-	}
-	select {
-	case <-p.begun:
-	default:
-		close(p.begun)
-	}
-	if tx.Dialect() == eventstore.SQLite { // where everybody would wait
-		return nil
-	}
-	select {
-	case <-p.through:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+func (p *slow) guard(g projections.Generation, c projections.Changes) projections.Changes {
+	return guarded{c, func(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+		if !g.Loading || events[len(events)-1].Position <= 100 {
+			return nil
+		}
+		select {
+		case <-p.begun:
+		default:
+			close(p.begun)
+		}
+		if db.Dialect() == eventstore.SQLite { // where everybody would wait
+			return nil
+		}
+		select {
+		case <-p.through:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}}
 }
 
 func TestCancelLeavesNothing(t *testing.T) {

@@ -48,6 +48,8 @@ type Log interface {
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
 	// ReadRange reads the selected events after one position and up to another.
 	ReadRange(ctx context.Context, after, to int64, s eventstore.Selection) ([]eventstore.Event, error)
+	// Reader goes through the selected events, together with others that do.
+	Reader(s eventstore.Selection) *eventstore.Reader
 	// Head is the position of the newest event.
 	Head(ctx context.Context) (int64, error)
 	// Append records what was done to a projection.

@@ -88,7 +88,8 @@ func (SessionProjection) Tables(d eventstore.Dialect, generation int) []Table {
 // sessionRow is a row of the sessions' table.
 type sessionRow struct {
 	SessionView
-	begun bool // the session's first event is among those that are applied
+	changed bool // by the events that were folded
+	begun   bool // the session's first event is among those that were folded
 }
 
 var sessionColumns = []column[sessionRow]{
@@ -109,87 +110,98 @@ var sessionColumns = []column[sessionRow]{
 const putSessions = `ON CONFLICT (subject, id) DO UPDATE SET ended_at = excluded.ended_at, reason = excluded.reason,
 	version = excluded.version, position = excluded.position WHERE t.version < excluded.version`
 
-// Apply implements Projection: one statement reads the rows that the events go on from, one writes all that changed.
-func (SessionProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
-	table := TableName(SessionsName, g.Number)
-	before, err := loadSessions(ctx, tx, table, events)
-	if err != nil {
-		return err
-	}
-	erased := erasedUsers(events)
-	changed, err := foldSessions(before, erased, events)
-	if err != nil {
-		return err
-	}
-	var begun, rows []sessionRow
-	for _, s := range changed {
-		if g.Loading && s.begun {
-			begun = append(begun, s)
-		} else {
-			rows = append(rows, s)
-		}
-	}
-	if err := loadRows(ctx, tx, table, sessionColumns, begun); err != nil {
-		return err
-	}
-	if err := insertRows(ctx, tx, table, sessionColumns, rows, putSessions); err != nil {
-		return err
-	}
-	return onSubjects(ctx, tx, "DELETE FROM "+table+" WHERE", erased)
+// sessionChanges are changes to the sessions.
+type sessionChanges struct {
+	table   string
+	loading bool
+	rows    map[uuid.UUID]*sessionRow
+	erased  userSet // whose sessions are not written, and deleted
 }
 
-// foldSession is a session's row after an event of the session's stream.
-func foldSession(s sessionRow, e eventstore.Event) (sessionRow, error) {
+// Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
+func (SessionProjection) Changes(g Generation) Changes {
+	return &sessionChanges{table: TableName(SessionsName, g.Number), loading: g.Loading, rows: map[uuid.UUID]*sessionRow{}, erased: userSet{}}
+}
+
+// Rows implements Changes.
+func (c *sessionChanges) Rows() int { return len(c.rows) }
+
+// Fold implements Changes.
+func (c *sessionChanges) Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+	if err := c.load(ctx, db, events); err != nil {
+		return err
+	}
+	c.erased.addErased(events)
+	return foldSessions(c.rows, events)
+}
+
+// Write implements Changes. Rows go in the order of the key, which is the order that every writer locks them in.
+func (c *sessionChanges) Write(ctx context.Context, tx eventstore.DB) error {
+	var begun, rows []sessionRow
+	for _, s := range sortedRows(c.rows, func(a, b *sessionRow) int {
+		return cmp.Or(bytes.Compare(a.User[:], b.User[:]), bytes.Compare(a.ID[:], b.ID[:]))
+	}) {
+		switch {
+		case !s.changed || c.erased.has(s.User):
+		case c.loading && s.begun:
+			begun = append(begun, *s)
+		default:
+			rows = append(rows, *s)
+		}
+	}
+	if err := loadRows(ctx, tx, c.table, sessionColumns, begun); err != nil {
+		return err
+	}
+	if err := insertRows(ctx, tx, c.table, sessionColumns, rows, putSessions); err != nil {
+		return err
+	}
+	return onSubjects(ctx, tx, "DELETE FROM "+c.table+" WHERE", c.erased)
+}
+
+// fold changes a session's row by an event of the session's stream.
+func (s *sessionRow) fold(e eventstore.Event) error {
 	switch e.Type {
 	case identity.TypeSessionStarted:
 		p, err := identity.Decode[identity.SessionStarted](e)
 		if err != nil {
-			return s, err
+			return err
 		}
-		s = sessionRow{SessionView: SessionView{
+		*s = sessionRow{SessionView: SessionView{
 			ID: e.Stream.ID, User: e.Stream.Subject, StartedAt: e.RecordedAt, ExpiresAt: p.ExpiresAt.UTC().Truncate(time.Microsecond),
 			Methods: p.Methods, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent,
 		}, begun: e.Version == 1}
 	case identity.TypeSessionEnded:
 		p, err := identity.Decode[identity.SessionEnded](e)
 		if err != nil {
-			return s, err
+			return err
 		}
 		ended := e.RecordedAt
 		s.EndedAt, s.Reason = &ended, p.Reason
 	}
-	s.Version, s.Position = e.Version, e.Position
-	return s, nil
+	s.Version, s.Position, s.changed = e.Version, e.Position, true
+	return nil
 }
 
-// foldSessions applies events to the rows of their sessions, in their order, and answers with the rows that changed, in
-// the order in which every writer locks them, but for those of users who are erased. rows has the sessions whose first
-// event here is not the first of their stream. What is no session, such as a login that failed, has no row.
-func foldSessions(rows map[uuid.UUID]sessionRow, erased userSet, events []eventstore.Event) (list []sessionRow, err error) {
-	changed := make(map[uuid.UUID]struct{}, len(events))
+// foldSessions changes the rows of sessions by events, in their order. rows has the sessions whose first event here is not
+// the first of their stream. What is no session, such as a login that failed, has no row.
+func foldSessions(rows map[uuid.UUID]*sessionRow, events []eventstore.Event) error {
 	for _, e := range events {
 		if e.Stream.Kind != eventstore.KindSession {
 			continue
 		}
-		s, known := rows[e.Stream.ID]
-		if !known && e.Type != identity.TypeSessionStarted || e.Version <= s.Version {
+		s := rows[e.Stream.ID]
+		if s == nil && e.Type == identity.TypeSessionStarted {
+			s = new(sessionRow)
+			rows[e.Stream.ID] = s
+		}
+		if s == nil || e.Version <= s.Version {
 			continue
 		}
-		if s, err = foldSession(s, e); err != nil {
-			return nil, err
-		}
-		rows[s.ID] = s
-		changed[s.ID] = struct{}{}
-	}
-	for id := range changed {
-		if !erased.has(rows[id].User) {
-			list = append(list, rows[id])
+		if err := s.fold(e); err != nil {
+			return err
 		}
 	}
-	slices.SortFunc(list, func(a, b sessionRow) int {
-		return cmp.Or(bytes.Compare(a.User[:], b.User[:]), bytes.Compare(a.ID[:], b.ID[:]))
-	})
-	return list, nil
+	return nil
 }
 
 const sessionView = `subject, id, started_at, expires_at, ended_at, reason, CAST(methods AS text), address, user_agent, version, position`
@@ -206,44 +218,37 @@ func scanSession(row eventstore.Row, s *SessionView) error {
 	return json.Unmarshal([]byte(methods), &s.Methods)
 }
 
-// loadSessions reads the rows of the sessions whose first event here is not the first of their stream.
-func loadSessions(ctx context.Context, tx eventstore.DB, table string, events []eventstore.Event) (map[uuid.UUID]sessionRow, error) {
-	found := map[uuid.UUID]sessionRow{}
-	seen := map[uuid.UUID]struct{}{}
-	var users, ids []uuid.UUID
-	for _, e := range events {
-		if _, again := seen[e.Stream.ID]; again || e.Stream.Kind != eventstore.KindSession {
-			continue
-		}
-		seen[e.Stream.ID] = struct{}{}
-		if e.Version > 1 {
-			users, ids = append(users, e.Stream.Subject), append(ids, e.Stream.ID)
-		}
+// load reads the rows of the sessions that are not in memory and whose first event here is not the first of their stream.
+func (c *sessionChanges) load(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+	wanted := unknown(c.rows, eventstore.KindSession, events)
+	if len(wanted) == 0 {
+		return nil
 	}
-	if len(ids) == 0 {
-		return found, nil
+	users, ids := make([]uuid.UUID, len(wanted)), make([]uuid.UUID, len(wanted))
+	for i, s := range wanted {
+		users[i], ids[i] = s.Subject, s.ID
 	}
-	query, args := "SELECT "+sessionView+" FROM "+table+" JOIN unnest($1::uuid[], $2::uuid[]) AS k (subject, id) USING (subject, id)", []any{idArray(users), idArray(ids)}
-	if tx.Dialect() == eventstore.SQLite {
-		query = "SELECT " + sessionView + " FROM " + table + " WHERE (subject, id) IN (SELECT u.value, i.value FROM json_each($1) u JOIN json_each($2) i ON i.key = u.key)"
-		args = []any{list(tx.Dialect(), users), list(tx.Dialect(), ids)}
+	query, args := "SELECT "+sessionView+" FROM "+c.table+" JOIN unnest($1::uuid[], $2::uuid[]) AS k (subject, id) USING (subject, id)", []any{idArray(users), idArray(ids)}
+	if db.Dialect() == eventstore.SQLite {
+		query = "SELECT " + sessionView + " FROM " + c.table + " WHERE (subject, id) IN (SELECT u.value, i.value FROM json_each($1) u JOIN json_each($2) i ON i.key = u.key)"
+		args = []any{list(db.Dialect(), users), list(db.Dialect(), ids)}
 	}
-	rows, err := tx.Query(ctx, query, args...)
+	rows, err := db.Query(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", table, err)
+		return fmt.Errorf("read %s: %w", c.table, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var s sessionRow
+		s := new(sessionRow)
 		if err := scanSession(rows, &s.SessionView); err != nil {
-			return nil, fmt.Errorf("read %s: %w", table, err)
+			return fmt.Errorf("read %s: %w", c.table, err)
 		}
-		found[s.ID] = s
+		c.rows[s.ID] = s
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", table, err)
+		return fmt.Errorf("read %s: %w", c.table, err)
 	}
-	return found, nil
+	return nil
 }
 
 // userSet is a set of users.
@@ -251,18 +256,13 @@ type userSet map[uuid.UUID]struct{}
 
 func (s userSet) has(user uuid.UUID) bool { _, has := s[user]; return has }
 
-// erasedUsers are the users who are erased by events. Nothing is said of them after that: see eventstore.TypeErased.
-func erasedUsers(events []eventstore.Event) userSet {
-	var erased userSet
+// addErased adds the users who are erased by events. Nothing is said of them after that: see eventstore.TypeErased.
+func (s userSet) addErased(events []eventstore.Event) {
 	for _, e := range events {
 		if e.Type == identity.TypeUserErased {
-			if erased == nil {
-				erased = userSet{}
-			}
-			erased[e.Stream.ID] = struct{}{}
+			s[e.Stream.ID] = struct{}{}
 		}
 	}
-	return erased
 }
 
 // onSubjects runs a statement that ends where the condition of a column subject is to follow, for all users of a set.

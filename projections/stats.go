@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -151,40 +150,35 @@ var activeColumns = []column[activeRow]{
 	field("start", "timestamptz", func(a *activeRow) time.Time { return time.Unix(a.start, 0).UTC() }),
 }
 
-// Apply implements Projection: one statement notes who was active, one adds up the figures, one forgets what is of no
-// more use, and one the users who are erased.
-func (StatsProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
-	figures, active := foldStats(events)
-	table := TableName(activeName, g.Number)
-	if len(figures) > 0 {
-		counted, err := insertActive(ctx, tx, table, active)
-		if err != nil {
-			return err
-		}
-		rows := make([]figuresRow, 0, len(figures))
-		var newest int64
-		for b, f := range figures {
-			f.Start, f.ActiveUsers = time.Unix(b.start, 0).UTC(), counted[b]
-			rows = append(rows, figuresRow{f, b.span})
-			newest = max(newest, b.start)
-		}
-		slices.SortFunc(rows, func(a, b figuresRow) int { return cmp.Or(cmp.Compare(a.span, b.span), a.Start.Compare(b.Start)) })
-		if err := insertRows(ctx, tx, TableName(StatsName, g.Number), figuresColumns, rows, addFigures); err != nil {
-			return err
-		}
-		// By the newest day, so that the rows that are left don't depend on where a batch ends.
-		old := time.Unix(newest, 0).UTC().Truncate(SpanDay.Length()).Add(-keepActive)
-		if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE start < $1", old); err != nil {
-			return fmt.Errorf("forget who was active before %s: %w", old.Format(time.DateOnly), err)
-		}
-	}
-	return onSubjects(ctx, tx, "DELETE FROM "+table+" WHERE", erasedUsers(events))
+// statsChanges are what is to be added to the figures: by the hour, of which days follow when they are written.
+type statsChanges struct {
+	figures, active string // tables
+	hours           map[int64]*Figures
+	seen            map[activeHour]struct{}
+	erased          userSet
 }
 
-// foldStats is what events add to the figures of their buckets, apart from the users who were active, whom it lists in
-// the order in which every writer locks them. It looks at no payload, so that there is no event that it can't take.
-func foldStats(events []eventstore.Event) (figures map[bucket]Figures, active []activeRow) {
-	figures, seen := map[bucket]Figures{}, map[activeRow]struct{}{}
+// activeHour says that a user was active in an hour, which begins at a time in Unix seconds.
+type activeHour struct {
+	user  uuid.UUID
+	start int64
+}
+
+// Changes implements Projection: one statement notes who was active, one adds up the figures, one forgets what is of no
+// more use, and one the users who are erased.
+func (StatsProjection) Changes(g Generation) Changes {
+	return &statsChanges{
+		figures: TableName(StatsName, g.Number), active: TableName(activeName, g.Number),
+		hours: map[int64]*Figures{}, seen: map[activeHour]struct{}{}, erased: userSet{},
+	}
+}
+
+// Rows implements Changes.
+func (c *statsChanges) Rows() int { return 2 * len(c.seen) }
+
+// Fold implements Changes. It looks at no payload, so that there is no event that it can't take.
+func (c *statsChanges) Fold(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {
+	c.erased.addErased(events)
 	for _, e := range events {
 		var add Figures
 		switch e.Type {
@@ -200,19 +194,85 @@ func foldStats(events []eventstore.Event) (figures map[bucket]Figures, active []
 		if add == (Figures{}) && !isActive {
 			continue
 		}
-		for _, span := range []Span{SpanHour, SpanDay} {
-			b := bucketOf(span, e.RecordedAt)
-			f := figures[b]
-			f.Registrations, f.Logins, f.FailedLogins = f.Registrations+add.Registrations, f.Logins+add.Logins, f.FailedLogins+add.FailedLogins
-			figures[b] = f
-			if isActive {
-				seen[activeRow{user, b}] = struct{}{}
-			}
+		start := bucketOf(SpanHour, e.RecordedAt).start
+		hour := c.hours[start]
+		if hour == nil {
+			hour = new(Figures)
+			c.hours[start] = hour
+		}
+		hour.add(add)
+		if isActive {
+			c.seen[activeHour{user, start}] = struct{}{}
 		}
 	}
-	return figures, slices.SortedFunc(maps.Keys(seen), func(a, b activeRow) int {
+	return nil
+}
+
+func (f *Figures) add(more Figures) {
+	f.Registrations += more.Registrations
+	f.Logins += more.Logins
+	f.FailedLogins += more.FailedLogins
+	f.ActiveUsers += more.ActiveUsers
+}
+
+// Write implements Changes.
+func (c *statsChanges) Write(ctx context.Context, tx eventstore.DB) error {
+	if len(c.hours) > 0 {
+		counted, err := insertActive(ctx, tx, c.active, c.activeRows())
+		if err != nil {
+			return err
+		}
+		rows, newest := c.figuresRows(counted)
+		if err := insertRows(ctx, tx, c.figures, figuresColumns, rows, addFigures); err != nil {
+			return err
+		}
+		// By the newest day, so that the rows that are left don't depend on where a batch ends.
+		old := newest.Truncate(SpanDay.Length()).Add(-keepActive)
+		if _, err := tx.Exec(ctx, "DELETE FROM "+c.active+" WHERE start < $1", old); err != nil {
+			return fmt.Errorf("forget who was active before %s: %w", old.Format(time.DateOnly), err)
+		}
+	}
+	return onSubjects(ctx, tx, "DELETE FROM "+c.active+" WHERE", c.erased)
+}
+
+// bucketsOf are the hour that begins at a time and the day that it is in.
+func bucketsOf(hour int64) [2]bucket {
+	return [2]bucket{{SpanHour, hour}, bucketOf(SpanDay, time.Unix(hour, 0).UTC())}
+}
+
+// activeRows are the rows of who was active, in the order in which every writer locks them.
+func (c *statsChanges) activeRows() []activeRow {
+	rows := make([]activeRow, 0, 2*len(c.seen))
+	for s := range c.seen {
+		for _, b := range bucketsOf(s.start) {
+			rows = append(rows, activeRow{s.user, b})
+		}
+	}
+	slices.SortFunc(rows, func(a, b activeRow) int {
 		return cmp.Or(bytes.Compare(a.user[:], b.user[:]), cmp.Compare(a.span, b.span), cmp.Compare(a.start, b.start))
 	})
+	return slices.Compact(rows) // a day has several hours
+}
+
+// figuresRows are what is added to the figures, with the users who were counted, and the newest time that they are of.
+func (c *statsChanges) figuresRows(counted map[bucket]int64) (rows []figuresRow, newest time.Time) {
+	sums := map[bucket]*Figures{}
+	for start, f := range c.hours {
+		for _, b := range bucketsOf(start) {
+			if sums[b] == nil {
+				sums[b] = &Figures{Start: time.Unix(b.start, 0).UTC(), ActiveUsers: counted[b]}
+			}
+			sums[b].add(*f)
+		}
+	}
+	for b, f := range sums {
+		rows = append(rows, figuresRow{*f, b.span})
+		if f.Start.After(newest) {
+			newest = f.Start
+		}
+	}
+	slices.SortFunc(rows, func(a, b figuresRow) int { return cmp.Or(cmp.Compare(a.span, b.span), a.Start.Compare(b.Start)) })
+	return rows, newest
 }
 
 // insertActive notes users as counted, and answers with how many were not before.

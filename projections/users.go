@@ -36,8 +36,9 @@ type UserView struct {
 type userRow struct {
 	UserView
 	locked, disabled bool
+	changed          bool // by the events that were folded
 	gone             bool // erased: the row is to be deleted
-	begun            bool // the user's first event is among those that are applied
+	begun            bool // the user's first event is among those that were folded
 	firstPosition    int64
 }
 
@@ -74,17 +75,17 @@ func readFacts(e eventstore.Event) (f userFacts, err error) {
 	return f, nil
 }
 
-// foldUser is a user's row after an event of the user's stream. Events that say nothing about the row, and types that
-// this code does not know, move its version, position and time only. It folds as identity does: see identity.User.
-func foldUser(u userRow, e eventstore.Event) (userRow, error) {
+// fold changes a user's row by an event of the user's stream. Events that say nothing about the row, and types that this
+// code does not know, move its version, position and time only. It folds as identity does: see identity.User.
+func (u *userRow) fold(e eventstore.Event) error {
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserImported, identity.TypeUserEmailVerified, identity.TypeUserEmailChanged,
 		identity.TypeUserProfileUpdated, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked:
 		f, err := readFacts(e)
 		if err != nil {
-			return u, err
+			return err
 		}
-		u = foldFacts(u, e, f)
+		u.foldFacts(e, f)
 	case identity.TypeUserLocked:
 		u.locked = true
 	case identity.TypeUserUnlocked:
@@ -98,7 +99,7 @@ func foldUser(u userRow, e eventstore.Event) (userRow, error) {
 	case identity.TypeUserTOTPDisabled:
 		u.TOTPEnabled = false
 	case identity.TypeUserErased:
-		u = userRow{UserView: UserView{ID: u.ID, CreatedAt: u.CreatedAt}, gone: true}
+		*u = userRow{UserView: UserView{ID: u.ID, CreatedAt: u.CreatedAt}, gone: true}
 	}
 	switch {
 	case u.disabled:
@@ -111,17 +112,17 @@ func foldUser(u userRow, e eventstore.Event) (userRow, error) {
 	if u.Attributes == nil {
 		u.Attributes = noAttributes
 	}
-	u.Version, u.Position, u.UpdatedAt = e.Version, e.Position, e.RecordedAt
-	return u, nil
+	u.Version, u.Position, u.UpdatedAt, u.changed = e.Version, e.Position, e.RecordedAt, true
+	return nil
 }
 
 // noAttributes is what a user begins with.
 var noAttributes = json.RawMessage("{}")
 
-func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
+func (u *userRow) foldFacts(e eventstore.Event, f userFacts) {
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserImported:
-		u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun, firstPosition: u.firstPosition}
+		*u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun, firstPosition: u.firstPosition}
 		if !f.CreatedAt.IsZero() {
 			u.CreatedAt = f.CreatedAt.UTC().Truncate(time.Microsecond)
 		}
@@ -134,11 +135,11 @@ func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 		u.Email, u.EmailVerified = f.Email, true // it changes once the new address has confirmed
 	case identity.TypeUserRoleGranted:
 		if at, has := slices.BinarySearch(u.Roles, f.Role); !has {
-			u.Roles = slices.Insert(slices.Clone(u.Roles), at, f.Role)
+			u.Roles = slices.Insert(u.Roles, at, f.Role)
 		}
 	case identity.TypeUserRoleRevoked:
 		if at, has := slices.BinarySearch(u.Roles, f.Role); has {
-			u.Roles = slices.Delete(slices.Clone(u.Roles), at, at+1)
+			u.Roles = slices.Delete(u.Roles, at, at+1)
 		}
 	}
 	if f.Name != nil {
@@ -148,38 +149,28 @@ func foldFacts(u userRow, e eventstore.Event, f userFacts) userRow {
 		u.Attributes = f.Attributes
 	}
 	u.EmailVerified = u.EmailVerified && u.Email != "" // which it is once forgotten
-	return u
 }
 
-// foldUsers applies events to the rows of their users, in their order, and answers with the rows that changed in the
-// order of their ids, which is the order that every writer locks them in. rows has the users whose first event here is
-// not the first of their stream. Events that a row has already are left out.
-func foldUsers(rows map[uuid.UUID]userRow, events []eventstore.Event) ([]userRow, error) {
-	changed := make(map[uuid.UUID]struct{}, len(events))
+// foldUsers changes the rows of users by events, in their order. rows has the users whose first event here is not the first
+// of their stream. Events that a row has already are left out.
+func foldUsers(rows map[uuid.UUID]*userRow, events []eventstore.Event) error {
 	for _, e := range events {
 		if e.Stream.Kind != eventstore.KindUser {
 			continue
 		}
-		u, known := rows[e.Stream.ID]
-		if !known {
-			u.ID, u.CreatedAt, u.begun, u.firstPosition = e.Stream.ID, e.RecordedAt, e.Version == 1, e.Position
+		u := rows[e.Stream.ID]
+		if u == nil {
+			u = &userRow{UserView: UserView{ID: e.Stream.ID, CreatedAt: e.RecordedAt}, begun: e.Version == 1, firstPosition: e.Position}
+			rows[u.ID] = u
 		}
 		if e.Version <= u.Version {
 			continue
 		}
-		u, err := foldUser(u, e)
-		if err != nil {
-			return nil, err
+		if err := u.fold(e); err != nil {
+			return err
 		}
-		rows[u.ID] = u
-		changed[u.ID] = struct{}{}
 	}
-	list := make([]userRow, 0, len(changed))
-	for id := range changed {
-		list = append(list, rows[id])
-	}
-	slices.SortFunc(list, func(a, b userRow) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	return list, nil
+	return nil
 }
 
 // searchKey is the form in which texts are compared in a search: NFKC, case-folded, without surrounding white space.

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,7 +23,7 @@ const UsersName = "users"
 func (UserProjection) Name() string { return UsersName }
 
 // CodeVersion implements Projection.
-func (UserProjection) CodeVersion() int { return 3 }
+func (UserProjection) CodeVersion() int { return 4 }
 
 // Wants implements Projection.
 func (UserProjection) Wants() eventstore.Selection {
@@ -134,79 +135,84 @@ var userColumns = []column[userRow]{
 	termColumn("terms", termsOf),
 }
 
-// Apply implements Projection: one statement reads the rows that the events go on from, one writes all that changed.
-func (UserProjection) Apply(ctx context.Context, tx eventstore.DB, g Generation, events []eventstore.Event) error {
-	table := TableName("users", g.Number)
-	before, err := loadUsers(ctx, tx, table, events)
-	if err != nil {
+// userChanges are changes to the users.
+type userChanges struct {
+	table   string
+	loading bool
+	rows    map[uuid.UUID]*userRow
+}
+
+// Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
+func (UserProjection) Changes(g Generation) Changes {
+	return &userChanges{table: TableName(UsersName, g.Number), loading: g.Loading, rows: map[uuid.UUID]*userRow{}}
+}
+
+// Rows implements Changes.
+func (c *userChanges) Rows() int { return len(c.rows) }
+
+// Fold implements Changes.
+func (c *userChanges) Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+	if err := c.load(ctx, db, events); err != nil {
 		return err
 	}
-	changed, err := foldUsers(before, events)
-	if err != nil {
-		return err
-	}
+	return foldUsers(c.rows, events)
+}
+
+// Write implements Changes. Rows go in the order of their ids, which is the order that every writer locks them in.
+func (c *userChanges) Write(ctx context.Context, tx eventstore.DB) error {
 	var begun, rows []userRow
 	var erased []uuid.UUID
-	for _, u := range changed {
+	for _, u := range sortedRows(c.rows, func(a, b *userRow) int { return bytes.Compare(a.ID[:], b.ID[:]) }) {
 		switch {
+		case !u.changed:
 		case u.gone:
 			erased = append(erased, u.ID)
-		case g.Loading && u.begun:
-			begun = append(begun, u)
+		case c.loading && u.begun:
+			begun = append(begun, *u)
 		default:
-			rows = append(rows, u)
+			rows = append(rows, *u)
 		}
 	}
-	if err := loadRows(ctx, tx, table, userColumns, begun); err != nil {
+	if err := loadRows(ctx, tx, c.table, userColumns, begun); err != nil {
 		return err
 	}
-	if err := insertRows(ctx, tx, table, userColumns, rows, putUsers); err != nil {
+	if err := insertRows(ctx, tx, c.table, userColumns, rows, putUsers); err != nil {
 		return err
 	}
 	if len(erased) > 0 {
-		if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), erased)); err != nil {
-			return fmt.Errorf("delete from %s: %w", table, err)
+		if _, err := tx.Exec(ctx, "DELETE FROM "+c.table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), erased)); err != nil {
+			return fmt.Errorf("delete from %s: %w", c.table, err)
 		}
 	}
 	return nil
 }
 
-// loadUsers reads the rows of the users whose first event here is not the first of their stream.
-func loadUsers(ctx context.Context, tx eventstore.DB, table string, events []eventstore.Event) (map[uuid.UUID]userRow, error) {
-	found := make(map[uuid.UUID]userRow, len(events))
-	seen := make(map[uuid.UUID]struct{}, len(events))
-	var wanted []uuid.UUID
-	for _, e := range events {
-		if e.Stream.Kind != eventstore.KindUser {
-			continue
-		}
-		if _, again := seen[e.Stream.ID]; again {
-			continue
-		}
-		seen[e.Stream.ID] = struct{}{}
-		if e.Version > 1 {
-			wanted = append(wanted, e.Stream.ID)
-		}
-	}
+// load reads the rows of the users who are not in memory and whose first event here is not the first of their stream.
+func (c *userChanges) load(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
+	wanted := unknown(c.rows, eventstore.KindUser, events)
 	if len(wanted) == 0 {
-		return found, nil
+		return nil
 	}
-	rows, err := tx.Query(ctx, "SELECT "+viewColumns+", locked, disabled, first_position FROM "+table+" WHERE id "+anyOf(tx.Dialect(), 1), list(tx.Dialect(), wanted))
+	ids := make([]uuid.UUID, len(wanted))
+	for i, s := range wanted {
+		ids[i] = s.ID
+	}
+	rows, err := db.Query(ctx, "SELECT "+viewColumns+", locked, disabled, first_position FROM "+c.table+" WHERE id "+anyOf(db.Dialect(), 1), list(db.Dialect(), ids))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", table, err)
+		return fmt.Errorf("read %s: %w", c.table, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var u userRow
+		u := new(userRow)
 		if err := scanUser(rows, &u.UserView, &u.locked, &u.disabled, &u.firstPosition); err != nil {
-			return nil, fmt.Errorf("read %s: %w", table, err)
+			return fmt.Errorf("read %s: %w", c.table, err)
 		}
-		found[u.ID] = u
+		c.rows[u.ID] = u
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", table, err)
+		return fmt.Errorf("read %s: %w", c.table, err)
 	}
-	return found, nil
+	return nil
 }
 
 const viewColumns = `id, email, email_verified, name, status, CAST(roles AS text), CAST(attributes AS text), totp_enabled, created_at, updated_at, version, position`

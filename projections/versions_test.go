@@ -32,11 +32,20 @@ func (p louder) Tables(d eventstore.Dialect, generation int) []projections.Table
 	return tables
 }
 
-func (p louder) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if err := p.UserProjection.Apply(ctx, tx, g, events); err != nil {
+func (p louder) Changes(g projections.Generation) projections.Changes {
+	return louderChanges{p.UserProjection.Changes(g), projections.TableName("users", g.Number)}
+}
+
+type louderChanges struct {
+	projections.Changes
+	table string
+}
+
+func (c louderChanges) Write(ctx context.Context, tx eventstore.DB) error {
+	if err := c.Changes.Write(ctx, tx); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, "UPDATE "+projections.TableName("users", g.Number)+" SET shouted = upper(name) WHERE shouted <> upper(name)")
+	_, err := tx.Exec(ctx, "UPDATE "+c.table+" SET shouted = upper(name) WHERE shouted <> upper(name)")
 	return err
 }
 
@@ -118,11 +127,8 @@ type slowLouder struct {
 	slow slow
 }
 
-func (p *slowLouder) Apply(ctx context.Context, tx eventstore.DB, g projections.Generation, events []eventstore.Event) error {
-	if err := p.slow.hold(ctx, tx, g, events); err != nil {
-		return err
-	}
-	return p.louder.Apply(ctx, tx, g, events)
+func (p *slowLouder) Changes(g projections.Generation) projections.Changes {
+	return p.slow.guard(g, p.louder.Changes(g))
 }
 
 // Processes of two versions run beside each other while a new release is rolled out. The old one keeps its tables up to

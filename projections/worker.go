@@ -191,7 +191,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 		if applied = len(pass); applied == 0 {
 			return nil
 		}
-		return w.projection.Apply(ctx, tx, Generation{Number: w.generation}, pass)
+		return Apply(ctx, tx, w.projection, Generation{Number: w.generation}, pass)
 	})
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err

@@ -108,6 +108,12 @@ func testPages(t *testing.T, b Backend) {
 		if err != nil {
 			t.Fatalf("ReadRange, %s: %v", name, err)
 		}
+		reader := log.Reader(c.Selection)
+		alone, err := reader.ReadRange(t.Context(), c.after, c.to)
+		reader.Close()
+		if diff := cmp.Diff(got, alone); diff != "" || err != nil {
+			t.Errorf("ReadRange of a reader, %s: %v, -want +got\n%s", name, err, diff)
+		}
 		whole, err := log.ReadAll(t.Context(), c.after, int(c.to-c.after))
 		if err != nil {
 			t.Fatal(err)

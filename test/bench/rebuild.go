@@ -44,7 +44,7 @@ func rebuildBenches() []bench {
 			}
 			return []side{
 				{name: usher, prepare: r.settle, run: func(ctx context.Context, _ time.Duration) (tally, error) {
-					return tally{ops: int(r.head)}, r.rebuild(ctx, projections.UsersName)
+					return tally{ops: int(r.head)}, r.rebuild(ctx, r.operator(), projections.UsersName)
 				}},
 				{name: bare, prepare: r.plain.truncate, run: r.plain.run},
 				{name: all, prepare: r.settle, run: r.rebuildAll},
@@ -96,19 +96,20 @@ func (r *rebuilding) settle(ctx context.Context) error {
 	return err
 }
 
-func (r *rebuilding) rebuild(ctx context.Context, name string) error {
-	out, err := r.operator().Rebuild(ctx, name, func(projections.Rebuild) {})
+func (r *rebuilding) rebuild(ctx context.Context, o *projections.Operator, name string) error {
+	out, err := o.Rebuild(ctx, name, func(projections.Rebuild) {})
 	if err == nil && len(out.Differences) > 0 {
 		err = fmt.Errorf("the rebuilt %s are others: %s", name, out.Differences[0])
 	}
 	return err
 }
 
-// rebuildAll rebuilds all read models side by side.
+// rebuildAll rebuilds all read models side by side, in a process that has just started.
 func (r *rebuilding) rebuildAll(ctx context.Context, _ time.Duration) (tally, error) {
+	o := r.operator()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range readModels() {
-		g.Go(func() error { return r.rebuild(ctx, p.Name()) })
+		g.Go(func() error { return r.rebuild(ctx, o, p.Name()) })
 	}
 	return tally{ops: int(r.head)}, g.Wait()
 }
@@ -124,7 +125,7 @@ func (r *rebuilding) writesDuring(ctx context.Context, _ time.Duration) (tally, 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ended)
-		return r.rebuild(ctx, projections.UsersName)
+		return r.rebuild(ctx, r.operator(), projections.UsersName)
 	})
 	t, err := r.writesUntil(ctx, func() bool {
 		select {

@@ -158,7 +158,7 @@ func (p *population) fill(ctx context.Context, store eventstore.DB) error {
 			events = append(events, p.arrive(n, began.Add(time.Duration(n)*time.Second))...)
 		}
 		err := store.Transact(ctx, func(tx eventstore.DB) error {
-			return projections.UserProjection{}.Apply(ctx, tx, projections.Generation{Number: 1, Loading: true}, events)
+			return projections.Apply(ctx, tx, projections.UserProjection{}, projections.Generation{Number: 1, Loading: true}, events)
 		})
 		if err != nil {
 			return err
