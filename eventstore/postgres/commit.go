@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"usher/eventstore"
 )
@@ -46,14 +42,17 @@ func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eve
 const doubtFor = time.Second
 
 // write writes a batch at once where it can, and carefully where it must.
-func (s *Store) write(ctx context.Context, batch []*eventstore.Prepared, args []any) ([]eventstore.Outcome, error) {
+func (s *Store) write(ctx context.Context, batch []*eventstore.Prepared, args [][]byte) ([]eventstore.Outcome, error) {
 	careful := time.Since(time.Unix(0, s.unfit.Load())) < doubtFor || slices.ContainsFunc(batch, undecided)
-	outcomes, err := s.call(ctx, batch, append([]any{careful}, args...))
-	if careful || !unfit(err) {
-		return outcomes, err
+	answers, err := s.call(ctx, careful, args)
+	if !careful && unfit(err) {
+		s.unfit.Store(time.Now().UnixNano())
+		answers, err = s.call(ctx, true, args)
 	}
-	s.unfit.Store(time.Now().UnixNano())
-	return s.call(ctx, batch, append([]any{true}, args...))
+	if err != nil {
+		return nil, err
+	}
+	return decide(batch, answers)
 }
 
 // undecided says whether an append can't be written without looking first: see append_events.
@@ -68,18 +67,18 @@ func unfit(err error) bool {
 // reconnects bounds how often a commit is sent again over a new connection, when nothing of it went out over the old.
 const reconnects = 2
 
-func (s *Store) call(ctx context.Context, batch []*eventstore.Prepared, args []any) ([]eventstore.Outcome, error) {
+func (s *Store) call(ctx context.Context, careful bool, args [][]byte) ([]int64, error) {
 	for try := 0; ; try++ {
 		conn, err := s.commits.take(ctx)
 		if err != nil {
 			return nil, err
 		}
-		outcomes, err := decide(conn.watch(ctx), batch, args)
+		answers, err := conn.appendEvents(ctx, careful, args)
 		conn.release()
 		var refused *pgconn.PgError
 		switch {
 		case err == nil:
-			return outcomes, nil
+			return answers, nil
 		case errors.As(err, &refused):
 			return nil, classify(err)
 		case ctx.Err() != nil:
@@ -109,11 +108,8 @@ const (
 	closed
 )
 
-func decide(conn *pgx.Conn, batch []*eventstore.Prepared, args []any) ([]eventstore.Outcome, error) {
-	var answers []int64
-	if err := conn.QueryRow(context.Background(), appendEvents, args...).Scan(&answers); err != nil {
-		return nil, err
-	}
+// decide reads the answer to a batch.
+func decide(batch []*eventstore.Prepared, answers []int64) ([]eventstore.Outcome, error) {
 	outcomes := make([]eventstore.Outcome, len(batch))
 	switch len(answers) {
 	case 1: // all of them are written
@@ -144,141 +140,4 @@ func decide(conn *pgx.Conn, batch []*eventstore.Prepared, args []any) ([]eventst
 		}
 	}
 	return outcomes, nil
-}
-
-// arguments lays a batch out as append_events takes it, after careful: an array a column, nil for one without rows, and the number of
-// the append (from 1) with every row that belongs to one.
-func arguments(batch []*eventstore.Prepared) []any {
-	n := len(batch)
-	var (
-		streams, subjects = make([]pgtype.UUID, n), make([]pgtype.UUID, n)
-		kinds, metadata   = make([]string, n), make([]string, n)
-		expected          = make([]int32, n)
-		events, last      = make([]int32, n), make([]int32, n)
-		keys              [][]byte
-		commands          []pgtype.UUID
-		erase             []bool
-
-		eAppend   = make([]int32, 0, n)
-		eID       = make([]pgtype.UUID, 0, n)
-		eType     = make([]string, 0, n)
-		eSchema   = make([]int16, 0, n)
-		eData     = make([]string, 0, n)
-		ePersonal = make([][]byte, 0, n)
-
-		hold, let reservationRows
-		state     stateRows
-	)
-	for i, p := range batch {
-		number := int32(i + 1)
-		streams[i], subjects[i] = nullable(p.Stream.ID), nullable(p.Stream.Subject)
-		kinds[i], metadata[i] = string(p.Stream.Kind), string(p.Meta)
-		expected[i] = int32(p.Expected)
-		if p.Key != nil {
-			if keys == nil {
-				keys = make([][]byte, n)
-			}
-			keys[i] = p.Key
-		}
-		if p.CommandID != uuid.Nil {
-			if commands == nil {
-				commands = make([]pgtype.UUID, n)
-			}
-			commands[i] = nullable(p.CommandID)
-		}
-		if p.Erase {
-			if erase == nil {
-				erase = make([]bool, n)
-			}
-			erase[i] = true
-		}
-		for k, e := range p.Events {
-			eAppend = append(eAppend, number)
-			eID = append(eID, nullable(e.ID))
-			eType = append(eType, e.Type)
-			eSchema = append(eSchema, int16(e.SchemaVersion))
-			eData = append(eData, string(e.Data))
-			ePersonal = append(ePersonal, p.Sealed[k])
-		}
-		events[i], last[i] = int32(len(p.Events)), int32(len(eAppend))
-		hold.add(number, p.Reserve, p.ReserveKeys)
-		let.add(number, p.Release, p.ReleaseKeys)
-		for _, c := range p.State {
-			state.add(i+1, c)
-		}
-	}
-	return []any{
-		streams, subjects, kinds, expected, events, last, metadata, keys, commands, erase,
-		eAppend, eID, eType, eSchema, eData, ePersonal,
-		hold.number, hold.scope, hold.key,
-		let.number, let.scope, let.key,
-		state.tables, state.fresh.column(), state.put.column(), state.removed.column(),
-	}
-}
-
-func nullable(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: id != uuid.Nil} }
-
-// reservationRows are the columns of values to hold or to let go.
-type reservationRows struct {
-	number []int32
-	scope  []string
-	key    [][]byte
-}
-
-func (r *reservationRows) add(number int32, rs []eventstore.Reservation, keys [][]byte) {
-	for i := range rs {
-		r.number = append(r.number, number)
-		r.scope = append(r.scope, rs[i].Scope)
-		r.key = append(r.key, keys[i])
-	}
-}
-
-// stateRows are the state changes of a batch: a row a table, and for each of the three kinds of changes its rows.
-type stateRows struct {
-	tables              []string
-	fresh, put, removed jsonArrays
-}
-
-func (s *stateRows) add(number int, c eventstore.StateChange) {
-	i := slices.Index(s.tables, c.Table)
-	if i < 0 {
-		i = len(s.tables)
-		s.tables = append(s.tables, c.Table)
-		s.fresh, s.put, s.removed = append(s.fresh, nil), append(s.put, nil), append(s.removed, nil)
-	}
-	switch {
-	case c.Delete:
-		s.removed.add(i, number, c.Row)
-	case c.New:
-		s.fresh.add(i, number, c.Row)
-	default:
-		s.put.add(i, number, c.Row)
-	}
-}
-
-// jsonArrays are JSON arrays of rows, each nil or lacking its last bracket.
-type jsonArrays [][]byte
-
-func (a jsonArrays) add(i, number int, row []byte) {
-	mark := byte(',')
-	if a[i] == nil {
-		mark = '['
-	}
-	a[i] = append(append(a[i], mark), `{"append":`...)
-	a[i] = append(strconv.AppendInt(a[i], int64(number), 10), ',')
-	a[i] = append(a[i], row[1:]...) // a row has at least its primary key
-}
-
-// column closes the arrays; one without rows becomes NULL, and so does a column of such.
-func (a jsonArrays) column() [][]byte {
-	var column [][]byte
-	for i, rows := range a {
-		if rows != nil {
-			if column == nil {
-				column = make([][]byte, len(a))
-			}
-			column[i] = append(rows, ']')
-		}
-	}
-	return column
 }

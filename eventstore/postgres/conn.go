@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"usher/eventstore"
 )
@@ -18,8 +19,10 @@ type commitConn struct {
 	limit  time.Duration // for making the connection, and for a query
 	turn   sync.Mutex    // held by whoever has taken the connection
 	conn   *pgx.Conn
-	used   time.Time
-	stop   func() bool // of the watch that is on
+	// statement is append_events, prepared; nil where the database's address asks for no prepared statements.
+	statement *pgconn.StatementDescription
+	used      time.Time
+	stop      func() bool // of the watch that is on
 }
 
 // idleCheck is how long the connection may be idle before it is tried: a server that went away meanwhile would leave
@@ -54,7 +57,7 @@ func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}
 	if c.config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
-		if _, err := conn.Prepare(ctx, appendEvents, appendEvents); err != nil {
+		if c.statement, err = conn.Prepare(ctx, appendEvents, appendEvents); err != nil {
 			conn.Close(ctx)
 			if err = classify(err); ctx.Err() != nil {
 				err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
@@ -65,14 +68,34 @@ func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// watch gives the query that follows a time limit, and cuts it off when ctx is cancelled. A deadline on the socket does
-// for both what pgx would start a goroutine a query for.
-func (c *commitConn) watch(ctx context.Context) *pgx.Conn {
-	socket := c.conn.PgConn().Conn()
-	_ = socket.SetDeadline(time.Now().Add(c.limit)) // fails only on a closed connection, as the query then does
-	c.stop = context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
-	return c.conn
+// appendEvents calls append_events, with a time limit, and is cut off when ctx is cancelled. A deadline on the socket does for
+// both what pgx would start a goroutine a query for.
+func (c *commitConn) appendEvents(ctx context.Context, careful bool, args [][]byte) ([]int64, error) {
+	pg, all := c.conn.PgConn(), make([][]byte, 1, 1+len(args))
+	if all[0] = []byte{0}; careful {
+		all[0][0] = 1
+	}
+	all = append(all, args...)
+	_ = pg.Conn().SetDeadline(time.Now().Add(c.limit)) // fails only on a closed connection, as the query then does
+	c.stop = context.AfterFunc(ctx, func() { _ = pg.Conn().SetDeadline(time.Unix(1, 0)) })
+	var reader *pgconn.ResultReader
+	if c.statement != nil {
+		reader = pg.ExecStatement(context.Background(), c.statement, all, inBinary, inBinary)
+	} else {
+		reader = pg.ExecParams(context.Background(), appendEvents, all, nil, inBinary, inBinary)
+	}
+	result := reader.Read()
+	switch {
+	case result.Err != nil:
+		return nil, result.Err
+	case len(result.Rows) != 1 || len(result.Rows[0]) != 1:
+		return nil, fmt.Errorf("append_events answered with %d rows", len(result.Rows))
+	}
+	return int64s(result.Rows[0][0])
 }
+
+// inBinary says that all parameters are in binary format, or all columns.
+var inBinary = []int16{pgx.BinaryFormatCode}
 
 // release ends the turn. A query that was cut off has closed the connection.
 func (c *commitConn) release() {
