@@ -28,7 +28,7 @@ const (
 
 const (
 	gramLength = 3
-	termBits   = 24
+	termBits   = 27
 	// queryGrams bounds the grams of a query that are looked up; a text that has those in it is hardly another.
 	queryGrams = 10
 )
@@ -39,7 +39,7 @@ const (
 // one after them; in one of three characters that is any sort of both, so sorts are not to be too many.
 //
 // sortBits are the bits of a term for either character. Sort 0 is the end of the text.
-var sortBits = [2]int{4, 2}
+var sortBits = [2]int{6, 2}
 
 // often are the characters of addresses and names, those first that are in most of them: they are to be of different sorts.
 const often = "aenirolsthdmcu.bgkyjpvw1230fzxq456789-_ @'"

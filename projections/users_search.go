@@ -27,9 +27,7 @@ const (
 	crowd     = 1000 // users named by the index of terms that are too many to read
 	mostTries = 8    // stretches that are looked at
 	growth    = 32   // how many times longer than the one before the next stretch may be
-	distant   = 16   // how many times longer than the walk a stretch says something about the whole list
-	rare      = 4    // so few on such a stretch, and all that there are can be looked up
-	mostOfIt  = 4    // the part of the list from which on its eras cost more than they save
+	few       = 500  // users in all of the list who can be looked up at once
 )
 
 // errCrowd reports that the index of terms names more users than are read.
@@ -68,7 +66,6 @@ type stretch struct {
 	newest  time.Time // of the users from where the page begins
 	length  time.Duration
 	whole   time.Duration // a length that has all of the list
-	walked  time.Duration // the length that nearby users have
 	short   time.Duration // the longest that is known not to fill the page
 	found   int           // on that one
 	crowded time.Duration // the shortest that is known to have a crowd; 0 while none is
@@ -93,8 +90,7 @@ func (q Users) stretch(ctx context.Context, f UserFilter, at cursor, found int) 
 	if edge == nil {
 		return s, eventstore.ErrNoRows
 	}
-	s.walked = max(s.newest.Sub(*edge), time.Second)
-	s.short = s.walked
+	s.short = max(s.newest.Sub(*edge), time.Second)
 	if f.CreatedAfter.After(*oldest) {
 		oldest = &f.CreatedAfter
 	}
@@ -117,7 +113,7 @@ func (s *stretch) next(limit, try int) (most int) {
 	case s.crowded > 0 && (s.crowded < 2*s.short || try > mostTries): // there is none: the crowd is read
 		s.length, s.crowded = s.crowded, 0
 		return 0
-	case s.found < rare && s.short >= distant*s.walked || try > mostTries:
+	case float64(s.found+1)*float64(s.whole)/float64(s.short) <= few || try > mostTries:
 		s.length = s.whole
 		return 0
 	}
@@ -127,7 +123,7 @@ func (s *stretch) next(limit, try int) (most int) {
 	if s.crowded > 0 {
 		length = min(length, math.Sqrt(float64(s.short)*float64(s.crowded)))
 	}
-	if s.length = s.whole; length < float64(s.whole)/mostOfIt {
+	if s.length = s.whole; length < float64(s.whole) {
 		s.length = time.Duration(length)
 	}
 	return crowd

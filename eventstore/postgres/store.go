@@ -174,7 +174,7 @@ func (s *Store) DataKeys(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]
 	return keys, nil
 }
 
-// classify maps an error of the database to those of eventstore. An SQLSTATE is looked at nowhere else.
+// classify maps an error of the database to those of eventstore. No other package looks at an SQLSTATE.
 func classify(err error) error {
 	var refused *pgconn.PgError
 	switch {

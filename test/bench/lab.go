@@ -39,7 +39,7 @@ func openLab(ctx context.Context, f flags) (*lab, error) {
 	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
 		Durable: true,
 		Settings: map[string]string{
-			"shared_buffers": "256MB",
+			"shared_buffers": "1GB",
 			// A checkpoint would hit whoever is running.
 			"max_wal_size":       "8GB",
 			"checkpoint_timeout": "1h",
