@@ -114,9 +114,10 @@ func TestJumpInTheStreamIsReadFromTheLog(t *testing.T) {
 	eachStore(t, func(t *testing.T, s *stack) {
 		s.following(t)
 		for range 3 {
-			if _, err := s.js.PauseConsumer(t.Context(), subscription.Stream, consumer, time.Now().Add(time.Hour)); err != nil {
-				t.Fatal(err)
-			}
+			devstack.Eventually(t, "the consumer is there", func() bool { // which is made after the projection is said to run
+				_, err := s.js.PauseConsumer(t.Context(), subscription.Stream, consumer, time.Now().Add(time.Hour))
+				return err == nil
+			})
 			s.churn(t, 100)
 			s.publish(t, cloudevent.Options{})
 			stream, err := s.js.Stream(t.Context(), subscription.Stream)
