@@ -118,35 +118,47 @@ func TestOrderWhileSomeAreStored(t *testing.T) {
 		})
 		hook, _ := s.create(r.url())
 		s.work()
-		var load sync.WaitGroup
-		for i := range users {
-			load.Go(func() {
-				user, err := registerIn(t.Context(), s.log, fmt.Sprintf("user%d@example.org", i))
-				for range events / 2 {
-					if err == nil {
-						err = appendTo(t.Context(), s.log, eventstore.UserStream(user), identity.Locked{}, identity.Unlocked{})
-					}
-				}
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
+		load := s.appendAbout(users, events)
 		load.Wait()
 		devstack.Eventually(t, "all are through", func() bool {
 			h := s.get(hook.ID)
 			return h.Position == users*(events+1) && h.Pending == 0
 		})
-		want := map[uuid.UUID][]string{}
-		for _, e := range s.events(0) {
-			want[e.Stream.Subject] = append(want[e.Stream.Subject], fmt.Sprint(e.Position))
-		}
+		want := s.byUser()
 		mu.Lock()
 		defer mu.Unlock()
 		if diff := cmp.Diff(want, taken); diff != "" {
 			t.Errorf("taken by user (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// appendAbout registers users side by side, and appends events about each, until the group is waited for.
+func (s *stack) appendAbout(users, events int) *sync.WaitGroup {
+	var load sync.WaitGroup
+	for i := range users {
+		load.Go(func() {
+			user, err := registerIn(s.tb.Context(), s.log, fmt.Sprintf("user%d@example.org", i))
+			for range events / 2 {
+				if err == nil {
+					err = appendTo(s.tb.Context(), s.log, eventstore.UserStream(user), identity.Locked{}, identity.Unlocked{})
+				}
+			}
+			if err != nil {
+				s.tb.Error(err)
+			}
+		})
+	}
+	return &load
+}
+
+// byUser is the positions of all events, in their order, by user.
+func (s *stack) byUser() map[uuid.UUID][]string {
+	positions := map[uuid.UUID][]string{}
+	for _, e := range s.events(0) {
+		positions[e.Stream.Subject] = append(positions[e.Stream.Subject], fmt.Sprint(e.Position))
+	}
+	return positions
 }
 
 // Dead letters are redriven while later events of the same users come from the stream: each event is taken once, never two of
@@ -180,20 +192,7 @@ func TestRedriveBesideTheStream(t *testing.T) {
 		})
 		hook, _ := s.create(r.url())
 		s.work()
-		var load sync.WaitGroup
-		for i := range users {
-			load.Go(func() {
-				user, err := registerIn(t.Context(), s.log, fmt.Sprintf("user%d@example.org", i))
-				for range events / 2 {
-					if err == nil {
-						err = appendTo(t.Context(), s.log, eventstore.UserStream(user), identity.Locked{}, identity.Unlocked{})
-					}
-				}
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
+		load := s.appendAbout(users, events)
 		redriven, loaded := 0, make(chan struct{})
 		go func() {
 			load.Wait()

@@ -312,10 +312,7 @@ func TestOrderOfEachUser(t *testing.T) {
 		}
 		mu.Unlock()
 		devstack.Eventually(t, "all are through", func() bool { return s.get(hook.ID).Pending == 0 })
-		want := map[uuid.UUID][]string{}
-		for _, e := range s.events(0) {
-			want[e.Stream.Subject] = append(want[e.Stream.Subject], fmt.Sprint(e.Position))
-		}
+		want := s.byUser()
 		mu.Lock()
 		defer mu.Unlock()
 		if diff := cmp.Diff(want, taken); diff != "" {
