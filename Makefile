@@ -9,7 +9,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
-.PHONY: help dev test manifests lint bench build
+.PHONY: help dev test manifests lint bench build module
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,3 +35,6 @@ bench: ## measure against the yardsticks; NAME=append for one of them
 
 build: ## bin/usher, static and stripped; BIN=path for another place
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/usher
+
+module: ## give the module its home, in go.mod and every import: make module TO=git.example.org/us/usher
+	deploy/module.sh $(TO)

@@ -1,4 +1,4 @@
-module usher
+module usher.example
 
 go 1.26.0
 

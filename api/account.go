@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 // verifyEmail answers POST /v1/auth/verify-email, with a code from a mail.

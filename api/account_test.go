@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // ownActivity is something that happened, as the user whom it is about is told: who else had a hand in it is not said.

@@ -8,9 +8,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 // createUser answers POST /v1/users.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // castAdministration makes the users whom the scenarios administer.

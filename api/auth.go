@@ -8,9 +8,9 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/identity/password"
-	"usher/token"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/token"
 )
 
 // register answers POST /v1/auth/register.

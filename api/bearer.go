@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/token"
+	"usher.example/identity"
+	"usher.example/token"
 )
 
 // caller is who the request's access token was issued to.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // maxBody bounds a request's body.

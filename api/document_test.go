@@ -18,8 +18,8 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity"
-	"usher/schema"
+	"usher.example/identity"
+	"usher.example/schema"
 )
 
 func init() {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/schema"
+	"usher.example/schema"
 )
 
 // KeysMaxAge is how long the JWKS document may be kept. A key has to be announced for longer before it signs.

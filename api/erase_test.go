@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // castErased makes the users whom the scenarios erase.

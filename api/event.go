@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // EventView is an event as the API and the commands show it.

@@ -5,8 +5,8 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 // proof reads a request in which a user shows to be that user.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/pquerna/otp/totp"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 const (

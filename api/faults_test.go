@@ -17,10 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/labstack/echo/v5"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
 )
 
 // expect is a problem that may pass: it says when to come back.

@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
 )
 
 var feedScenarios = []scenario{

@@ -10,7 +10,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // livez answers GET /livez: the process answers.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // keyed calls with an idempotency key, and maybe an access token.

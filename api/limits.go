@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // quota is how often a network may ask for something: so often at once, and then once in an interval. Behind one address may

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // After too many failures the answer is 429 and when to come back, for a right password too, and for

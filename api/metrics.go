@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 type metrics struct {

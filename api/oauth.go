@@ -10,7 +10,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // oauthFailure is an error that is answered in the form of OAuth (RFC 6749, section 5.2) and not as a problem.

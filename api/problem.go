@@ -13,10 +13,10 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/identity/password"
-	"usher/projections"
-	"usher/token"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/projections"
+	"usher.example/token"
 )
 
 // Codes that only HTTP has a use for, beside those of package identity.

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // listProjections answers GET /v1/projections.

@@ -8,10 +8,10 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
 )
 
 // ofProjection asks for something to be done to the projection of users, and reads how it is then.

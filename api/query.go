@@ -10,8 +10,8 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // query reads a request's query, strictly: each parameter known and at most once.

@@ -12,9 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
-	"usher/publisher"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
+	"usher.example/publisher"
 )
 
 // scanForSecrets searches every table, what is published, the log output and the metrics for every secret that was used,

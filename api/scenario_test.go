@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/token"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/token"
 )
 
 // scenario is a request and all that is to be said of its answer. {name} in path, headers and body stands for the value

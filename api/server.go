@@ -25,12 +25,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/projections"
-	"usher/publisher/webhook"
-	"usher/token"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/projections"
+	"usher.example/publisher/webhook"
+	"usher.example/token"
 )
 
 // Config is what a Server stands on. All fields are needed but those with a default.

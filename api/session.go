@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // refresh answers POST /v1/auth/refresh.

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // tokens are what a login and a refresh give.

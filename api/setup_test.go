@@ -22,17 +22,17 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/internal/devstack"
-	"usher/internal/eventcheck"
-	"usher/projections"
-	"usher/publisher/webhook"
-	"usher/schema"
-	"usher/token"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
+	"usher.example/internal/eventcheck"
+	"usher.example/projections"
+	"usher.example/publisher/webhook"
+	"usher.example/schema"
+	"usher.example/token"
 )
 
 func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }

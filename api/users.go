@@ -5,8 +5,8 @@ import (
 
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // noUser is what a path that names no user is answered with.

@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
-	"usher/identity"
-	"usher/publisher/webhook"
+	"usher.example/identity"
+	"usher.example/publisher/webhook"
 )
 
 const noWebhook = "there is no such webhook"

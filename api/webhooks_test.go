@@ -16,10 +16,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher"
-	"usher/publisher/webhook"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher"
+	"usher.example/publisher/webhook"
 )
 
 const webhookURL = "https://93.184.215.14/hooks"

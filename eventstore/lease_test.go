@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func TestHold(t *testing.T) {

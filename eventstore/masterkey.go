@@ -42,7 +42,7 @@ func NewMasterKey() (MasterKey, string) {
 
 // Derive makes a 32-byte key for one purpose. The same purpose gives the same key.
 func (m MasterKey) Derive(purpose string) []byte {
-	key, err := hkdf.Key(sha256.New, m.key[:], nil, "usher/"+purpose, 32)
+	key, err := hkdf.Key(sha256.New, m.key[:], nil, "usher.example/"+purpose, 32)
 	if err != nil { // only for a length beyond HKDF's limit
 		panic(err)
 	}

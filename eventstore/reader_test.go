@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // countedRanges is a store that counts the ranges that are read, and fails to read the next while told to.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func TestParseMasterKey(t *testing.T) {

@@ -6,9 +6,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/sqlite"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/sqlite"
+	"usher.example/schema"
 )
 
 // setup makes a log on a fresh SQLite database, with a hook between the two.

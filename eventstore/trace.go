@@ -71,7 +71,7 @@ func startSpan(ctx context.Context, name string) (context.Context, trace.Span) {
 	if !parent.IsRecording() {
 		return ctx, nil
 	}
-	return parent.TracerProvider().Tracer("usher/eventstore").Start(ctx, name)
+	return parent.TracerProvider().Tracer("usher.example/eventstore").Start(ctx, name)
 }
 
 func endSpan(span trace.Span, err error) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // RequestVerification asks for another code to verify the user's address with; for a verified one it does nothing. It

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // NewUser is the wish of an administrator that somebody be a user.

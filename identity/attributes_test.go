@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func TestMergeAttributes(t *testing.T) {

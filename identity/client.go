@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Client is a service that may ask about tokens and revoke them. Clients are set up by operators and are no users: nothing

@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // credential is what proves who a user is, as it is stored.

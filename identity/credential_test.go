@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity/password"
+	"usher.example/identity/password"
 )
 
 // A user who knows the present password sets another, and every other session ends.

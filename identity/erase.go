@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Erase forgets a user, for good, and answers with where user.erased is. Asked for again it answers the same.

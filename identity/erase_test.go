@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
 )
 
 // withLedger gives a service a ledger of its own.

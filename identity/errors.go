@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // Code says what is wrong, for programs. Codes never change; package api maps each to an HTTP status.

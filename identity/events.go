@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // The types of the events that exist. The name, the payload of a version and its JSON Schema in schema/events never

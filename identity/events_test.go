@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/internal/eventcheck"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/internal/eventcheck"
+	"usher.example/schema"
 )
 
 var update = flag.Bool("update", false, "write golden files that don't exist yet")

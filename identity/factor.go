@@ -17,7 +17,7 @@ import (
 	"github.com/pquerna/otp/hotp"
 	"github.com/pquerna/otp/totp"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // The kinds of factors. A user has at most one of each.

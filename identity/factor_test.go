@@ -15,8 +15,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/pquerna/otp/totp"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
 )
 
 // phone is what makes the one-time passwords of a user, whose service has the same clock.

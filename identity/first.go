@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // EnsureAdmin makes the first administrator of a deployment, once: later calls, with whatever address, and calls of

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
 )
 
 // following is a service whose memory is trusted.

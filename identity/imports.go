@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // ImportedUser is a user who was one elsewhere before.

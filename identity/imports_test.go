@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity/password"
+	"usher.example/identity/password"
 )
 
 func importedUser(t *testing.T) ImportedUser {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // KeyState says what a signing key is for at a moment.

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/identity/password"
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 // A wrong password is answered in the same words after the same time, whoever the address is of. At this cost

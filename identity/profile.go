@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // ProfileChange is what is to change of what a user's profile says. Fields that are nil stay as they are.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // Proof is what somebody who is logged in shows to be allowed what a stolen session must not be enough for.

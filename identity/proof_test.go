@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func TestProve(t *testing.T) {

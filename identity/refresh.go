@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // RefreshToken is the opaque text that a client exchanges for the next access token. It can't be printed by accident.

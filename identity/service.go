@@ -30,8 +30,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
 )
 
 // Service carries out commands on users and sessions. It is safe for concurrent use, and there is one in a process.

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity/password"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
 )
 
 func TestRegister(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
 )
 
 // clock is a clock that a test sets.

@@ -10,13 +10,13 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity/password"
-	"usher/internal/devstack"
-	"usher/internal/eventcheck"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
+	"usher.example/internal/eventcheck"
+	"usher.example/schema"
 )
 
 func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }

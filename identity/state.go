@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // stateRow is the state change that stores a row of a state table, whether or not it is there already. The row is a map or a

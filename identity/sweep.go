@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // sweepInterval is how often what is past its time is looked for. Nothing depends on it: what has expired is refused

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Bounds of guessing. Those of an account hold for the address that is typed, so an address that nobody has is slowed down

@@ -13,9 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/eventstore"
-	"usher/identity/password"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
 )
 
 const wrong password.Password = "another good password"

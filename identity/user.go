@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Status says whether a user can log in.

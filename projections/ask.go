@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // What an operator wants done needs the right to change the tables of read models, which not every process has: the API's

@@ -12,12 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
+	"usher.example/schema"
 )
 
 // BenchmarkCatchUp fills the read model of users from a log of registrations, on a durable Postgres, and in turn does

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Checkpoints tells how far the projections are, and waits for them. There is one in a process; the runners of the same

@@ -10,9 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // append appends events to a user's stream.

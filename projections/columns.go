@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // column is a column of a table whose rows are made of an R. The columns of a table say once what every way of writing

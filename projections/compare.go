@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // Difference is how a table of a generation that is about to become the live one differs from that of the live one, at

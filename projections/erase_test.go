@@ -4,10 +4,10 @@ import (
 	"errors"
 	"testing"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // A user who is parked is erased like any other: the row goes, and what waited for the user is given up.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // exchangeWait bounds how long the live generation's worker and the readers behind it wait because a long query still

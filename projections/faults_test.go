@@ -17,13 +17,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
 )
 
 // childEnv says, in the environment, that the process is a child, which works on the projection of users until it is

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // filling brings a generation that is not the live one up from the log. Each batch moves the generation's checkpoint from

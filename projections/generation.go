@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // role is what a generation that is not the live one is there for. There is at most one of each.

@@ -10,12 +10,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
-	"usher/publisher"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
+	"usher.example/publisher"
+	"usher.example/subscription"
 )
 
 // BenchmarkLatency appends 200 registrations a second through the real relay and measures how long after its append

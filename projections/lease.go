@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // hold does work under a lease that is held. It keeps the lease up meanwhile, ends the work with ErrFenced where it is

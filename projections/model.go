@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // model is a read model and what it stands on: what runners, rebuilds and operators have in common.

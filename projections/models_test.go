@@ -15,11 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
 )
 
 // everyProjection is all of them.

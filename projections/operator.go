@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // Operator does to the projections of a deployment what its operators want done, from any process, whether or not one

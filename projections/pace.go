@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // pace keeps a rebuild out of the way of those who append. While nobody does, it takes whatever processors there are.

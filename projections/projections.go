@@ -22,7 +22,7 @@ import (
 	"errors"
 	"fmt"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 var (

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // explain finds out why a query of a read model failed: because it does not exist yet (ErrUnknownProjection), or because

@@ -8,8 +8,8 @@ import (
 	"math"
 	"time"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // RebuildState is how far a rebuild is.

@@ -14,13 +14,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore/postgres"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/projections"
-	"usher/publisher"
-	"usher/schema"
-	"usher/subscription"
+	"usher.example/eventstore/postgres"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
+	"usher.example/publisher"
+	"usher.example/schema"
+	"usher.example/subscription"
 )
 
 // A process that rebuilds is killed again and again, at whatever point it is. The last one goes on from where it was.

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"time"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // doRebuilds does the rebuilds that are asked for of this version of the code, and drops what was discarded, whether or not

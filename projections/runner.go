@@ -15,8 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/subscription"
 )
 
 // Runner keeps one read model up to date. Any number of processes may run the same projection: one of them, which holds

@@ -9,11 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
-	"usher/projections"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
+	"usher.example/subscription"
 )
 
 const consumer = "projection-users"

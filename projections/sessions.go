@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // SessionsName is the name of the projection of sessions.

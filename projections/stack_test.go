@@ -14,15 +14,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/internal/devstack"
-	"usher/internal/eventcheck"
-	"usher/projections"
-	"usher/schema"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/internal/devstack"
+	"usher.example/internal/eventcheck"
+	"usher.example/projections"
+	"usher.example/schema"
+	"usher.example/subscription"
 )
 
 func TestMain(m *testing.M) {

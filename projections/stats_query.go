@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Stats queries the read model of statistics.

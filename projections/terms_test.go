@@ -14,12 +14,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 func TestGramsAndPrefixes(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // retry applies the parked events of a user in their order, each in a transaction of its own, and answers with how many

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // Users queries the read model of users. Every answer is that of one statement on the views of the live generation, so it

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Those whom a filter lets through may be few, and anywhere in the list. Two ways lead to the next page of them:

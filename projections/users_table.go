@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // UserProjection fills the read model "users": a row for every user who is not erased.

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // worker is a Runner under one lease. Only one batch is applied at a time.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // AppendedSubject is the core NATS subject on which a process says that it appended events. The message is empty.

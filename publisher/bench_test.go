@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
 )
 
 // The relay from Postgres to a file store in a process of its own, beside a bare loop that has no fence to keep up, no

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore/cloudevent"
 )
 
 // forget takes what a user.erased erases out of the stream: every message about its user that comes before it. It is done

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func streamInfo(t testing.TB, nc *nats.Conn) *jetstream.StreamInfo {

@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
 )
 
 // restored is a log that was taken back to an earlier state: a copy of it made before its last events.

@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // subscriber is a durable consumer, and the last sequence that it handled.

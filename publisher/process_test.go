@@ -12,7 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // The environment of a process that is a relay.

@@ -28,8 +28,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // The errors of this package. Flush answers with them; Run logs them, and Status shows their text.

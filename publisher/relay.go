@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // forever stands for the position up to which a continuous relay publishes.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func TestFlush(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore/cloudevent"
 )
 
 // ResetPlan says what a reset does.

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore/cloudevent"
 )
 
 const (

@@ -19,14 +19,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/internal/eventcheck"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/internal/eventcheck"
+	"usher.example/schema"
 )
 
 // dose makes the fault tests longer: -dose 10 does ten times as much.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // State is what a relay is doing.

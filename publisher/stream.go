@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 const (

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // VerifyReport is what a comparison of the log with the stream found, message by message and byte by byte.

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func TestVerify(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 const (

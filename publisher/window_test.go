@@ -7,9 +7,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
 )
 
 func TestParseAck(t *testing.T) {

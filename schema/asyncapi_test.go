@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
-	"usher/schema"
+	"usher.example/schema"
 )
 
 // The AsyncAPI document has every version of every event, with its schema, and nothing else; every reference in it leads

@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 // Tables that stay as they are when a user is erased, and why they may. Every other one has a column user_id, by which the

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	_ "modernc.org/sqlite"
 
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }

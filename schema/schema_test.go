@@ -14,7 +14,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"usher/schema"
+	"usher.example/schema"
 )
 
 // Every event schema is a schema of an object, under the name of what it describes, and has all versions before it.

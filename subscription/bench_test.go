@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // BenchmarkBacklog hands a backlog over to a handler that only counts. An operation is one event.

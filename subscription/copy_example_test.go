@@ -16,14 +16,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/api"
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/schema"
-	"usher/subscription"
+	"usher.example/api"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
+	"usher.example/subscription"
 )
 
 // userCopy is a service's copy of all users: their names. In a real service it is a table, and handle one transaction of

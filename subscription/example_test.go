@@ -13,12 +13,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/subscription"
-	"usher/token"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/subscription"
+	"usher.example/token"
 )
 
 // A service keeps the roles of every user. What it keeps and its checkpoint change together: here under one lock, in a

@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
-	"usher/subscription"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
+	"usher.example/subscription"
 )
 
 func TestBrokerStopsAndComesBack(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Feed is a Source for services that have no access to the log's database: it reads GET /v1/events. Its fields are not

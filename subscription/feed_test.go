@@ -13,10 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/api"
-	"usher/eventstore"
-	"usher/identity"
-	"usher/subscription"
+	"usher.example/api"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/subscription"
 )
 
 // feedOf is a feed whose requests are answered by a function.

@@ -9,10 +9,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/internal/devstack"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/internal/devstack"
+	"usher.example/subscription"
 )
 
 func TestBacklogComesInBatches(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/subscription"
 )
 
 // downstreamCopy is a service's copy of all users in a database of its own, which it changes together with its checkpoint.

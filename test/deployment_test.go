@@ -14,9 +14,9 @@ import (
 	"sync"
 	"testing"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 // credentials are what somebody logs in with.

@@ -24,7 +24,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // person is a user whose traces can be told from everybody else's: whatever is known of the person begins with the mark,

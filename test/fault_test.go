@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func TestBrokerDown(t *testing.T) {

@@ -29,14 +29,18 @@ var anything = []string{"cmd/usher", "test", "internal/eventcheck"}
 
 func TestImportArrows(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "usher/...").Output()
+	list := exec.Command("go", "list", "-f", `{{.Module.Path}} {{.ImportPath}} {{join .Imports " "}}`, "./...")
+	list.Dir = ".."
+	out, err := list.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
-		from := room(fields[0])
+		module := fields[0] + "/"
+		fields = fields[1:]
+		from := room(module, fields[0])
 		seen[from] = true
 		if slices.Contains(anything, from) {
 			continue
@@ -47,7 +51,7 @@ func TestImportArrows(t *testing.T) {
 			continue
 		}
 		for _, path := range fields[1:] {
-			if to := room(path); strings.HasPrefix(path, "usher/") && to != from && !slices.Contains(allowed, to) {
+			if to := room(module, path); strings.HasPrefix(path, module) && to != from && !slices.Contains(allowed, to) {
 				t.Errorf("%s imports %s, which is against the arrows", fields[0], path)
 			}
 		}
@@ -60,8 +64,8 @@ func TestImportArrows(t *testing.T) {
 }
 
 // room is the room that a package belongs to: its top folder, or a folder with arrows of its own.
-func room(path string) string {
-	path = strings.TrimPrefix(path, "usher/")
+func room(module, path string) string {
+	path = strings.TrimPrefix(path, module)
 	for _, r := range append(slices.Collect(maps.Keys(arrows)), anything...) {
 		if strings.Contains(r, "/") && (path == r || strings.HasPrefix(path, r+"/")) {
 			return r

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"usher/internal/devstack"
-	"usher/internal/devstack/mailserver"
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
 )
 
 // `usher dev` shows mails in its log, and the link in them works.

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // program is the usher binary that these tests run.
@@ -26,7 +26,7 @@ func runWithProgram(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	program = filepath.Join(dir, "usher")
-	if out, err := exec.Command("go", "build", "-o", program, "usher/cmd/usher").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, "usher.example/cmd/usher").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build usher: %v\n%s", err, out)
 		return 1
 	}

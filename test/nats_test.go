@@ -15,9 +15,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
-	"usher/internal/devstack/mailserver"
-	"usher/subscription"
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
+	"usher.example/subscription"
 )
 
 // guardedNATS is a server with the users and permissions of deploy/nats/nats.conf. url is its address for one of them.

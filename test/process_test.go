@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // patience is how long a test waits for what takes a moment, on a busy machine.

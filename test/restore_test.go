@@ -16,9 +16,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
+	"usher.example/subscription"
 )
 
 // copyOf is a service's copy of the events, with its checkpoint.

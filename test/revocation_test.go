@@ -14,10 +14,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/subscription"
-	"usher/token"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/subscription"
+	"usher.example/token"
 )
 
 // downstream is a service that takes usher's access tokens: it knows the address of the keys and of the broker, and calls

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // loggedInAs is a DSN for another database user.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // dose makes the test of a deployment that is killed piece by piece longer: -dose 10 kills ten times as often.

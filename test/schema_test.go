@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/internal/eventcheck"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/internal/eventcheck"
 )
 
 // checkEvents reads the log at the end of a deployment's life and fails the test if an event is not as the schema of its

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 const terminate = syscall.SIGTERM

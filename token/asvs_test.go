@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 // The tests of this file are named after the requirements of OWASP ASVS 5.0, chapter 9, that they show to be met.

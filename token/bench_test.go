@@ -3,7 +3,7 @@ package token_test
 import (
 	"testing"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 func BenchmarkIssue(b *testing.B) {

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 func ExampleIssuer() {

@@ -20,7 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 func TestPrivateKeyRoundTrip(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 // publisher serves the JWKS document of a ring. Without a network in between, so that time can be a test's own.

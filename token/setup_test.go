@@ -12,7 +12,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 var algorithms = []token.Algorithm{token.HS256, token.ES256, token.EdDSA, token.RS256}

@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 
-	"usher/token"
+	"usher.example/token"
 )
 
 func TestVerifyAcceptsWhatIssueIssued(t *testing.T) {

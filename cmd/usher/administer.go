@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 // byOperator is the metadata of what an operator command does.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"usher/eventstore"
-	"usher/eventstore/sqlite"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/sqlite"
+	"usher.example/internal/devstack"
 )
 
 // checked runs `usher check --json` and answers with the exit code and the status of each check, as "component/check".

@@ -8,12 +8,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/api"
-	"usher/eventstore"
-	"usher/identity"
-	"usher/projections"
-	"usher/publisher"
-	"usher/token"
+	"usher.example/api"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/projections"
+	"usher.example/publisher"
+	"usher.example/token"
 )
 
 // What is too much.

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 func clientsCommand() *cobra.Command {

@@ -19,11 +19,11 @@ import (
 	"github.com/joho/godotenv"
 	"github.com/kelseyhightower/envconfig"
 
-	"usher/api"
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/mail"
-	"usher/identity/password"
+	"usher.example/api"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/mail"
+	"usher.example/identity/password"
 )
 
 // config is every setting. This file is the only reader of the environment; deploy/settings.md is made from the tags.

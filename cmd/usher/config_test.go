@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // marker is in every bad value. It must never be seen again.

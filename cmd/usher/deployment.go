@@ -17,13 +17,13 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/publisher"
-	"usher/publisher/webhook"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/publisher"
+	"usher.example/publisher/webhook"
+	"usher.example/schema"
 )
 
 // The files of a directory of `usher dev`.

@@ -18,8 +18,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
 )
 
 // devAddresses are where `usher dev` listens by default: on this machine only.

@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"testing"
 
-	"usher/identity/password"
+	"usher.example/identity/password"
 )
 
 func TestNewPasswordPassesTheStrictPolicy(t *testing.T) {

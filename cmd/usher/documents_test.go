@@ -163,7 +163,7 @@ func TestCheckCommandLine(t *testing.T) {
 		}
 	}
 	want := []string{"keys list", "users erase ID", "config", "outbox status"}
-	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`; see `usher/subscription`\n\n```console\n" +
+	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`; see `usher.example/subscription`\n\n```console\n" +
 		"$ BCRYPT_ROUNDS=plenty usher config\nusher: bad\n$ usher outbox status   # now\n```\n")
 	slices.Sort(want)
 	slices.Sort(got)

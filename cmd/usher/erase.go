@@ -13,10 +13,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/projections"
-	"usher/publisher"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/projections"
+	"usher.example/publisher"
 )
 
 func usersEraseCommand() *cobra.Command {

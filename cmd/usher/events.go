@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/api"
-	"usher/eventstore"
+	"usher.example/api"
+	"usher.example/eventstore"
 )
 
 func eventsCommand() *cobra.Command {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/api"
-	"usher/eventstore"
+	"usher.example/api"
+	"usher.example/eventstore"
 )
 
 func eventsExportCommand() *cobra.Command {

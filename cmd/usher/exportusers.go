@@ -11,10 +11,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/identity"
-	"usher/identity/password"
-	"usher/identity/userfile"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/identity/userfile"
+	"usher.example/projections"
 )
 
 func usersExportCommand() *cobra.Command {

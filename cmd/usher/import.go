@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"usher/identity/userfile"
+	"usher.example/identity/userfile"
 )
 
 func usersImportCommand() *cobra.Command {

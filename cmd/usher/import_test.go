@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"usher/eventstore/sqlite"
-	"usher/identity/password"
-	"usher/internal/devstack"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
 )
 
 func TestUsersImportAndExport(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"usher/identity"
-	"usher/token"
+	"usher.example/identity"
+	"usher.example/token"
 )
 
 // keyring keeps the keys of access tokens in this process as the database has them. It reads them a few times a minute,

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/api"
-	"usher/identity"
-	"usher/token"
+	"usher.example/api"
+	"usher.example/identity"
+	"usher.example/token"
 )
 
 func keysCommand() *cobra.Command {

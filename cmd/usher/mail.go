@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"usher/identity"
-	"usher/identity/mail"
+	"usher.example/identity"
+	"usher.example/identity/mail"
 )
 
 // startMail starts what sends mail in the group, where mail can be sent: with SMTP_URL, or shown in the log in dev. NATS

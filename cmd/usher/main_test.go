@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"usher/eventstore"
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 // asUsher makes this test program be usher: the settings are a process's environment, so tests that run side by side

@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/projections"
-	"usher/publisher"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/projections"
+	"usher.example/publisher"
+	"usher.example/publisher/webhook"
 )
 
 // logMetrics tells how appends go.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/schema"
+	"usher.example/schema"
 )
 
 func migrateCommand() *cobra.Command {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/publisher"
+	"usher.example/publisher"
 )
 
 func outboxCommand() *cobra.Command {

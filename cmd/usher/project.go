@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/projections"
+	"usher.example/projections"
 )
 
 // allProjections are the read models that usher has.

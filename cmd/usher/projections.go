@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 func projectionsCommand() *cobra.Command {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"usher/projections"
+	"usher.example/projections"
 )
 
 // statusOf reads the status of a projection as `projections list --json` prints it.

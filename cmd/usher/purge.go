@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/publisher/webhook"
+	"usher.example/publisher/webhook"
 )
 
 // purged is what a purge removed, or would remove.

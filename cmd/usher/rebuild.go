@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"usher/projections"
+	"usher.example/projections"
 )
 
 func projectionsRebuildCommand() *cobra.Command {

@@ -21,12 +21,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"usher/api"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/projections"
-	"usher/publisher"
-	"usher/token"
+	"usher.example/api"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/projections"
+	"usher.example/publisher"
+	"usher.example/token"
 )
 
 // process is what one process does: the API, the relay, projections, webhooks, or several of them.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // soon is how long a start that can't succeed may take at most, on a busy machine.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher/identity"
-	"usher/projections"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 func usersCommand() *cobra.Command {

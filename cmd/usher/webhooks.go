@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"usher/identity"
-	"usher/publisher/webhook"
+	"usher.example/identity"
+	"usher.example/publisher/webhook"
 )
 
 // newWebhooks is the service of webhooks, of which there is one in a process: it tells the worker of what it changes.

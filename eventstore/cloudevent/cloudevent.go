@@ -27,7 +27,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // ErrMalformed: the headers are not those of an event.

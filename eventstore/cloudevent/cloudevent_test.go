@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 var (

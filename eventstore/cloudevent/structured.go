@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // StructuredType is the media type of a Document.

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func TestStructured(t *testing.T) {

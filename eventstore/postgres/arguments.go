@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // column is a parameter of append_events: an array in the binary format of Postgres (array_recv in its source), to which

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Commit calls append_events: one statement, which is one round trip and one transaction. Only where an append does not

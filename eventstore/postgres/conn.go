@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // commitConn is the one connection that commits go over, so that reads never keep a commit waiting. It is made when it

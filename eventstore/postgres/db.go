@@ -6,7 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // querier is what a pool and a transaction have in common.

@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"usher/eventstore"
-	"usher/eventstore/storetest"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/storetest"
+	"usher.example/internal/devstack"
 )
 
 // naive is the customary event table: a sequence gives the positions, every append is a transaction of its own, and the

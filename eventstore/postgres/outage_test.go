@@ -8,9 +8,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/internal/devstack"
 )
 
 func fact(stream uuid.UUID) eventstore.Append {

@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 )
 
 // shrinkPartitions removes the empty partitions that the migration made, so that their end is near.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 )
 
 // The plans of append_events are made once, while the tables are empty. None of them may scan a table: it would do so

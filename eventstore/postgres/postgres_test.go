@@ -6,11 +6,11 @@ import (
 	"os"
 	"testing"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/storetest"
-	"usher/internal/devstack"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/storetest"
+	"usher.example/internal/devstack"
+	"usher.example/schema"
 )
 
 var backend = storetest.Backend{

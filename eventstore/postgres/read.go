@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 const columns = `SELECT position, stream, kind, subject, version, event_id, type, schema_version, data, personal,

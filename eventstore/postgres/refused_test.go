@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 )
 
 // What jsonb does not take, though it is JSON, fails the append that brings it and no other that waits beside it.

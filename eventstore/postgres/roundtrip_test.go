@@ -7,9 +7,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/internal/devstack"
 )
 
 // registration is an append with everything that one can have.

@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Store is a Postgres database. It implements eventstore.Store and eventstore.DB and is safe for concurrent use.

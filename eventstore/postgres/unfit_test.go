@@ -6,9 +6,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/internal/devstack"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/internal/devstack"
 )
 
 // A batch is written at once. Where one of its appends does not fit, a second round trip finds out which, and the others

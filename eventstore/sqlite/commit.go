@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Commit implements eventstore.Store. It decides as append_events does in Postgres, see schema/postgres: under BEGIN

@@ -9,7 +9,7 @@ import (
 	"regexp"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // handle is the eventstore.DB of a store, or of one of its transactions.

@@ -8,7 +8,7 @@ import (
 	modernc "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 var errBusy = fmt.Errorf("%w: other writers hold it", eventstore.ErrUnavailable)

@@ -27,7 +27,7 @@ import (
 	"github.com/google/uuid"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Store is an eventstore.Store and an eventstore.DB on one SQLite file. It is safe for concurrent use.

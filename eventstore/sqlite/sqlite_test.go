@@ -13,9 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/sqlite"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/sqlite"
+	"usher.example/schema"
 )
 
 // migrated makes a migrated database and answers with its path.

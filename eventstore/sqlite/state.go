@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // table is what has to be known about a state table to write its rows.

@@ -5,8 +5,8 @@ import (
 	"os"
 	"testing"
 
-	"usher/eventstore/sqlite"
-	"usher/eventstore/storetest"
+	"usher.example/eventstore/sqlite"
+	"usher.example/eventstore/storetest"
 )
 
 var backend = storetest.Backend{

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Bench runs the benchmark suite: appends of one event and of a whole registration, by one caller and by many, and

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // An append repeated with its command id answers as the first time and changes nothing.

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // gate is a store that lets commits through only once it is opened, so that appends wait behind one that is on its way.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // racing runs every racer at once and counts those that won. The others have to fail with one error.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // A transaction is kept whole or not at all, one inside it too, and values come out as they went in.

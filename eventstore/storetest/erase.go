@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // erasure is the append that forgets a user.

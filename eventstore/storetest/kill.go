@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // The test binary, started again with this in its environment, appends to the database that it names until it is killed.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // Source is a log as one process has it, with no more than the race needs, so that it can also be run on a log that is

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func testReservations(t *testing.T, b Backend) {

@@ -24,7 +24,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 var soak = flag.Bool("soak", os.Getenv("USHER_SOAK") != "", "race and kill for far longer")

@@ -10,10 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/internal/devstack/mailserver"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
 )
 
 // recipients are whom the server's mails went to.

@@ -10,8 +10,8 @@ import (
 	"text/template"
 	"unicode"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // letter is what a mail says. One layout makes it text, another HTML.

@@ -37,9 +37,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/subscription"
 )
 
 // Config is what a Mailer stands on. All fields are needed but those with a default.

@@ -12,10 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/internal/devstack/mailserver"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
 )
 
 // TestMails: when an event, then a mail to somebody that says something.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // kind says what a mail is about.

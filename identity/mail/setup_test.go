@@ -16,16 +16,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/internal/devstack"
-	"usher/internal/devstack/mailserver"
-	"usher/internal/eventcheck"
-	"usher/publisher"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
+	"usher.example/internal/eventcheck"
+	"usher.example/publisher"
+	"usher.example/schema"
 )
 
 func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }

@@ -14,8 +14,8 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity"
-	"usher/internal/devstack/mailserver"
+	"usher.example/identity"
+	"usher.example/internal/devstack/mailserver"
 )
 
 func TestParseServer(t *testing.T) {

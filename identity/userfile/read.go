@@ -12,8 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 // Line is a user of a file.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 func read(t *testing.T, text string, format Format) (list []Line) {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // Writer writes a file. Flush ends it.

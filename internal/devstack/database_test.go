@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func TestDatabaseClonesTemplateMigratedOnce(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }

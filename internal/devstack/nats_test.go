@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 type natsServer interface {

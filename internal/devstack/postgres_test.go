@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 func query[T any](t *testing.T, dsn, sql string, args ...any) T {

@@ -17,8 +17,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"usher/eventstore"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/schema"
 )
 
 // TB is the part of testing.TB that this package needs.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // prepare makes events of the stream ready to be sent, in the order of their positions, and answers with how their users

@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore/cloudevent"
+	"usher.example/eventstore/cloudevent"
 )
 
 // Headers of Standard Webhooks, beside those of HTTP, in the form in which net/http keeps names.

@@ -14,11 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
 )
 
 // What was sent and could not be written down, because another process had taken the webhook over, or because this one died

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
 )
 
 type reply = func(http.ResponseWriter, *http.Request, received)

@@ -13,11 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
+	"usher.example/subscription"
 )
 
 func TestRetryAfter(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // everything is the filter that every event passes.

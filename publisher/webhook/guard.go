@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // guard decides which addresses may be connected to. Whoever may make a webhook would otherwise have this process look

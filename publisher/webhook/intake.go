@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/subscription"
 )
 
 // intakeBatch bounds the events that are taken from the stream at once. The subscription holds a few times as many.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"usher/publisher/webhook"
+	"usher.example/publisher/webhook"
 )
 
 // gathered is the metrics, a line each; of a histogram, the count.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // parcel is a delivery in the hands of the sender. It comes from the stream and has no row yet, or it comes from its row.

@@ -7,9 +7,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
 )
 
 // A table of deliveries that is full of another webhook's is never gone through, neither by the worker, whose plans were made

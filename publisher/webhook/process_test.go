@@ -20,10 +20,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
 )
 
 // dose makes the tests that kill processes longer: -dose 10 kills ten times as many.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // purgeBatch bounds the deliveries that one transaction removes: a worker of the same webhook waits for it.

@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
 )
 
 const month = 30 * 24 * time.Hour

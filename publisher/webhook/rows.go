@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // row is what is written of a delivery. The names are those of the columns that it is read as in a statement; times are texts

@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // Secret is what deliveries to one webhook are signed with, in the form whsec_<base64>. It can't be printed by accident.

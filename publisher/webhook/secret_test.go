@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 // The example of the specification of Standard Webhooks.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
 )
 
 // Config is what webhooks stand on. Log, DB and Source are needed.

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/publisher/webhook"
 )
 
 const someURL = "https://93.184.215.14/hooks?token=not-in-the-log"

@@ -21,16 +21,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/eventstore/postgres"
-	"usher/eventstore/sqlite"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/internal/eventcheck"
-	"usher/publisher"
-	"usher/publisher/webhook"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/eventstore/postgres"
+	"usher.example/eventstore/sqlite"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/internal/eventcheck"
+	"usher.example/publisher"
+	"usher.example/publisher/webhook"
+	"usher.example/schema"
 )
 
 func TestMain(m *testing.M) {

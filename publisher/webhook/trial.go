@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore/cloudevent"
-	"usher/identity"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
 )
 
 // TestType is the type of what Test sends. It is no event of the log.

@@ -32,7 +32,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/identity"
+	"usher.example/identity"
 )
 
 // Webhook is an endpoint that events are sent to.

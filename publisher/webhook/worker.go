@@ -18,7 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"usher/subscription"
+	"usher.example/subscription"
 )
 
 // Worker sends the events of every active webhook. Any number of processes may run one: for each webhook one of them, which

@@ -15,12 +15,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/internal/devstack"
-	"usher/publisher/webhook"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/internal/devstack"
+	"usher.example/publisher/webhook"
+	"usher.example/subscription"
 )
 
 func unmarshal(body []byte, into any) error { return json.Unmarshal(body, into) }

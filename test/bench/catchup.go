@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 func catchUpBenches() []bench {

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // What is measured of `usher dev`.

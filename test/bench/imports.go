@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/identity/userfile"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/identity/userfile"
 )
 
 // importedAtOnce is how many users a round brings in.

@@ -17,11 +17,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/internal/devstack"
-	"usher/publisher"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/internal/devstack"
+	"usher.example/publisher"
+	"usher.example/schema"
 )
 
 // lab is what all benches share: one durable PostgreSQL and the accounts of CPU time.

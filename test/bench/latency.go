@@ -10,9 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
-	"usher/eventstore"
-	"usher/projections"
-	"usher/subscription"
+	"usher.example/eventstore"
+	"usher.example/projections"
+	"usher.example/subscription"
 )
 
 const (

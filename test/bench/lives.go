@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 const (

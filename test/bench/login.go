@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"usher/eventstore"
-	"usher/identity"
-	"usher/identity/password"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/identity/password"
 )
 
 const (

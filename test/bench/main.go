@@ -27,7 +27,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // gcPercent is what usher's commands run with. All that is measured has it, the yardsticks too.

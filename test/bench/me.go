@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func meBenches() []bench {

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"usher/projections"
+	"usher.example/projections"
 )
 
 // rebuiltTimes is how many times the events of a run a log has that is rebuilt from: 1,000,000 unless flags say otherwise.

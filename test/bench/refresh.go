@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v5"
 
-	"usher/eventstore"
-	"usher/token"
+	"usher.example/eventstore"
+	"usher.example/token"
 )
 
 const (

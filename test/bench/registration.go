@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"usher/eventstore"
-	"usher/identity"
+	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // A stored hash, as long as all are.

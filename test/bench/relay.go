@@ -13,10 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/identity"
-	"usher/publisher"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/identity"
+	"usher.example/publisher"
 )
 
 func relayBenches() []bench {

@@ -9,10 +9,10 @@ import (
 
 	"github.com/google/uuid"
 
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/identity"
-	"usher/projections"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/identity"
+	"usher.example/projections"
 )
 
 // searched is how many users are searched.

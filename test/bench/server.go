@@ -19,14 +19,14 @@ import (
 	"github.com/labstack/echo/v5"
 	"golang.org/x/sync/errgroup"
 
-	"usher/api"
-	"usher/eventstore"
-	"usher/eventstore/postgres"
-	"usher/identity"
-	"usher/identity/password"
-	"usher/internal/devstack"
-	"usher/projections"
-	"usher/token"
+	"usher.example/api"
+	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
+	"usher.example/identity"
+	"usher.example/identity/password"
+	"usher.example/internal/devstack"
+	"usher.example/projections"
+	"usher.example/token"
 )
 
 // Servers run in processes of their own, so that the clients' work is not taken for theirs.

@@ -5,9 +5,9 @@ import (
 	"database/sql"
 	"time"
 
-	"usher/eventstore"
-	"usher/eventstore/sqlite"
-	"usher/schema"
+	"usher.example/eventstore"
+	"usher.example/eventstore/sqlite"
+	"usher.example/schema"
 )
 
 func sqliteBench() bench {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"usher/eventstore"
+	"usher.example/eventstore"
 )
 
 func stormBenches() []bench {

@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"time"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // forwarderDir is the module of the forwarder, from the root of the repository.

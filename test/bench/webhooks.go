@@ -20,9 +20,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher/eventstore"
-	"usher/eventstore/cloudevent"
-	"usher/publisher/webhook"
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
+	"usher.example/publisher/webhook"
 )
 
 func webhookBenches() []bench {

@@ -1,4 +1,4 @@
-module usher/test/manifests
+module usher.example/test/manifests
 
 go 1.26.0
 

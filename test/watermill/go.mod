@@ -1,4 +1,4 @@
-module usher/test/watermill
+module usher.example/test/watermill
 
 go 1.26.0
 

@@ -27,7 +27,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
-	"usher/internal/devstack"
+	"usher.example/internal/devstack"
 )
 
 // Options say how a server is set up. The zero value takes mails from anybody, without TLS.
