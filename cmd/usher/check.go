@@ -42,7 +42,7 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
-		{"database", checkErasures},
+		{"database", checkErasures}, {"database", checkMasterKey},
 		{"auth", checkAuth},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
