@@ -39,6 +39,8 @@ var (
 	ErrNoKey = errors.New("the user has no data key")
 	// ErrGap: an event is missing where the next position or version was expected. The log halts rather than skip.
 	ErrGap = errors.New("gap in the log")
+	// ErrForeign: events that came from elsewhere are not the log's.
+	ErrForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
 )
 
 // VersionError is the ErrWrongExpectedVersion of one stream.

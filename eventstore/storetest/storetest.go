@@ -86,6 +86,7 @@ func Run(t *testing.T, b Backend) {
 		{"AnyVersionSealed", testAnyVersionSealed},
 		{"Pages", testPages},
 		{"Head", testHead},
+		{"Confirm", testConfirm},
 		{"Upcast", testUpcast},
 		{"Tail", testTail},
 		{"OneWinner", testOneWinner},
