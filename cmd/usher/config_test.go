@@ -18,6 +18,7 @@ var badValues = map[string][]string{
 	"DATABASE_URL":                       {marker, "mysql://u:" + marker + "@host/db", "postgres://u:" + marker + "%zz@host/db", "postgres://u:p@host:" + marker + "/db", "host=h password=" + marker},
 	"DATABASE_MAX_CONNS":                 {marker, "1", "1001"},
 	"MASTER_KEY":                         {marker, strings.Repeat(marker, 9)},
+	"MASTER_KEY_FILE":                    {"/nowhere/" + marker},
 	"NATS_URL":                           {marker, "http://" + marker, "nats://host:4222," + marker, "nats://u:" + marker + "%zz@host"},
 	"NATS_CREDS":                         {"/nowhere/" + marker},
 	"NATS_REPLICAS":                      {marker, "0", "2"},
@@ -63,7 +64,7 @@ var badValues = map[string][]string{
 }
 
 // freeForm are the settings whose values can't be judged by themselves.
-var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true}
+var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true, "MASTER_KEY_COMMAND": true}
 
 func TestBadValueIsNamedAndNotEchoed(t *testing.T) {
 	t.Parallel()
