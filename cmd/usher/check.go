@@ -42,12 +42,13 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
-		{"database", checkErasures},
+		{"database", checkErasures}, {"database", checkMasterKey},
 		{"auth", checkAuth},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
 		{"projections", checkProjections},
 		{"webhooks", checkWebhooks},
+		{"mail", checkMail},
 	}
 }
 
@@ -74,13 +75,13 @@ func (r *report) fail(name, detail string, figures map[string]any) {
 // checkTime bounds one check.
 const checkTime = 10 * time.Second
 
-var components = []string{"all", "database", "auth", "outbox", "broker", "projections", "webhooks"}
+var components = []string{"all", "database", "auth", "outbox", "broker", "projections", "webhooks", "mail"}
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check that the deployment is well",
-		Long: "Check that the deployment is well, from the database to the webhooks. The exit code is 0 if nothing failed; a\n" +
+		Long: "Check that the deployment is well, from the database to the webhooks and mail. The exit code is 0 if nothing failed; a\n" +
 			"warning is no failure.",
 		Args: cobra.NoArgs,
 	}

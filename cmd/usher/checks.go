@@ -110,6 +110,35 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 	}
 }
 
+// checkMasterKey warns of a rotation that is not finished, and of a key that is needed no more.
+func checkMasterKey(ctx context.Context, d *deployment, r *report) {
+	states, err := eventstore.MasterKeyStates(ctx, d.store)
+	if err != nil {
+		r.fail("master key", err.Error(), nil)
+		return
+	}
+	used, known, figures := 0, 0, map[string]any{}
+	for _, s := range states {
+		if d.given(s.ID) {
+			known++
+		}
+		if s.State != "retired" {
+			used++
+			figures[s.State] = s.ID
+		}
+	}
+	switch given := len(d.masterKeys); {
+	case used > 1:
+		r.warn("master key", "a rotation is not finished; run `usher keys master rotate`", figures)
+	case given > known:
+		r.warn("master key", "a new key is given; once every process has it, run `usher keys master rotate`", figures)
+	case given > used:
+		r.warn("master key", "the key before is still given; take it out of the settings", figures)
+	default:
+		r.ok("master key", figures)
+	}
+}
+
 // checkPrivileges warns of a database user who could change what must never change.
 func checkPrivileges(ctx context.Context, d *deployment, r *report) {
 	if d.store.Dialect() != eventstore.Postgres {

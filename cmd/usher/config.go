@@ -32,7 +32,9 @@ import (
 type config struct {
 	DatabaseURL      secret `envconfig:"DATABASE_URL" expect:"postgres://user:password@host:5432/database" about:"The Postgres database. Needed outside of dev."`
 	DatabaseMaxConns int    `envconfig:"DATABASE_MAX_CONNS" default:"20" expect:"a whole number from 2 to 1000" about:"Connections to it from one process; commits have one more of their own."`
-	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev."`
+	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal; two such, separated by a comma, while one takes the place of the other" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev, or one of the two that follow."`
+	MasterKeyFile    string `envconfig:"MASTER_KEY_FILE" expect:"the path of a readable file" about:"A file that has what MASTER_KEY would."`
+	MasterKeyCommand string `envconfig:"MASTER_KEY_COMMAND" expect:"a program and its arguments, separated by spaces" about:"A program that prints what MASTER_KEY would, for example one that has a key service open it. It is run at each start, without a shell, and has half a minute."`
 
 	NATSURL      secret `envconfig:"NATS_URL" expect:"nats://host:4222, several separated by commas" about:"The NATS servers. Needed by publisher, projections and webhooks."`
 	NATSCreds    string `envconfig:"NATS_CREDS" expect:"the path of a readable file" about:"A credentials file for them."`
@@ -76,7 +78,7 @@ type config struct {
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
 	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token. An account is slowed down after four failures in a row, whatever this says."`
-	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is. Without it the client is whoever connects, so behind a proxy all count as one."`
+	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects, so behind a proxy all count as one."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
@@ -186,6 +188,7 @@ func (c *config) check() error {
 		"DATABASE_URL":                       c.DatabaseURL == "" || hasScheme(string(c.DatabaseURL), "postgres", "postgresql"),
 		"DATABASE_MAX_CONNS":                 within(c.DatabaseMaxConns, 2, 1000),
 		"MASTER_KEY":                         c.MasterKey == "" || validMasterKey(string(c.MasterKey)),
+		"MASTER_KEY_FILE":                    c.MasterKeyFile == "" || readable(c.MasterKeyFile),
 		"NATS_URL":                           c.NATSURL == "" || validServers(string(c.NATSURL)),
 		"NATS_CREDS":                         c.NATSCreds == "" || readable(c.NATSCreds),
 		"NATS_REPLICAS":                      slices.Contains([]int{1, 3, 5}, c.NATSReplicas),
@@ -232,6 +235,9 @@ func (c *config) check() error {
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
 	}
+	if c.MasterKey != "" && c.MasterKeyFile != "" || c.MasterKey != "" && c.MasterKeyCommand != "" || c.MasterKeyFile != "" && c.MasterKeyCommand != "" {
+		errs = append(errs, errors.New("MASTER_KEY, MASTER_KEY_FILE and MASTER_KEY_COMMAND stand for one another; set one of them"))
+	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }
@@ -247,7 +253,9 @@ func (c *config) checkSecrets() error {
 			errs = append(errs, fmt.Errorf("%s has a value for development; make a secret one, for example with `openssl rand -base64 32`", name))
 		}
 	}
-	need("MASTER_KEY", c.MasterKey)
+	if c.MasterKeyFile == "" && c.MasterKeyCommand == "" {
+		need("MASTER_KEY", c.MasterKey)
+	}
 	if c.JWTAlgorithm == "HS256" {
 		need("JWT_SECRET_KEY", c.JWTSecretKey)
 	}
@@ -317,7 +325,7 @@ func validProxies(list []string) bool {
 }
 
 func validMasterKey(text string) bool {
-	_, err := eventstore.ParseMasterKey(text)
+	_, err := eventstore.ParseMasterKeys(text)
 	return err == nil
 }
 

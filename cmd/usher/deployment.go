@@ -63,8 +63,9 @@ type deployment struct {
 	log        *eventstore.Log
 	webhooks   *webhook.Service
 	metrics    *logMetrics
-	tracer     trace.Tracer // nil where nothing is traced
-	natsURL    string       // "" where there is none
+	tracer     trace.Tracer           // nil where nothing is traced
+	natsURL    string                 // "" where there is none
+	masterKeys []eventstore.MasterKey // that this process was given
 	cursorKey  []byte
 	refreshKey []byte
 	codeKey    []byte
@@ -117,7 +118,7 @@ func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deploym
 	if err := c.checkSecrets(); err != nil {
 		return nil, err
 	}
-	master, err := eventstore.ParseMasterKey(string(c.MasterKey))
+	keys, err := c.masterKeys(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -129,23 +130,15 @@ func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deploym
 		return nil, err
 	}
 	d := &deployment{config: c, logger: logger, store: store, natsURL: string(c.NATSURL)}
-	return d, d.begin(ctx, master)
+	return d, d.begin(ctx, keys)
 }
 
-// openDir opens a directory of `usher dev`, whose master key is a file unless MASTER_KEY is set, and so is its erasure ledger
+// openDir opens a directory of `usher dev`, whose master key is a file unless a setting has it, and so is its erasure ledger
 // unless ERASURE_LEDGER is.
 func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*deployment, error) {
-	text := string(c.MasterKey)
-	if text == "" {
-		raw, err := os.ReadFile(filepath.Join(dir, masterKeyFile))
-		if err != nil {
-			return nil, fmt.Errorf("read the master key: %w", err)
-		}
-		text = string(raw)
-	}
-	master, err := eventstore.ParseMasterKey(text)
+	keys, err := c.masterKeys(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, masterKeyFile), err)
+		return nil, err
 	}
 	if c.ErasureLedger == "" {
 		c.ErasureLedger = filepath.Join(dir, ledgerFile)
@@ -160,18 +153,20 @@ func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*
 		return nil, err
 	}
 	d := &deployment{config: c, logger: logger, store: store}
-	return d, d.begin(ctx, master)
+	return d, d.begin(ctx, keys)
 }
 
 // begin makes the log; where it can't, the store is closed.
-func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) error {
-	if err := eventstore.CheckMasterKey(ctx, d.store, master); err != nil {
+func (d *deployment) begin(ctx context.Context, keys []eventstore.MasterKey) error {
+	master, err := eventstore.Unlock(ctx, d.store, keys...)
+	if err != nil {
 		d.store.Close()
 		if errors.Is(err, eventstore.ErrWrongMasterKey) {
-			return fmt.Errorf("%w; set the one it was made with", err)
+			return fmt.Errorf("%w; set the one it is sealed under (deploy/keys.md)", err)
 		}
 		return err
 	}
+	d.masterKeys = keys
 	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
 	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
 	d.metrics = newLogMetrics()

@@ -152,7 +152,7 @@ func startBroker(store, addr string) (*devstack.NATSServer, error) {
 // makeMasterKey makes the directory's master key at the first start. The file appears whole or not at all: a start that
 // is killed here leaves nothing that keeps the next one from its data.
 func makeMasterKey(c *config, dir string) error {
-	if c.MasterKey != "" {
+	if c.MasterKey != "" || c.MasterKeyFile != "" || c.MasterKeyCommand != "" {
 		return nil
 	}
 	path := filepath.Join(dir, masterKeyFile)

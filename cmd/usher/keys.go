@@ -13,7 +13,7 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	return group("keys", "See and rotate the keys that sign access tokens", keysListCommand(), keysRotateCommand())
+	return group("keys", "See and rotate the keys that sign access tokens, and the master key", keysListCommand(), keysRotateCommand(), keysMasterCommand())
 }
 
 // keyView is a signing key as commands show it.

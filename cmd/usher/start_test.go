@@ -82,7 +82,7 @@ func TestWrongMasterKey(t *testing.T) {
 	t.Parallel()
 	dsn := migratedPostgres(t)
 	usher(t, t.TempDir(), settingsFor(dsn), "users", "list") // which makes the deployment with the first key
-	wantNoStart(t, settingsFor(dsn), "MASTER_KEY", "set the one it was made with")
+	wantNoStart(t, settingsFor(dsn), "MASTER_KEY", "set the one it is sealed under")
 }
 
 func TestWrongMasterKeyOfADirectory(t *testing.T) {
@@ -91,7 +91,7 @@ func TestWrongMasterKeyOfADirectory(t *testing.T) {
 	_, other := eventstore.NewMasterKey()
 	for _, args := range [][]string{{"events", "tail", "--no-follow"}, {"dev", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}} {
 		o := usher(t, dir, []string{"MASTER_KEY=" + other}, append(args, "--dir", dir)...)
-		o.wantRefused(t, "MASTER_KEY", "set the one it was made with")
+		o.wantRefused(t, "MASTER_KEY", "set the one it is sealed under")
 	}
 }
 

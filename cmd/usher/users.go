@@ -64,7 +64,11 @@ func usersListCommand() *cobra.Command {
 		}
 		defer d.close()
 		page, err := d.users().List(cmd.Context(), f)
-		if errors.Is(err, projections.ErrBadFilter) || errors.Is(err, projections.ErrBadCursor) {
+		var filter *projections.FilterError
+		if errors.As(err, &filter) {
+			return fmt.Errorf("%w: %s", errUse, filter.Detail)
+		}
+		if errors.Is(err, projections.ErrBadCursor) {
 			return fmt.Errorf("%w: %w", errUse, err)
 		}
 		if err != nil {
