@@ -64,9 +64,9 @@ BEGIN
         (worker,  'SELECT', 'events, streams, user_keys'),
         (monitor, 'SELECT', 'events, streams, commands'),
         -- the deployment: whoever starts first says which master key it has
-        (api,     'SELECT, INSERT', 'deployment'),
-        (worker,  'SELECT, INSERT', 'deployment'),
-        (monitor, 'SELECT', 'deployment, migrations'),
+        (api,     'SELECT, INSERT', 'master_keys'),
+        (worker,  'SELECT, INSERT', 'master_keys'),
+        (monitor, 'SELECT', 'master_keys, migrations'),
         (api,     'SELECT', 'migrations'),
         (worker,  'SELECT', 'migrations'),
         -- accounts
