@@ -4,7 +4,7 @@
 --   psql "$ADMIN_URL" -v ON_ERROR_STOP=1 -f roles.sql
 --   psql "$ADMIN_URL" -c "ALTER ROLE usher_owner LOGIN PASSWORD '…'" -c "ALTER ROLE usher_api LOGIN PASSWORD '…'" …
 --
---   usher_owner    owns everything: `usher migrate up` and nothing else
+--   usher_owner    owns everything: `usher migrate up`, `usher outbox reset`, and nothing else
 --   usher_api      `usher serve`, and the commands that change users
 --   usher_worker   `usher publish`, `usher project`, `usher webhooks run`, and `usher purge`. It writes read models and how far
 --                  everything is, and nothing that accounts are made of; what it appends is about no user
@@ -70,7 +70,7 @@ BEGIN
         (api,     'SELECT', 'migrations'),
         (worker,  'SELECT', 'migrations'),
         -- accounts
-        (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, throttle'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, throttle, imported_users'),
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, erasures, mails, subscriptions'),
         (worker,  'SELECT', 'erasures'),
         (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
@@ -79,9 +79,11 @@ BEGIN
         (monitor, 'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
         (monitor, 'SELECT (client_id, name, created_at)', 'clients'),
         -- relay, projections and webhooks
-        (api,     'SELECT, INSERT, UPDATE, DELETE', 'leases, relay'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'leases'),
+        (api,     'SELECT', 'relay, relay_orders'),
         (worker,  'SELECT, INSERT, UPDATE, DELETE', 'leases, relay'),
-        (monitor, 'SELECT', 'leases, relay'),
+        (worker,  'SELECT, DELETE', 'relay_orders'),      -- it does them; only the owner gives them
+        (monitor, 'SELECT', 'leases, relay, relay_orders'),
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'projections, parked_events, projection_generations, skipped_events, discarded_generations'),
         (worker,  'SELECT, INSERT, UPDATE, DELETE', 'projections, parked_events, projection_generations, skipped_events, discarded_generations'),
         (monitor, 'SELECT', 'projections, parked_events, projection_generations, skipped_events, discarded_generations'),
