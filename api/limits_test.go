@@ -20,7 +20,7 @@ import (
 func TestASVS_6_3_1_6_3_8_ThrottledLogin(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
-		s := newStack(t, db, options{document: true})
+		s := newStack(t, db, options{document: true, api: func(c *Config) { c.TrustedProxies = mustProxies(t, "127.0.0.1") }})
 		s.user("ada@example.org")
 		var answers []answer
 		for _, email := range []string{"ada@example.org", "nobody@example.org"} {

@@ -36,6 +36,7 @@ var (
 func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) (err error) {
 		begin := time.Now()
+		s.proxies.clean(c.Request())
 		h := c.Response().Header()
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
@@ -61,7 +62,7 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// newRequestID is the id that a proxy in front gave, if it is a UUID, and otherwise a new one.
+// newRequestID is the id that a trusted proxy in front gave, if it is a UUID, and otherwise a new one.
 func newRequestID(r *http.Request) string {
 	if given := r.Header[echo.HeaderXRequestID]; len(given) == 1 && (len(given[0]) == 36 || len(given[0]) == 32) {
 		if id, err := uuid.Parse(given[0]); err == nil {

@@ -293,7 +293,7 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			return eventstore.Result{}, err
 		}
 		if len(c.events) == 0 {
-			return eventstore.Result{Position: u.Position, Version: u.Version}, nil
+			return eventstore.Result{Position: u.Position, Version: u.Version, Unchanged: true}, nil
 		}
 		result, err := s.append(ctx, eventstore.Append{
 			Stream:   eventstore.UserStream(id),

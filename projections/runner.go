@@ -331,6 +331,13 @@ func (w *worker) follow(ctx context.Context) error {
 		Name:       "projection-" + w.name(),
 		Checkpoint: func(context.Context) (int64, error) { return w.checkpoint.Load(), nil },
 		Handle: func(ctx context.Context, events []eventstore.Event) error {
+			if len(events) > 1 { // of one alone, apply asks itself
+				if err := eventstore.Confirm(ctx, w.DB, events); errors.Is(err, eventstore.ErrForeign) {
+					return subscription.Final(err)
+				} else if err != nil {
+					return err
+				}
+			}
 			return subscription.Final(w.apply(ctx, events))
 		},
 		BesideLog: true,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/eventstore"
@@ -297,4 +298,43 @@ func (s *stack) status(t *testing.T) projections.Status {
 func (s *stack) awaitState(t *testing.T, want projections.State) {
 	t.Helper()
 	devstack.Eventually(t, "the state is "+string(want), func() bool { return s.status(t).State == want })
+}
+
+// A message that is not the log's is applied no more where one that is comes after it in the same batch.
+func TestForeignMessageInBetween(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		s.following(t)
+		devstack.Eventually(t, "the consumer is there", func() bool {
+			_, err := s.js.PauseConsumer(t.Context(), subscription.Stream, consumer, time.Now().Add(time.Hour))
+			return err == nil
+		})
+		before, err := s.log.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.churn(t, 20)
+		events, err := s.log.ReadAll(t.Context(), 0, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events[before:] {
+			if e.Position == before+5 { // somebody registers who exists nowhere
+				forged := events[0]
+				forged.Position, forged.ID, forged.Stream = e.Position, uuid.New(), eventstore.UserStream(uuid.New())
+				e = forged
+			}
+			s.publishOne(t, e, cloudevent.Options{})
+		}
+		if _, err := s.js.ResumeConsumer(t.Context(), subscription.Stream, consumer); err != nil {
+			t.Fatal(err)
+		}
+		s.churn(t, 1)
+		s.publish(t, cloudevent.Options{}) // which wakes the consumer
+		s.await(t)
+		s.exact(t)
+		if !s.output.Contains("events that the log does not have") {
+			t.Error("nothing is logged of it")
+		}
+	})
 }

@@ -80,8 +80,6 @@ func (w *worker) register(ctx context.Context, tx eventstore.DB) error {
 var (
 	// errPaused: the projection was paused.
 	errPaused = errors.New("the projection is paused")
-	// errForeign: the event is not the log's.
-	errForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
 	// errCommitted: what is to be committed has been. The answer to the commit was lost.
 	errCommitted = errors.New("committed already")
 )
@@ -135,14 +133,14 @@ func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error 
 	case epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
 		return errPaused
 	case epoch == w.epoch && at == w.checkpoint.Load():
-		return errForeign
+		return eventstore.ErrForeign
 	}
 	return ErrFenced
 }
 
 // apply brings a batch into the read model: the events that follow the checkpoint, without a gap. It returns once they
 // are applied or parked; transient errors are tried again until ctx ends. It fails with ErrFenced, ErrOtherVersion,
-// errPaused, errForeign, errBroken, eventstore.ErrGap or ctx's cause.
+// errPaused, eventstore.ErrForeign, errBroken, eventstore.ErrGap or ctx's cause.
 func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -159,7 +157,7 @@ func (w *worker) apply(ctx context.Context, events []eventstore.Event) error {
 	case errors.Is(err, errExchanged):
 		w.logTo.InfoContext(ctx, "projection goes on with another generation", "generation", w.generation)
 		return w.apply(ctx, events)
-	case errors.Is(err, ErrFenced) || errors.Is(err, ErrOtherVersion) || errors.Is(err, errPaused) || errors.Is(err, errForeign):
+	case errors.Is(err, ErrFenced) || errors.Is(err, ErrOtherVersion) || errors.Is(err, errPaused) || errors.Is(err, eventstore.ErrForeign):
 		return err
 	case len(events) == 1:
 		return w.park(ctx, events[0], err)

@@ -42,12 +42,13 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
-		{"database", checkErasures},
+		{"database", checkErasures}, {"database", checkMasterKey},
 		{"auth", checkAuth},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
 		{"projections", checkProjections},
 		{"webhooks", checkWebhooks},
+		{"mail", checkMail},
 	}
 }
 
@@ -74,17 +75,17 @@ func (r *report) fail(name, detail string, figures map[string]any) {
 // checkTime bounds one check.
 const checkTime = 10 * time.Second
 
-var components = []string{"all", "database", "auth", "outbox", "broker", "projections", "webhooks"}
+var components = []string{"all", "database", "auth", "outbox", "broker", "projections", "webhooks", "mail"}
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check that the deployment is well",
-		Long: "Check that the deployment is well, from the database to the webhooks. The exit code is 0 if nothing failed; a\n" +
+		Long: "Check that the deployment is well, from the database to the webhooks and mail. The exit code is 0 if nothing failed; a\n" +
 			"warning is no failure.",
-		Args: cobra.NoArgs,
+		Example: "  usher check\n  usher check --component outbox --verbose",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
+	dir := dirFlag(c)
 	component := c.Flags().String("component", "all", strings.Join(components, ", "))
 	verbose := c.Flags().Bool("verbose", false, "show what is well too, and the figures")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -96,15 +97,10 @@ func checkCommand() *cobra.Command {
 		for _, f := range findings {
 			worst = worse(worst, f.Status)
 		}
-		var err error
-		if *asJSON {
-			err = printJSON(cmd.OutOrStdout(), struct {
-				Status   health    `json:"status"`
-				Findings []finding `json:"checks"`
-			}{worst, findings})
-		} else {
-			err = printFindings(cmd.OutOrStdout(), findings, *verbose)
-		}
+		err := tell(cmd, struct {
+			Status   health    `json:"status"`
+			Findings []finding `json:"checks"`
+		}{worst, findings}, func(w io.Writer) error { return printFindings(w, findings, *verbose) })
 		if err == nil && worst == failed {
 			err = errUnhealthy
 		}

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	netmail "net/mail"
 	"net/url"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/identity/mail"
 )
@@ -63,4 +67,45 @@ func (c *config) smtp(site *url.URL) (mail.Transport, error) {
 		}
 	}
 	return mail.NewSMTP(server, mail.SMTPConfig{From: *from, Hello: site.Hostname()}), nil
+}
+
+// mailAge is how long the oldest mail waits that no mailbox has put off.
+func mailAge(s mail.Status) time.Duration {
+	if s.Since.IsZero() {
+		return 0
+	}
+	return time.Since(s.Since)
+}
+
+// checkMail looks at whether mails go out.
+func checkMail(ctx context.Context, d *deployment, r *report) {
+	s, err := mail.ReadStatus(ctx, d.store)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows) && d.config.SMTPURL == "":
+		r.ok("mail", map[string]any{"set_up": false})
+		return
+	case errors.Is(err, eventstore.ErrNoRows):
+		r.fail("mail", "it was never set up; start `usher serve` with SMTP_URL", nil)
+		return
+	case err != nil:
+		r.fail("mail", err.Error(), nil)
+		return
+	}
+	age, err := d.ageAfter(ctx, s.Position)
+	figures := map[string]any{"position": s.Position, "lag": s.Lag, "age": age.Round(time.Millisecond).String(), "waiting": s.Waiting,
+		"oldest_mail": mailAge(s).Round(time.Millisecond).String(), "running": s.Running}
+	switch {
+	case err != nil:
+		r.fail("mail", err.Error(), nil)
+	case !s.Running && (age > oldEvent || s.Waiting > 0):
+		r.fail("mail", fmt.Sprintf("no process sends mail, %d mails and %d events wait; start `usher serve` with SMTP_URL and NATS_URL", s.Waiting, s.Lag), figures)
+	case !s.Running:
+		r.warn("mail", "no process sends mail; start `usher serve` with SMTP_URL and NATS_URL", figures)
+	case age > oldEvent:
+		r.fail("mail", "it is behind: what events call for is not sent; the log of the process that sends says why", figures)
+	case mailAge(s) > oldEvent:
+		r.warn("mail", "mails wait to be handed over; the log of the process that sends says why", figures)
+	default:
+		r.ok("mail", figures)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
+	"usher.example/identity/mail"
 	"usher.example/projections"
 	"usher.example/publisher"
 	"usher.example/publisher/webhook"
@@ -116,6 +118,10 @@ var (
 	upDesc         = prometheus.NewDesc("usher_projection_running", "1 while a process keeps a read model up to date.", []string{"projection"}, nil)
 	pendingDesc    = prometheus.NewDesc("usher_webhook_pending", "Deliveries to webhooks that are pending.", nil, nil)
 	deadDesc       = prometheus.NewDesc("usher_webhook_dead_letters", "Deliveries to webhooks that are dead.", nil, nil)
+	mailLagDesc    = prometheus.NewDesc("usher_mail_lag_events", "Events that were not looked at yet for the mails that they call for.", nil, nil)
+	mailAgeDesc    = prometheus.NewDesc("usher_mail_lag_seconds", "How long the oldest of them has been waiting.", nil, nil)
+	mailUpDesc     = prometheus.NewDesc("usher_mail_running", "1 while a process sends mail; absent where mail was never set up.", nil, nil)
+	mailWaitDesc   = prometheus.NewDesc("usher_mail_waiting_seconds", "How long the oldest mail waits that no mailbox has put off.", nil, nil)
 	parkedDesc     = prometheus.NewDesc("usher_projection_parked_events", "Events that a projection set aside.", []string{"projection"}, nil)
 )
 
@@ -172,6 +178,19 @@ func (d *deployment) readStanding(ctx context.Context) (list []prometheus.Metric
 		gauge(ageDesc, age.Seconds(), m.Name)
 		gauge(upDesc, one(m.State == projections.StateRunning || m.State == projections.StateCatchingUp), m.Name)
 		gauge(parkedDesc, float64(m.ParkedCount), m.Name)
+	}
+	mails, err := mail.ReadStatus(ctx, d.store)
+	if err != nil && !errors.Is(err, eventstore.ErrNoRows) {
+		return nil, err
+	}
+	if err == nil {
+		if age, err = d.ageAfter(ctx, mails.Position); err != nil {
+			return nil, err
+		}
+		gauge(mailLagDesc, float64(mails.Lag))
+		gauge(mailAgeDesc, age.Seconds())
+		gauge(mailUpDesc, one(mails.Running))
+		gauge(mailWaitDesc, mailAge(mails).Seconds())
 	}
 	hooks, err := d.webhooks.List(ctx, uuid.Nil, webhook.MaxWebhooks)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -203,6 +204,10 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	case "23000": // raised by the triggers of state tables alone: what Postgres itself finds has a code of its own
 		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
+	case "23514": // a check
+		if strings.HasPrefix(refused.ConstraintName, eventstore.RetiredKeyGuard) {
+			return fmt.Errorf("%w: %w", eventstore.ErrMasterKeyRetired, err)
+		}
 	}
 	return err
 }

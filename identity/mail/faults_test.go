@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,11 +10,14 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 	"usher.example/identity"
 	"usher.example/internal/devstack"
 	"usher.example/internal/devstack/mailserver"
+	"usher.example/publisher"
 )
 
 // recipients are whom the server's mails went to.
@@ -38,6 +42,9 @@ func TestServerAway(t *testing.T) {
 			want = append(want, email)
 		}
 		devstack.Eventually(t, "the mailer has tried", func() bool { return s.output.Count("can't be handed over") > 0 && m.waiting.Load() == 5 })
+		if status, err := ReadStatus(t.Context(), s.db); err != nil || status.Waiting != 5 || status.Since.IsZero() {
+			t.Errorf("ReadStatus() = %+v, %v, want 5 that wait", status, err)
+		}
 		if err := s.server.Resume(); err != nil {
 			t.Fatal(err)
 		}
@@ -203,5 +210,100 @@ func TestOneCodeAtATime(t *testing.T) {
 		m.signal()
 		s.settle(t)
 		s.await(t, 2)
+	})
+}
+
+// forge puts messages into the stream that look like events that come next and are none, each about a user.
+func (s *stack) forge(t *testing.T, eventType string, users ...uuid.UUID) {
+	t.Helper()
+	for _, user := range users {
+		stream, err := s.js.Stream(t.Context(), publisher.DefaultStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := eventstore.Event{
+			Position: int64(stream.CachedInfo().State.LastSeq) + 1, Stream: eventstore.UserStream(user), Version: 2, ID: uuid.New(),
+			Type: eventType, SchemaVersion: 1, Data: []byte("{}"), RecordedAt: s.clock.Now().UTC(),
+		}
+		header, body := cloudevent.Encode(e, cloudevent.Options{Source: "urn:usher:test"})
+		if _, err := s.js.PublishMsg(t.Context(), &nats.Msg{Subject: cloudevent.Subject(e), Header: header, Data: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Messages that are not the log's call for no mail, and keep nobody from theirs: not while the relay is halted, and not after
+// the stream was made anew, up to whatever position the messages were.
+func TestStreamOfAnotherLog(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		s.started(t, nil)
+		user := s.register(t, "first@example.org")
+		s.await(t, 1)
+		s.settle(t)
+		s.published(t)
+		s.forge(t, identity.TypeUserPasswordResetRequested, user, user, user, user, user, user)
+		for i := range 3 {
+			s.register(t, fmt.Sprintf("halted-%d@example.org", i))
+		}
+		s.await(t, 4)
+		s.settle(t)
+		status, err := ReadStatus(t.Context(), s.db)
+		if err != nil || status.Lag != 0 || !status.Running {
+			t.Errorf("ReadStatus() = %+v, %v, want no lag and running", status, err)
+		}
+		if err := s.relay.Reset(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.published(t)
+		for i := range 3 {
+			s.register(t, fmt.Sprintf("reset-%d@example.org", i))
+		}
+		if err := s.users.RequestPasswordReset(t.Context(), "first@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		s.await(t, 8)
+		s.settle(t)
+		for _, m := range s.server.Mails()[:7] {
+			if m.Subject() != "Confirm your email address" && m.To != "first@example.org" {
+				t.Errorf("mail to %s about %q", m.To, m.Subject())
+			}
+		}
+	})
+}
+
+// A checkpoint beyond the end of the log, as a table that was not restored with the others has it, is brought back.
+func TestCheckpointBeyondTheLog(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		m := s.mailer(t, nil)
+		if _, err := s.db.Exec(t.Context(), "UPDATE subscriptions SET checkpoint = 100 WHERE name = 'mail'"); err != nil {
+			t.Fatal(err)
+		}
+		devstack.Background(t, m.Run)
+		devstack.Eventually(t, "the checkpoint is within the log", func() bool {
+			at, err := m.checkpoint(t.Context())
+			return err == nil && at == 0
+		})
+		s.register(t, "ada@example.org")
+		s.await(t, 1)
+	})
+}
+
+// A mail that was in hand when the database gave way to one that lacks what it is about is not sent, and tells nobody of
+// what another did.
+func TestMailOfWhatDidNotHappen(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		ada, eve := s.register(t, "ada@example.org"), s.register(t, "eve@example.org")
+		m := s.mailer(t, nil)
+		for _, position := range []int64{2, 3} {
+			if _, err := m.compose(t.Context(), job{position: position, user: ada, kind: kindPasswordChanged}); !errors.Is(err, errUnneeded) {
+				t.Errorf("compose() at %d = %v, want %v", position, err, errUnneeded)
+			}
+		}
+		if _, err := m.compose(t.Context(), job{position: 2, user: eve, kind: kindPasswordChanged}); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -7,8 +7,9 @@
 //
 // Guarantees:
 //
-//   - No request waits for a mail server. While the server, NATS or the database can't be reached, mails wait, for as long
-//     as it takes.
+//   - No request waits for a mail server. While the server or the database can't be reached, mails wait, for as long as it
+//     takes. While NATS can't be, or the relay has halted, the log itself is read, a little later.
+//   - What the JetStream stream says counts only if the log says it too.
 //   - A mail is sent at least once, and twice only where a process died between sending it and noting so. The code in the
 //     last one is the one that is good.
 //   - A mailbox that puts a mail off delays that mail; one that refuses it ends it, which is logged and counted. Neither
@@ -39,7 +40,6 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/identity"
-	"usher.example/subscription"
 )
 
 // Config is what a Mailer stands on. All fields are needed but those with a default.
@@ -188,23 +188,9 @@ func (m *Mailer) Run(ctx context.Context) error {
 // lead does the work of the process that sends.
 func (m *Mailer) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.subscribe(ctx) })
+	g.Go(func() error { return m.follow(ctx) })
 	g.Go(func() error { return m.work(ctx) })
 	return g.Wait()
-}
-
-// subscribe writes down which mails the events call for.
-func (m *Mailer) subscribe(ctx context.Context) error {
-	s := subscription.Subscription{
-		JetStream:  m.JetStream,
-		Name:       name,
-		Checkpoint: m.checkpoint,
-		Handle:     m.handle,
-		Source:     m.Log,
-		Personal:   true,
-		Logger:     m.logger,
-	}
-	return s.Run(ctx)
 }
 
 // pause waits, or fails with ctx's cause if that ends first.

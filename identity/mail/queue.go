@@ -39,7 +39,8 @@ func (m *Mailer) checkpoint(ctx context.Context) (position int64, err error) {
 // errMoved: the checkpoint is not where the events begin. Another process has moved it, or this one, and was not told.
 var errMoved = errors.New("the checkpoint was moved")
 
-// handle writes down what a batch of events calls for, in the transaction that moves the checkpoint.
+// handle writes down what a batch of events calls for, in the transaction that moves the checkpoint, if they are the log's.
+// It fails with eventstore.ErrForeign.
 func (m *Mailer) handle(ctx context.Context, events []eventstore.Event) error {
 	from, to := events[0].Position-1, events[len(events)-1].Position
 	err := m.DB.Transact(ctx, func(tx eventstore.DB) error {
@@ -50,6 +51,9 @@ func (m *Mailer) handle(ctx context.Context, events []eventstore.Event) error {
 		}
 		if moved != 1 {
 			return errMoved
+		}
+		if err := eventstore.Confirm(ctx, tx, events); err != nil {
+			return err
 		}
 		for _, e := range events {
 			if err := m.note(ctx, tx, e); err != nil {

@@ -228,14 +228,17 @@ var errUnneeded = errors.New("the mail is not needed any more")
 
 // compose makes a mail of what the log says now. It fails with errUnneeded, or as the database does.
 func (m *Mailer) compose(ctx context.Context, j job) (Message, error) {
+	e, err := m.event(ctx, j)
+	if err != nil {
+		return Message{}, err
+	}
 	var to string
 	var l letter
-	var err error
 	switch j.kind {
 	case kindVerify, kindReset, kindEmail:
 		to, l, err = m.codeLetter(ctx, j)
 	default:
-		to, l, err = m.notice(ctx, j)
+		to, l, err = m.notice(ctx, j, e)
 	}
 	switch {
 	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded), err == nil && to == "":
@@ -244,6 +247,19 @@ func (m *Mailer) compose(ctx context.Context, j job) (Message, error) {
 		return Message{}, fmt.Errorf("compose a mail: %w", err)
 	}
 	return l.message(to, m.PublicURL)
+}
+
+// event reads what a mail is about. It fails with errUnneeded where that did not happen: the mail was taken in hand, and the
+// database gave way to another that lacks its newest events.
+func (m *Mailer) event(ctx context.Context, j job) (eventstore.Event, error) {
+	events, err := m.Log.ReadAll(ctx, j.position-1, 1)
+	switch {
+	case err != nil:
+		return eventstore.Event{}, err
+	case len(events) == 0 || events[0].Stream.Subject != j.user:
+		return eventstore.Event{}, errUnneeded
+	}
+	return events[0], nil
 }
 
 // codeLetter makes the letter of a mail that carries a code, and the code.
@@ -265,14 +281,7 @@ func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
 
 // notice makes the letter about an event. It goes to the address that the user had then, or before where the event changed
 // it: whoever can change the address can't keep the user from being told.
-func (m *Mailer) notice(ctx context.Context, j job) (to string, l letter, err error) {
-	events, err := m.Log.ReadAll(ctx, j.position-1, 1)
-	if err != nil {
-		return "", letter{}, err
-	}
-	if len(events) == 0 {
-		return "", letter{}, fmt.Errorf("%w: nothing at %d", eventstore.ErrGap, j.position)
-	}
+func (m *Mailer) notice(ctx context.Context, j job, e eventstore.Event) (to string, l letter, err error) {
 	position := j.position
 	if j.kind == kindEmailChanged {
 		position--
@@ -281,5 +290,5 @@ func (m *Mailer) notice(ctx context.Context, j job) (to string, l letter, err er
 	if err != nil {
 		return "", letter{}, err
 	}
-	return u.Email, noticeLetters[j.kind].about(events[0]), nil
+	return u.Email, noticeLetters[j.kind].about(e), nil
 }

@@ -38,6 +38,7 @@ type stack struct {
 	master eventstore.MasterKey
 	broker *devstack.NATSServer
 	js     jetstream.JetStream
+	relay  *publisher.Relay
 	server *mailserver.Server
 	clock  *clock
 	output *devstack.Output // what is logged
@@ -113,11 +114,10 @@ func newStack(t *testing.T, store eventstore.Store, db eventstore.DB) *stack {
 	if s.js, err = jetstream.New(conn); err != nil {
 		t.Fatal(err)
 	}
-	relay, err := publisher.New(publisher.Config{Log: s.log, DB: db, Conn: conn, Source: "urn:usher:test", Logger: s.logger()})
-	if err != nil {
+	if s.relay, err = publisher.New(publisher.Config{Log: s.log, DB: db, Conn: conn, Source: "urn:usher:test", Logger: s.logger()}); err != nil {
 		t.Fatal(err)
 	}
-	devstack.Background(t, relay.Run)
+	devstack.Background(t, s.relay.Run)
 	return s
 }
 
@@ -226,6 +226,16 @@ func (s *stack) settle(t *testing.T) {
 		err := s.db.QueryRow(t.Context(), `SELECT checkpoint, (SELECT count(*) FROM mails WHERE claimed OR due_at <= $1) FROM subscriptions WHERE name = 'mail'`,
 			s.clock.Now().UTC().Add(firstBackoff/2)).Scan(&at, &due)
 		return err == nil && at >= head && due == 0
+	})
+}
+
+// published waits until the relay has published the log.
+func (s *stack) published(t *testing.T) {
+	t.Helper()
+	devstack.Eventually(t, "the log is published", func() bool {
+		head, err := s.log.Head(t.Context())
+		status := s.relay.Status()
+		return err == nil && status.State == publisher.StateRunning && status.Published >= head
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 
 // prepare makes events of the stream ready to be sent, in the order of their positions, and answers with how their users
 // stand. An event is sent as the message has it, unless that may have more than may be sent, or is of an old schema version:
-// then it is read from the log. It fails with errForeign or errFenced, or where nothing can be read now.
+// then it is read from the log. It fails with eventstore.ErrForeign or errFenced, or where nothing can be read now.
 func (s *sender) prepare(ctx context.Context, list []*parcel) (map[uuid.UUID]standing, error) {
 	users := make([]uuid.UUID, len(list))
 	for i, p := range list {

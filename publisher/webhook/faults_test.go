@@ -404,6 +404,27 @@ func TestRestoredLog(t *testing.T) {
 	})
 }
 
+// A message that is not the log's is not sent either where one that is comes after it.
+func TestForeignMessageInBetween(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *stack) {
+		r := newReceiver(t)
+		hook, _ := s.create(r.url())
+		for _, name := range []string{"ada", "eve", "joe"} {
+			s.register(name + "@example.org")
+		}
+		s.awaitPublished(3)
+		if _, err := s.db.Exec(t.Context(), "UPDATE events SET event_id = $1 WHERE position = 2", uuid.New()); err != nil {
+			t.Fatal(err)
+		}
+		s.work()
+		devstack.Eventually(t, "it is noticed", func() bool { return strings.Contains(s.output.String(), "events that the log does not have") })
+		if got := s.get(hook.ID); got.Position > 1 || len(r.all()) > 1 {
+			t.Errorf("%d requests, and the webhook is %+v", len(r.all()), got)
+		}
+	})
+}
+
 // What was delivered is kept for a week.
 func TestDeliveredDeliveriesAreDropped(t *testing.T) {
 	t.Parallel()

@@ -43,8 +43,11 @@ func (e *endpoint) take(ctx context.Context) error {
 	return err
 }
 
-// hand offers a batch to the sender, and waits until it has it.
+// hand offers a batch to the sender, if all of it is the log's, and waits until it has it.
 func (e *endpoint) hand(ctx context.Context, events []eventstore.Event) error {
+	if err := eventstore.Confirm(ctx, e.Service.DB, events); err != nil {
+		return err
+	}
 	last := events[len(events)-1]
 	filters := e.target.Load().filters
 	wanted := slices.DeleteFunc(events, func(event eventstore.Event) bool { return !wants(filters, event.Type) })
@@ -71,7 +74,7 @@ type standing struct {
 }
 
 // look asks how users stand, of whom it answers with those of whom there is something to say. The events up to the place have
-// to be the log's. It fails with errForeign or errFenced.
+// to be the log's. It fails with eventstore.ErrForeign or errFenced.
 //
 // Each is looked up by itself: by a join, Postgres may go through a table as a whole.
 func (e *endpoint) look(ctx context.Context, users []uuid.UUID, up place) (map[uuid.UUID]standing, error) {
@@ -110,7 +113,7 @@ func (e *endpoint) look(ctx context.Context, users []uuid.UUID, up place) (map[u
 		case user.Valid:
 			found[user.UUID] = u
 		case mine:
-			return nil, errForeign
+			return nil, eventstore.ErrForeign
 		default:
 			return nil, errFenced
 		}

@@ -26,7 +26,7 @@ type verdict struct {
 // record writes down a batch and moves the checkpoint, in one transaction, and lets the next of each user go whose delivery is
 // finished. Once begun it is not cut off by the end of ctx. The commit need not wait for the disk: what a crash takes of it
 // is taken from the stream, or sent, again, under the same ids. What was recorded already, by a commit whose answer was lost,
-// is not recorded twice. It fails with errFenced, errForeign or errMoved.
+// is not recorded twice. It fails with errFenced, eventstore.ErrForeign or errMoved.
 func (s *sender) record(ctx context.Context, b batch) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
@@ -97,12 +97,8 @@ func (s *sender) move(ctx context.Context, tx eventstore.DB, to place) (p progre
 	return p, err
 }
 
-var (
-	// errMoved: the checkpoint is not where it was left.
-	errMoved = errors.New("the checkpoint was moved")
-	// errForeign: the event is not the log's.
-	errForeign = errors.New("the JetStream stream has events that the log does not have: `usher outbox status` says why")
-)
+// errMoved: the checkpoint is not where it was left.
+var errMoved = errors.New("the checkpoint was moved")
 
 // refused finds out why the checkpoint could not be moved. It was moved already where the answer to the commit was lost.
 func (s *sender) refused(ctx context.Context, to place) (p progress, err error) {
@@ -117,7 +113,7 @@ func (s *sender) refused(ctx context.Context, to place) (p progress, err error) 
 	case at == to.position:
 		return p, nil
 	case at == s.saved.position:
-		return p, errForeign
+		return p, eventstore.ErrForeign
 	}
 	return p, errMoved
 }

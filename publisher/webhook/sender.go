@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/eventstore"
 	"usher.example/identity"
 )
 
@@ -69,7 +70,7 @@ type sender struct {
 }
 
 // send sends what there is until ctx ends; then it waits a moment for what is on its way. It fails with errInactive after it
-// has disabled the webhook, with errFenced, errMoved, errForeign, or with ctx's cause.
+// has disabled the webhook, with errFenced, errMoved, eventstore.ErrForeign, or with ctx's cause.
 func (e *endpoint) send(ctx context.Context) (err error) {
 	s := sender{
 		endpoint: e, queue: make(chan *parcel, maxAhead), results: make(chan *parcel, maxAhead), onWay: map[uuid.UUID]int64{}, ahead: parallel,
@@ -255,7 +256,7 @@ func (s *sender) admit(ctx context.Context) error {
 	if n > 0 && !late {
 		var err error
 		switch users, err = s.prepare(ctx, list); {
-		case errors.Is(err, errForeign):
+		case errors.Is(err, eventstore.ErrForeign):
 			s.offer.taken <- err
 			s.offer = nil
 			return nil
@@ -358,7 +359,7 @@ func (s *sender) settle(ctx context.Context) error {
 		case err == nil:
 			s.written(b)
 			return s.judge(ctx, b, v)
-		case errors.Is(err, errFenced), errors.Is(err, errForeign), errors.Is(err, errMoved):
+		case errors.Is(err, errFenced), errors.Is(err, eventstore.ErrForeign), errors.Is(err, errMoved):
 			return err
 		}
 		s.logger().WarnContext(ctx, "what came of deliveries is not written; trying again", slog.Any("error", err))
