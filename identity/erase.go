@@ -165,6 +165,7 @@ func (s *Service) forget(ctx context.Context, w erasureWish) (eventstore.Result,
 		}
 		return change{events: []Payload{Erased{}}, reserve: kept}, nil
 	})
+	s.cache.forget(id)
 	if errors.Is(err, ErrNotFound) {
 		last, _, err = s.erasedAt(ctx, id)
 	}
@@ -222,7 +223,7 @@ func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) 
 		}
 		w.metadata.Correlation = w.user
 		if version != nil {
-			w.proof = &proven{w.user, *version}
+			w.proof = &proven{user: w.user, version: *version}
 		}
 		pending = append(pending, w)
 	}

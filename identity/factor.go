@@ -318,7 +318,7 @@ func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode
 			return change{}, err
 		}
 		now := s.now().UTC()
-		if f == nil || f.confirmed != nil || now.Sub(f.created) > confirmWithin || (proven{id, f.version}).holds(u) != nil {
+		if f == nil || f.confirmed != nil || now.Sub(f.created) > confirmWithin || (proven{user: id, version: f.version}).holds(u) != nil {
 			return change{}, refuse(CodeTOTPNotEnabled, "there is no second factor to confirm; ask for one first")
 		}
 		step, ok, err := s.matchTOTP(ctx, id, *f, plainCode(code))

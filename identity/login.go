@@ -56,7 +56,8 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err := a.wait(ctx, found.account, found.network); err != nil {
 		return LoginResult{}, err
 	}
-	outdated, err := s.checkPassword(ctx, found.hash, c.Password)
+	by := hashingFor(email, c.Metadata)
+	outdated, err := s.checkPassword(ctx, by, found.hash, c.Password)
 	if errors.Is(err, ErrInvalidCredentials) {
 		err = s.failed(ctx, a, found.user, MethodPassword, c.Metadata, err)
 	}
@@ -84,7 +85,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 		return LoginResult{}, err
 	}
 	c.Metadata.Actor = ActorUser(u.ID)
-	shown := proven{u.ID, found.version}
+	shown := proven{u.ID, found.version, by}
 	result, err := s.startSession(ctx, shown, u, methods, c.Metadata, a.clear()...)
 	if err != nil {
 		return LoginResult{}, err
@@ -173,13 +174,13 @@ func (s *Service) find(ctx context.Context, a *attempt, statement string, who ..
 
 // checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The hash "", which is nobody's,
 // costs the same.
-func (s *Service) checkPassword(ctx context.Context, hash password.Hash, secret password.Password) (outdated bool, err error) {
+func (s *Service) checkPassword(ctx context.Context, by password.Caller, hash password.Hash, secret password.Password) (outdated bool, err error) {
 	wrong := wrongCredentials()
 	match := false
 	if hash == "" {
-		err = s.pool.VerifyUnknown(ctx, secret)
+		err = s.pool.VerifyUnknown(ctx, by, secret)
 	} else {
-		match, outdated, err = s.pool.Verify(ctx, hash, secret)
+		match, outdated, err = s.pool.Verify(ctx, by, hash, secret)
 	}
 	switch {
 	case errors.Is(err, password.ErrRefused): // no user has such a password
@@ -192,9 +193,15 @@ func (s *Service) checkPassword(ctx context.Context, hash password.Hash, secret 
 	return outdated, nil
 }
 
+// hashingFor is whose part of the hashing queue a computation takes: that of the client's network, and in it that of the
+// account.
+func hashingFor(e Email, m eventstore.Metadata) password.Caller {
+	return password.Caller{Network: Network(m.Address), Account: e.Key()}
+}
+
 // replaceHash stores the same password under a new hash, unless that was done meanwhile.
 func (s *Service) replaceHash(ctx context.Context, shown proven, verified password.Hash, c Credentials) error {
-	hash, err := s.pool.Hash(ctx, c.Password)
+	hash, err := s.pool.Hash(ctx, shown.by, c.Password)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 type proven struct {
 	user    uuid.UUID
 	version int
+	by      password.Caller // for what else is to be hashed
 }
 
 // holds is the one rule about that: what was proven counts for nothing once something came to pass that voids it (see
@@ -124,6 +125,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	if err != nil {
 		return proven{}, err
 	}
+	by := hashingFor(email, m)
 	a := s.throttle.begin(email, m.Address)
 	defer a.leave()
 	found, err := s.lookUpUser(ctx, id, a)
@@ -133,7 +135,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	if err := a.wait(ctx, found.account, found.network); err != nil {
 		return proven{}, err
 	}
-	if _, err := s.checkPassword(ctx, found.hash, p.Password); err != nil {
+	if _, err := s.checkPassword(ctx, by, found.hash, p.Password); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
 			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
 		}
@@ -148,7 +150,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 		}
 		return proven{}, err
 	}
-	return proven{id, found.version}, a.forgive(ctx)
+	return proven{id, found.version, by}, a.forgive(ctx)
 }
 
 // lately is how long a login shows who somebody is.
@@ -173,7 +175,7 @@ func (s *Service) confirm(ctx context.Context, user, session uuid.UUID, p Proof,
 	case !u.hasSession(session, began):
 		return proven{}, ErrSessionEnded
 	}
-	return proven{user, u.Version}, nil
+	return proven{user: user, version: u.Version}, nil
 }
 
 func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }

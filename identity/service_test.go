@@ -298,7 +298,7 @@ func TestRehash(t *testing.T) {
 		}
 
 		// A login that verified a hash which has been replaced since does not put its own password back.
-		if err := s.replaceHash(t.Context(), proven{u.ID, u.Version}, password.Hash(before), Credentials{Password: secret}); err != nil {
+		if err := s.replaceHash(t.Context(), proven{user: u.ID, version: u.Version}, password.Hash(before), Credentials{Password: secret}); err != nil {
 			t.Fatal(err)
 		}
 		if stored() != after {
@@ -306,7 +306,7 @@ func TestRehash(t *testing.T) {
 		}
 		// Nor does one whose password has been changed since.
 		d.appendTo(t, s, u.ID, PasswordChanged{Reason: ReasonChange})
-		if err := s.replaceHash(t.Context(), proven{u.ID, u.Version}, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, ErrInvalidCredentials) {
+		if err := s.replaceHash(t.Context(), proven{user: u.ID, version: u.Version}, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, ErrInvalidCredentials) {
 			t.Errorf("rehash of a password that was changed = %v, want ErrInvalidCredentials", err)
 		}
 	})

@@ -136,7 +136,7 @@ func TestASVS_15_4_2_VoidedProofs(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return owner.replaceHash(ctx, proven{user, 1 << 20}, present.hash, Credentials{Password: secret})
+			return owner.replaceHash(ctx, proven{user: user, version: 1 << 20}, present.hash, Credentials{Password: secret})
 		}}
 		lock := event{"a lock that was lifted", true, func(user, _ uuid.UUID) error {
 			_, err := owner.LockUser(ctx, user, eventstore.Metadata{})
@@ -269,7 +269,7 @@ func TestVoidedErasureIsStruckOut(t *testing.T) {
 		u := mustRegister(t, s, "ada@example.org")
 		asked := func(version int) {
 			t.Helper()
-			w := erasureWish{user: u.ID, metadata: eventstore.Metadata{Actor: ActorUser(u.ID)}, proof: &proven{u.ID, version}}
+			w := erasureWish{user: u.ID, metadata: eventstore.Metadata{Actor: ActorUser(u.ID)}, proof: &proven{user: u.ID, version: version}}
 			if err := s.noteErasure(t.Context(), w, time.Now()); err != nil {
 				t.Fatal(err)
 			}

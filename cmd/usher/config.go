@@ -21,6 +21,7 @@ import (
 
 	"usher.example/api"
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/mail"
 	"usher.example/identity/password"
@@ -77,7 +78,7 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
-	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token. An account is slowed down after four failures in a row, whatever this says."`
+	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token, and a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects, so behind a proxy all count as one."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
@@ -220,6 +221,9 @@ func loadConfig() (*config, error) {
 			c.sources[s.Name] = notSet
 		}
 	}
+	for _, value := range []*secret{&c.DatabaseURL, &c.MasterKey, &c.NATSURL, &c.SMTPURL} {
+		*value = secret(strings.TrimSpace(string(*value))) // files of secrets end in a line break
+	}
 	if c.JWTIssuer == "" {
 		c.JWTIssuer, c.sources["JWT_ISSUER"] = c.PublicURL, "PUBLIC_URL"
 	}
@@ -284,7 +288,7 @@ func (c *config) check(bad map[string]bool) error {
 		errs = append(errs, badSetting(name))
 	}
 	for name, ok := range map[string]bool{
-		"DATABASE_URL":                       c.DatabaseURL == "" || hasScheme(string(c.DatabaseURL), "postgres", "postgresql"),
+		"DATABASE_URL":                       c.DatabaseURL == "" || validDatabase(string(c.DatabaseURL)),
 		"DATABASE_MAX_CONNS":                 within(c.DatabaseMaxConns, 2, 1000),
 		"MASTER_KEY":                         c.MasterKey == "" || validMasterKey(string(c.MasterKey)),
 		"MASTER_KEY_FILE":                    c.MasterKeyFile == "" || readable(c.MasterKeyFile),
@@ -330,6 +334,10 @@ func (c *config) check(bad map[string]bool) error {
 		if !ok && !bad[name] {
 			errs = append(errs, badSetting(name))
 		}
+	}
+	var parameter *postgres.ParameterError
+	if _, err := postgres.ParseConfig(string(c.DatabaseURL)); errors.As(err, &parameter) {
+		errs = append(errs, fmt.Errorf("check DATABASE_URL: %w", parameter))
 	}
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
@@ -390,6 +398,11 @@ func within(n, least, most int) bool { return least <= n && n <= most }
 func hasScheme(text string, schemes ...string) bool {
 	u, err := url.Parse(text)
 	return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.RawQuery != "")
+}
+
+func validDatabase(text string) bool {
+	_, err := postgres.ParseConfig(text)
+	return !errors.Is(err, postgres.ErrBadURL)
 }
 
 func validPublicURL(text string) bool {
