@@ -20,7 +20,7 @@ func (d *deployment) wantNoEscalation(super, target string) {
 	t := d.t
 	t.Helper()
 	user := "'" + target + "'"
-	const nothing = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+	const nothing = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
 	anew := "gen_random_uuid()"
 
 	everybody := []string{
@@ -56,10 +56,10 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		fmt.Sprintf(forged, anew, user, "'system'", "0", "false", "'webhook.disabled'", nothing),
 		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'user.erased'", nothing),
 		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "true", "'webhook.disabled'", nothing),
-		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", `NULL, NULL, NULL, NULL, NULL, NULL,
+		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", `NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
 			ARRAY['admins'], ARRAY['[{"append": 1, "user_id": "`+target+`"}]'::jsonb], ARRAY[NULL]::jsonb[], ARRAY[NULL]::jsonb[]`),
-		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", "ARRAY[1], ARRAY['email'], ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, NULL"),
-		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", "NULL, NULL, NULL, ARRAY[1], ARRAY['email'], ARRAY['x'::bytea], NULL, NULL, NULL, NULL"),
+		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", "ARRAY[1], ARRAY['email'], ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"),
+		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", "NULL, NULL, NULL, ARRAY[1], ARRAY['email'], ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, NULL"),
 	}
 	readModels := []string{
 		"SELECT make_read_model('evil', 1, '{}')", "SELECT index_read_model('users', 1, '{}')", "SELECT analyze_read_model('users', 1)",
