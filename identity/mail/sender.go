@@ -246,7 +246,7 @@ func (m *Mailer) compose(ctx context.Context, j job) (Message, error) {
 	case err != nil:
 		return Message{}, fmt.Errorf("compose a mail: %w", err)
 	}
-	return l.message(to, m.PublicURL)
+	return l.message(to, m.AccountURL)
 }
 
 // event reads what a mail is about. It fails with errUnneeded where that did not happen: the mail was taken in hand, and the
@@ -274,7 +274,7 @@ func (m *Mailer) codeLetter(ctx context.Context, j job) (to string, l letter, er
 
 // link is where a code is used: a page of the application, which sends the code to the API in a body.
 func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
-	link := m.PublicURL.JoinPath("account", string(p))
+	link := m.AccountURL.JoinPath("account", string(p))
 	link.RawQuery = "code=" + string(c)
 	return link.String()
 }
