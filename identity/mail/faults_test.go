@@ -252,7 +252,7 @@ func TestStreamOfAnotherLog(t *testing.T) {
 		if err != nil || status.Lag != 0 || !status.Running {
 			t.Errorf("ReadStatus() = %+v, %v, want no lag and running", status, err)
 		}
-		if err := s.relay.Reset(t.Context()); err != nil {
+		if err := s.relay.Reset(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		s.published(t)

@@ -86,7 +86,7 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		k = kindEmail
 	case identity.TypeUserPasswordChanged:
 		p, err := identity.Decode[identity.PasswordChanged](e)
-		if err != nil || p.Reason == identity.ReasonRehash {
+		if err != nil || p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
 			return err
 		}
 		k = kindPasswordChanged
