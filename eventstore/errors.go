@@ -10,6 +10,8 @@ import (
 var (
 	// ErrWrongExpectedVersion: the stream is not at the version that the append expected. Read it and decide again.
 	ErrWrongExpectedVersion = errors.New("wrong expected version")
+	// ErrStale: a stream that the append was given has moved on. Read it and decide again.
+	ErrStale = errors.New("a stream that this was decided on has moved on")
 	// ErrReserved: another stream holds a value that the append wanted to reserve.
 	ErrReserved = errors.New("already reserved")
 	// ErrStateRefused: a rule of a state table refuses a change of its rows, for example because no row would be left.
@@ -56,6 +58,16 @@ func (e *VersionError) Error() string {
 
 // Is makes errors.Is(err, ErrWrongExpectedVersion) true.
 func (e *VersionError) Is(target error) bool { return target == ErrWrongExpectedVersion }
+
+// StaleError is the ErrStale of one of the streams that the append was given.
+type StaleError struct{ Given StreamVersion }
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("stream %s is not at version %d any more", e.Given.Stream, e.Given.Version)
+}
+
+// Is makes errors.Is(err, ErrStale) true.
+func (e *StaleError) Is(target error) bool { return target == ErrStale }
 
 // ReservationError is the ErrReserved of one value, which is not in it.
 type ReservationError struct{ Scope string }

@@ -26,6 +26,7 @@ var stays = map[string]string{
 	"parked_events": "positions; a projection drops the user's as it comes to the erasure",
 	"projections":   "nothing about users",
 	"relay":         "nothing about users",
+	"relay_orders":  "nothing about users",
 	"reservations":  "HMACs, which are deleted by their stream",
 	"signing_keys":  "nothing about users",
 	"streams":       "that there was a user",

@@ -187,7 +187,7 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 	d.start("publish", "--continuous")
 	d.start("project")
 	d.start("webhooks", "run")
-	if out := d.command("purge"); !strings.HasPrefix(out, "removed ") {
+	if out := d.command("purge", "--yes"); !strings.HasPrefix(out, "removed ") {
 		t.Errorf("usher purge as usher_worker:\n%s", out)
 	}
 	d.as("usher_monitor")
@@ -196,6 +196,19 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 	if out := d.command("check", "--component", "database", "--verbose"); strings.Contains(out, "warning") {
 		t.Errorf("usher check as usher_monitor:\n%s", out)
 	}
+
+	// Only the owner may have the stream made anew.
+	for _, user := range []string{"usher_api", "usher_worker", "usher_monitor"} {
+		d.as(user)
+		if _, stderr, err := d.try("outbox", "reset", "--force", "--yes"); err == nil || !strings.Contains(stderr, "relay_orders") {
+			t.Errorf("usher outbox reset as %s: %v\n%s", user, err, stderr)
+		}
+	}
+	d.as("usher_owner")
+	if out := d.command("outbox", "reset", "--force", "--yes"); !strings.Contains(out, "messages were deleted, and the log is published again") {
+		t.Errorf("usher outbox reset as usher_owner:\n%s", out)
+	}
+	d.as("usher_monitor")
 
 	gone := d.operateProjections(c, super, func(sql string) {
 		t.Helper()

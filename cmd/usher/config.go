@@ -86,7 +86,8 @@ type config struct {
 
 	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
 
-	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587, with ?starttls=required, optional or off, or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587 or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPTLS  string `envconfig:"SMTP_TLS" expect:"required, optional or off" about:"Whether nothing is sent to smtp://… without STARTTLS, or TLS is used where the server offers it, or never. required when not set, but optional to a server on this machine."`
 	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. no-reply@ the host of PUBLIC_URL when not set."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
@@ -331,7 +332,8 @@ func (c *config) check(bad map[string]bool) error {
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
-		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL)),
+		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL), ""),
+		"SMTP_TLS":                           validMailTLS(string(c.SMTPURL), c.SMTPTLS),
 		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
@@ -425,9 +427,17 @@ func validEmail(text string) bool {
 	return err == nil
 }
 
-func validMailServer(text string) bool {
-	_, err := mail.ParseServer(text)
+func validMailServer(text, security string) bool {
+	_, err := mail.ParseServer(text, security)
 	return err == nil
+}
+
+// validMailTLS says whether a server can be spoken to like that; any, where there is none or its address is bad itself.
+func validMailTLS(server, security string) bool {
+	if server == "" || !validMailServer(server, "") {
+		server = "smtp://localhost"
+	}
+	return validMailServer(server, security)
 }
 
 func validMailFrom(text string) bool {

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,12 +25,10 @@ func usersEraseCommand() *cobra.Command {
 			"out is disabled instead.",
 		Example: "  usher users erase ada@example.org",
 	}
-	yes := c.Flags().Bool("yes", false, "do not ask")
+	consent := needsConsent(c)
 	return userCommand(c, did{"erased", "is erased already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
-		if !*yes {
-			if err := confirm(c.InOrStdin(), c.ErrOrStderr(), fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
-				return eventstore.Result{}, err
-			}
+		if err := consent.ask(c, fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
+			return eventstore.Result{}, err
 		}
 		return users.Erase(ctx, id, byOperator())
 	})
@@ -49,21 +44,6 @@ func findUser(ctx context.Context, users *identity.Service, text string) (uuid.U
 		err = explainUser(err)
 	}
 	return id, err
-}
-
-// confirm asks on a terminal, or whatever stands in for it, and fails unless the answer is yes.
-func confirm(in io.Reader, out io.Writer, question string) error {
-	if _, err := fmt.Fprint(out, question, " Type yes to go on: "); err != nil {
-		return err
-	}
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if strings.TrimSpace(answer) != "yes" {
-		return errors.New("nothing was done; answer yes, or use --yes")
-	}
-	return nil
 }
 
 func (d *deployment) ledger() *identity.Ledger {

@@ -56,7 +56,7 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 
 // smtp is how mail is handed over to the server of SMTP_URL.
 func (c *config) smtp() (mail.Transport, error) {
-	server, err := mail.ParseServer(string(c.SMTPURL))
+	server, err := mail.ParseServer(string(c.SMTPURL), c.SMTPTLS)
 	if err != nil {
 		return nil, badSetting("SMTP_URL")
 	}

@@ -288,6 +288,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:    revocations.EndSession,
 		KeyRotated:      keys.notify,
+		LoadKeys:        keys.load,
 		AccessLifetime:  c.accessLifetime(),
 		Ledger:          d.ledger(),
 		Logger:          d.logger,

@@ -4,7 +4,7 @@
 --   psql "$ADMIN_URL" -v ON_ERROR_STOP=1 -f roles.sql
 --   psql "$ADMIN_URL" -c "ALTER ROLE usher_owner LOGIN PASSWORD '…'" -c "ALTER ROLE usher_api LOGIN PASSWORD '…'" …
 --
---   usher_owner    owns the tables: `usher migrate up` and nothing else
+--   usher_owner    owns the tables: `usher migrate up`, `usher outbox reset`, and nothing else
 --   usher_api      `usher serve`, and the commands that change users
 --   usher_worker   `usher publish`, `usher project`, `usher webhooks run`; owns the tables of read models, and so does what
 --                  is asked of them: by `usher projections …`, `usher purge`, and the API, which has no right on them
@@ -50,6 +50,8 @@ BEGIN
                 EXECUTE 'GRANT INSERT ON events TO usher_api, usher_worker';
             WHEN 'commands' THEN
                 EXECUTE 'GRANT INSERT, DELETE ON commands TO usher_api, usher_worker'; -- old ones are forgotten
+            WHEN 'relay_orders' THEN
+                EXECUTE 'GRANT DELETE ON relay_orders TO usher_worker'; -- it does them; only the owner gives them
             WHEN 'migrations' THEN
                 NULL;
             ELSE

@@ -128,7 +128,7 @@ func (s *stack) logger() *slog.Logger {
 // smtp is a transport to the stack's mail server.
 func (s *stack) smtp(t *testing.T, change func(*SMTPConfig)) *SMTP {
 	t.Helper()
-	server, err := ParseServer(s.server.URL())
+	server, err := ParseServer(s.server.URL(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

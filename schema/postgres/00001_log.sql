@@ -102,19 +102,23 @@ SELECT ensure_partitions(20000000);
 -- it looks everything up before it writes what may be written. What it can't decide without looking needs careful at once:
 -- an append to any version, or one that erases.
 --
--- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, s_ of state
--- changes, one row a table. What belongs to an append names it by its number from 1; a_events is how many events an
--- append has, which stand together, and a_last the number of the last one. Columns without rows are null, which costs nothing
--- to send. A batch has at most one append to a stream, for a reservation, and for a command id: callers see to it.
+-- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, g_ of streams that
+-- appends are given, s_ of state changes, one row a table. What belongs to an append names it by its number from 1, and comes
+-- in the order of those; a_events is how many events an append has, which stand together, and a_last the number of the last
+-- one. Columns without rows are null, which costs nothing to send. A batch has at most one append to a stream, for a
+-- reservation, and for a command id: callers see to it.
+--
+-- What an append is given are other streams that it was decided on: it is refused where one of them is not at its g_version
+-- any more, and where that is null only if the stream's user is erased. An append of the same batch counts for those behind it.
 --
 -- It answers with the head of the log before the batch, and where it was careful with three numbers more for each append:
 -- the verdict, its last position, its last version. Verdicts are 0 written, 1 repeated, 2 conflict (version: the actual
--- one), 3 reserved (version: which value, from 1), 4 closed.
+-- one), 3 reserved (version: which value, from 1), 4 closed, 5 stale (version: which of the given streams, from 1).
 --
 -- An append with a_erase forgets its subject: the stream is erased, what it held is let go of, and so are the rows that
 -- state tables have of the user (erase_state), whoever wrote them and when. They are found here, under the lock, because
 -- whoever wishes for the erasure can't know of those that are written meanwhile. An erased user's sessions have streams of
--- their own, so what an append is about is looked at as well as where it goes.
+-- their own, so an append to one of those is always given the user's.
 --
 -- The callers of a batch wait for every statement in here, and the next batch for all of them. A statement costs some
 -- 20 us before it touches a row, an expression half a us, anew in each transaction; so there are few, and those with
@@ -133,6 +137,7 @@ CREATE FUNCTION append_events(
     e_append int[], e_id uuid[], e_type text[], e_schema smallint[], e_data jsonb[], e_personal bytea[],
     h_append int[], h_scope text[], h_key bytea[],
     l_append int[], l_scope text[], l_key bytea[],
+    g_append int[], g_stream uuid[], g_version int[],
     s_table text[], s_new jsonb[], s_put jsonb[], s_removed jsonb[]
 ) RETURNS bigint[] LANGUAGE plpgsql
 SET lock_timeout = '15s' SET plan_cache_mode = force_generic_plan
@@ -148,6 +153,11 @@ DECLARE
     dropped   int[];               -- events of the appends before it that are not; null where there are none
     holders   uuid[];              -- of values to hold; null is nobody
     gone      uuid[];              -- users whom this batch erases
+    found     int[];               -- versions of the given streams; -1 where a user is erased
+    given     int := 1;            -- the next of them
+    stale     int;                 -- which of an append's, from 1; null for none
+    void      boolean;             -- one of an append's is of an erased user
+    other     int;                 -- the append to one of them
     reserved  int[];
     positions bigint[];
     verdict   int;
@@ -163,15 +173,16 @@ BEGIN
 
     IF careful THEN
         answers := ARRAY[head];
-        -- The version of a stream that is not open, or about an erased user, is given as negative.
-        SELECT ARRAY(SELECT CASE WHEN a_subject[i] <> a_stream[i]
-                                  AND (SELECT t.state FROM streams t WHERE t.stream = a_subject[i]) = 'erased' THEN -1
-                                 ELSE coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
-                                                  FROM streams t WHERE t.stream = a_stream[i]), 0) END
+        -- The version of a stream that is not open is given as negative.
+        SELECT ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
+                                        FROM streams t WHERE t.stream = a_stream[i]), 0)
                        FROM generate_series(1, cardinality(a_stream)) i),
                ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
-                       FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
-          INTO versions, holders;
+                       FROM generate_series(1, coalesce(cardinality(h_append), 0)) k),
+               ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'erased' THEN -1 ELSE t.version END
+                                        FROM streams t WHERE t.stream = g_stream[k]), 0)
+                       FROM generate_series(1, coalesce(cardinality(g_append), 0)) k)
+          INTO versions, holders, found;
         FOR k IN REVERSE coalesce(cardinality(h_append), 0) .. 1 LOOP
             IF holders[k] <> a_stream[h_append[k]] THEN
                 reserved[h_append[k]] := k - array_position(h_append, h_append[k]) + 1;
@@ -189,10 +200,25 @@ BEGIN
         END IF;
         lost := 0;
         FOR i IN 1 .. cardinality(a_stream) LOOP
+            stale := NULL;
+            void := false;
+            done := given - 1;
+            WHILE g_append[given] = i LOOP
+                other := array_position(a_stream, g_stream[given]);
+                IF other < i AND refused[other] IS NOT TRUE THEN -- it is written already, as it were
+                    found[given] := versions[other] + a_events[other];
+                END IF;
+                void := void OR found[given] < 0 OR g_stream[given] = ANY (coalesce(gone, '{}'));
+                IF found[given] <> g_version[given] THEN
+                    stale := coalesce(stale, given - done);
+                END IF;
+                given := given + 1;
+            END LOOP;
             -- A repeated command answers as the first time, whatever else it asks for.
             verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
-                            WHEN versions[i] < 0 OR a_subject[i] = ANY (gone) THEN 4
+                            WHEN versions[i] < 0 OR void THEN 4
                             WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
+                            WHEN stale IS NOT NULL THEN 5
                             WHEN reserved[i] IS NOT NULL THEN 3
                             ELSE 0 END;
             dropped[i] := lost;
@@ -202,7 +228,8 @@ BEGIN
             ELSE
                 lost := lost + a_events[i];
                 refused[i] := true;
-                answers := answers || ARRAY[verdict, coalesce(positions[i], 0), CASE verdict WHEN 3 THEN reserved[i] ELSE versions[i] END];
+                answers := answers || ARRAY[verdict, coalesce(positions[i], 0),
+                                           CASE verdict WHEN 3 THEN reserved[i] WHEN 5 THEN stale ELSE versions[i] END];
             END IF;
         END LOOP;
         IF lost = a_last[cardinality(a_last)] THEN
@@ -224,10 +251,10 @@ BEGIN
             RAISE serialization_failure USING MESSAGE = 'a stream is closed, or has not the version that an append expects';
         END IF;
     END IF;
-    IF NOT careful AND a_subject <> a_stream THEN -- nested: an expression with a query in it is a statement
-        IF EXISTS (SELECT FROM generate_series(1, cardinality(a_subject)) i JOIN streams t ON t.stream = a_subject[i]
-                    WHERE a_subject[i] <> a_stream[i] AND t.state = 'erased') THEN
-            RAISE serialization_failure USING MESSAGE = 'an append is about an erased user';
+    IF NOT careful AND g_append IS NOT NULL THEN -- nested: an expression with a query in it is a statement
+        IF EXISTS (SELECT FROM generate_series(1, cardinality(g_append)) k LEFT JOIN streams t ON t.stream = g_stream[k]
+                    WHERE t.state = 'erased' OR coalesce(t.version, 0) <> g_version[k]) THEN
+            RAISE serialization_failure USING MESSAGE = 'a given stream is not at its version any more, or its user is erased';
         END IF;
     END IF;
 
