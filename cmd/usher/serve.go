@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -85,6 +84,7 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		defer d.close()
+		d.warnOfPublicURL()
 		if d.natsURL != "" || p.publisher || len(p.projections) > 0 || p.webhooks {
 			if p.conn, err = d.connect(); err != nil {
 				return err
@@ -285,7 +285,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		CodeKey:         d.codeKey,
 		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
 		RateLimits:      c.RateLimits == "on",
-		Issuer:          publicHost(c.PublicURL),
+		Issuer:          publicHost(c.AccountURL),
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
 		UserAttributes:  c.UserAttributes,
@@ -384,13 +384,4 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
 	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
 	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
-}
-
-// publicHost is the host of PUBLIC_URL, which was checked.
-func publicHost(public string) string {
-	u, err := url.Parse(public)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
