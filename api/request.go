@@ -164,10 +164,18 @@ type commander struct {
 }
 
 // command reads a request that changes something: who sends it, and its body, strictly, into the struct that into points
-// to; nil for a request without content. Whether the caller may is known before anything is said of the body.
+// to; nil for a request without content. Whether the caller may, and not too often, is known before anything is said of the
+// body.
 func (s *Server) command(c *echo.Context, into any) (commander, error) {
 	who, err := s.caller(c)
 	if err != nil {
+		return commander{}, err
+	}
+	of := &quotaChange
+	if who.HasRole(identity.RoleAdmin) {
+		of = &quotaAdmin
+	}
+	if err := s.spend(c, of, who.ID.String()); err != nil {
 		return commander{}, err
 	}
 	if into == nil {

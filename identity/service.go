@@ -55,6 +55,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	loadKeys       func(context.Context) error
 	ledger         *Ledger
 	now            func() time.Time
 	logger         *slog.Logger
@@ -64,6 +65,7 @@ type Service struct {
 	throttle *throttle
 	failures chan failure
 	followed progress
+	keys     keysKnown
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -98,6 +100,9 @@ type Config struct {
 	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
 	// be nil.
 	KeyRotated func()
+	// LoadKeys reads the signing keys again, by UseSigningKeys: a session that begins or goes on has found that there are
+	// others by now, and its access token is to be signed by one that is in force. It may be nil, where none are signed.
+	LoadKeys func(context.Context) error
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
@@ -119,7 +124,7 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures),
 	}
 	if s.sessionEnded == nil {
@@ -200,14 +205,62 @@ func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
 	return s.cache.get(ctx, id)
 }
 
-// ReadUser reads a user's state from the log, in pages: it has every event that was committed before the call. It fails
-// with ErrNotFound or eventstore.ErrUnavailable.
-func (s *Service) ReadUser(ctx context.Context, id uuid.UUID) (*User, error) {
-	return s.UserAt(ctx, id, math.MaxInt64)
+// userSince is User, and no older than a version that the caller has seen.
+func (s *Service) userSince(ctx context.Context, id uuid.UUID, version int) (*User, error) {
+	u, err := s.User(ctx, id)
+	if err != nil || u.Version >= version {
+		return u, err
+	}
+	s.cache.outdate(id, version)
+	return s.ReadUser(ctx, id)
 }
 
-// UserAt is a user's state as of a position, without what has been forgotten since. It fails as ReadUser does; with
-// ErrNotFound too where there was no such user yet.
+// ReadUser reads a user's state from the log: it has every event that was committed before the call. Where an earlier state
+// is in memory only what came after it is read, so what a command costs does not grow with a user's history. It fails with
+// ErrNotFound or eventstore.ErrUnavailable.
+func (s *Service) ReadUser(ctx context.Context, id uuid.UUID) (*User, error) {
+	earlier := s.cache.latest(id)
+	u, err := s.readOn(ctx, id, earlier)
+	switch {
+	case err == nil:
+		s.cache.keep(earlier, u)
+	case errors.Is(err, ErrNotFound):
+		s.cache.forget(id)
+	}
+	return u, err
+}
+
+// readOn brings an earlier state of a user, nil for none, up to the log. The last event of that state is read once more: where
+// the log has another in its place, the state is of another history (the database was restored) and counts for nothing.
+func (s *Service) readOn(ctx context.Context, id uuid.UUID, earlier *User) (*User, error) {
+	if earlier == nil {
+		return s.UserAt(ctx, id, math.MaxInt64)
+	}
+	events, err := s.log.ReadStream(ctx, id, earlier.Version-1, streamPage)
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 || events[0].ID != earlier.newest || len(events) == streamPage {
+		return s.UserAt(ctx, id, math.MaxInt64)
+	}
+	if len(events) == 1 {
+		return earlier, nil
+	}
+	u := *earlier
+	for _, e := range events[1:] {
+		if u, err = evolve(u, e); err != nil {
+			return nil, err
+		}
+	}
+	if !u.exists() {
+		return nil, noSuchUser()
+	}
+	u.document = u.encode()
+	return &u, nil
+}
+
+// UserAt is a user's state as of a position, without what has been forgotten since, read from the log in pages. It fails as
+// ReadUser does; with ErrNotFound too where there was no such user yet.
 func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*User, error) {
 	var u User
 	for more := true; more; {
@@ -236,11 +289,11 @@ func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*Us
 	return &u, nil
 }
 
-// append appends to a user's stream, and drops the state that is in memory. It fails with ErrNotFound where the user has
+// append appends to a user's stream, after which the state that is in memory is out of date. It fails with ErrNotFound where the user has
 // been erased, and else as eventstore.Log.Append does.
 func (s *Service) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
 	// Whatever the answer is, the events may have been written.
-	defer s.cache.forget(a.Stream.ID, 0)
+	defer s.cache.outdate(a.Stream.ID, 0)
 	result, err := s.log.Append(ctx, a)
 	if erased(err) {
 		err = noSuchUser()
@@ -278,7 +331,7 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			return eventstore.Result{}, err
 		}
 		if len(c.events) == 0 {
-			return eventstore.Result{Position: u.Position, Version: u.Version}, nil
+			return eventstore.Result{Position: u.Position, Version: u.Version, Unchanged: true}, nil
 		}
 		result, err := s.append(ctx, eventstore.Append{
 			Stream:   eventstore.UserStream(id),

@@ -37,6 +37,8 @@ var (
 	// ErrHalted: the relay stopped for good and touches nothing until it is reset. The first time it comes with
 	// ErrStreamAhead or ErrForeignStream; once it was written down, with their text.
 	ErrHalted = errors.New("the relay is halted until `usher outbox reset`")
+	// ErrNotHalted: a reset was asked of a relay that has not halted.
+	ErrNotHalted = errors.New("the relay has not halted")
 	// ErrStreamAhead: the stream has more events than the log, as after the log was restored from a backup.
 	ErrStreamAhead = errors.New("the JetStream stream is ahead of the log")
 	// ErrForeignStream: the stream has another event where the log has its own.
@@ -66,7 +68,7 @@ type Config struct {
 	Holder       string        // unique among all relays; random when empty
 	LeaseTTL     time.Duration // how long a dead relay's standby waits, 10 s when 0
 	ScrubEvery   time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
-	OverwriteFor time.Duration // how long the messages of one erased user are overwritten, before the rest is only purged; 5 s when 0
+	OverwriteFor time.Duration // how long the messages of one erased user are overwritten, before the rest is only deleted; 5 s when 0
 	Tracer       trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
 	Logger       *slog.Logger  // slog.Default() when nil
 	Now          func() time.Time

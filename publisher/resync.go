@@ -7,16 +7,21 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // resync makes the stream a prefix of the log, if it is not one, and answers with its last sequence, after which the
 // relay goes on. It decides like this:
 //
+//	a reset is asked for                       do it, whatever the row says
 //	the row says halted                        ErrHalted: nothing is touched
 //	a rebuild was begun, or is asked for       do it
 //	there is no stream                         create it, to begin at the first event that it has to have
 //	last sequence above the log's head         ErrHalted, ErrStreamAhead
 //	another event at its end than in the log   ErrHalted, ErrForeignStream
+//	its subjects name users, not shards        rebuild: an earlier version published it
 //	messages missing at its beginning, inside  rebuild; those of erased users are not missed
 //	last sequence below the cursor             the end was lost: say so; it is published again
 func (r *Relay) resync(ctx context.Context) (last int64, err error) {
@@ -40,7 +45,7 @@ func (r *Relay) resync(ctx context.Context) (last int64, err error) {
 	r.head.Store(head)
 
 	switch {
-	case found.state == StateReset:
+	case found.reset:
 		return r.reset(ctx, found, info, head)
 	case found.rebuild != nil && (info == nil || found.rebuild.replaces(info)):
 		return r.continueRebuild(ctx, found.rebuild, head)
@@ -104,7 +109,7 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 				return fmt.Errorf("%w: its last message, at %d, can't be read", ErrDamaged, last), nil
 			}
 			if err == nil {
-				m, there, err = r.fetchLast(ctx)
+				m, there, err = r.fetchLast(ctx, cloudevent.SubjectPrefix+">")
 			}
 		}
 		if err != nil {
@@ -122,6 +127,9 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 	if damage := r.takeDamage(); damage != nil {
 		return damage, nil
 	}
+	if outgrown, err := r.perUser(ctx); err != nil || outgrown != nil {
+		return outgrown, err
+	}
 	missing, err := r.missing(ctx, info, head)
 	if err == nil {
 		missing, err = r.lost(ctx, missing, 1)
@@ -135,6 +143,22 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accounted = accounted{info.Created, state.NumDeleted}
+	return nil, nil
+}
+
+// perUser answers with a reason to rebuild a stream whose subjects are those of an earlier version. Every event of a user
+// or a session is about a user, and this version publishes nothing before it has looked here, so the last of each kind
+// stands for all: also where relays of both versions took turns.
+func (r *Relay) perUser(ctx context.Context) (reason, err error) {
+	for _, kind := range []eventstore.Kind{eventstore.KindUser, eventstore.KindSession} {
+		m, there, err := r.fetchLast(ctx, cloudevent.SubjectPrefix+"*."+string(kind)+".>")
+		if err != nil {
+			return nil, err
+		}
+		if there && cloudevent.PerUser(m.subject) {
+			return fmt.Errorf("%w: its subjects are those of an earlier version, of which each user had some, the last at %d", ErrDamaged, m.position), nil
+		}
+	}
 	return nil, nil
 }
 

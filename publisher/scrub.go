@@ -30,19 +30,21 @@ type ScrubReport struct {
 	Checked     int64         // messages that were there
 	Missing     int64         // that are not, and ought to be
 	Foreign     int64         // that are another event than the log has
-	Positions   []int64       // of the first hundred of both
+	Misplaced   int64         // that are the log's event, and have another subject than it has
+	Positions   []int64       // of the first hundred of all these
 	At          time.Time     // when it began
 	Took        time.Duration // how long it took
 }
 
 // Damaged says whether the stream has to be rebuilt.
-func (s ScrubReport) Damaged() bool { return s.Missing > 0 || s.Foreign > 0 }
+func (s ScrubReport) Damaged() bool { return s.Missing > 0 || s.Foreign > 0 || s.Misplaced > 0 }
 
 func (s ScrubReport) damage() error {
 	if !s.Damaged() {
 		return nil
 	}
-	return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d foreign, at %v", ErrDamaged, s.First, s.Last, s.Missing, s.Foreign, s.Positions)
+	return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing, %d foreign and %d misplaced, at %v", ErrDamaged,
+		s.First, s.Last, s.Missing, s.Foreign, s.Misplaced, s.Positions)
 }
 
 // Scrub reads the whole stream as a consumer does and compares it with the log: the server passes over a message whose
@@ -140,7 +142,7 @@ func (r *Relay) scrub(ctx context.Context) (ScrubReport, error) {
 		return report, err
 	}
 	for user, erased := range undead {
-		r.Logger.Warn("messages of an erased user are in the stream, as after a crash of the broker; they are purged again", "user", user)
+		r.Logger.Warn("messages of an erased user are in the stream, as after a crash of the broker; they are deleted again", "user", user)
 		if err := r.forget(ctx, user, erased); err != nil {
 			return report, err
 		}
@@ -231,16 +233,28 @@ func (s *scrubbing) check(ctx context.Context, position int64, m jetstream.Msg) 
 	s.next++
 	s.report.Checked++
 	same, err := s.same(ctx, position, m)
-	if err == nil && !same {
+	switch {
+	case err != nil:
+		return err
+	case !same:
 		s.report.Foreign++
 		s.list(position)
+	case misplaced(m):
+		s.report.Misplaced++
+		s.list(position)
 	}
-	return err
+	return nil
+}
+
+// misplaced says whether a message has another subject than its headers ask for.
+func misplaced(m jetstream.Msg) bool {
+	user, _ := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)) // none stands for the nil UUID
+	return m.Subject() != cloudevent.ShardSubject(cloudevent.Shard(user), m.Headers().Get(cloudevent.HeaderType))
 }
 
 // judge tells gaps that are damage from those of erased users, and from what the server discarded in the meantime.
 func (s *scrubbing) judge(ctx context.Context, before *jetstream.StreamInfo) error {
-	if len(s.gaps) == 0 && s.report.Foreign == 0 {
+	if len(s.gaps) == 0 && s.report.Foreign == 0 && s.report.Misplaced == 0 {
 		return nil
 	}
 	now, err := s.look(ctx)

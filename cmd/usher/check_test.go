@@ -83,7 +83,7 @@ func TestCheckOfARunningDeployment(t *testing.T) {
 	if o := usher(t, dir, nil, "check", "--dir", dir).wantDone(t); !strings.HasPrefix(o.stdout, "all ") {
 		t.Errorf("it prints %q, want one line", o.stdout)
 	}
-	if o := usher(t, dir, nil, "check", "--dir", dir, "--verbose").wantDone(t); !strings.Contains(o.stdout, "latency=") {
+	if o := usher(t, dir, nil, "check", "--dir", dir, "--verbose").wantDone(t); !strings.Contains(o.stdout, "latency_ms=") {
 		t.Errorf("--verbose shows no figures:\n%s", o.stdout)
 	}
 }
@@ -129,7 +129,7 @@ func TestCheckOnPostgres(t *testing.T) {
 	env := settingsFor(dsn)
 	code, status, details := checked(t, env)
 	if code != exitFailed || status["database/partitions"] != healthy || status["database/clock"] != healthy ||
-		status["database/privileges"] != warning || status["broker/connection"] != warning {
+		status["database/privileges"] != warning || status["broker/connection"] != warning || status["auth/public URL"] != warning {
 		t.Errorf("exit code %d, %v\n%s", code, status, details)
 	}
 	_, other := eventstore.NewMasterKey()

@@ -25,8 +25,12 @@ const (
 	oldEvent      = time.Minute            // unpublished, or not in a read model
 )
 
-// readiness is what /readyz stands on: those checks that are cheap, and without which the API can't answer.
-func (d *deployment) readiness() []api.Check {
+// Times are numbers in the figures of a check, and their names have the unit.
+func seconds(d time.Duration) float64      { return d.Round(time.Millisecond).Seconds() }
+func milliseconds(d time.Duration) float64 { return float64(d.Round(10*time.Microsecond)) / 1e6 }
+
+// readiness is what /readyz stands on: those checks that are cheap, and without which the process is of no use.
+func (d *deployment) readiness(p process) []api.Check {
 	ready := func(component string, run func(context.Context, *deployment, *report)) api.Check {
 		return api.Check{Name: component, Run: func(ctx context.Context) error {
 			r := &report{component: component}
@@ -39,7 +43,11 @@ func (d *deployment) readiness() []api.Check {
 			return nil
 		}}
 	}
-	return []api.Check{ready("database", checkDatabase), ready("auth", checkAuth)}
+	checks := []api.Check{ready("database", checkDatabase)}
+	if p.api {
+		checks = append(checks, ready("auth", checkAuth))
+	}
+	return checks
 }
 
 // checkDatabase answers the query that everything stands on. That the schema is the right one is known: the deployment
@@ -52,7 +60,7 @@ func checkDatabase(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	latency := time.Since(began)
-	figures := map[string]any{"latency": latency.Round(10 * time.Microsecond).String()}
+	figures := map[string]any{"latency_ms": milliseconds(latency)}
 	if latency > slowDatabase {
 		r.warn("connection", "the database answers slowly", figures)
 	} else {
@@ -68,7 +76,7 @@ func checkDatabase(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	skew := now.Sub(began.Add(time.Since(began) / 2))
-	figures = map[string]any{"skew": skew.Round(time.Millisecond).String()}
+	figures = map[string]any{"skew_ms": milliseconds(skew)}
 	if skew.Abs() > skewedClock {
 		r.warn("clock", "the clocks of the database and of this machine differ; synchronise them, or tokens and sessions end at the wrong time", figures)
 		return
@@ -84,7 +92,7 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	from := max(0, head-checkedTail)
-	events, err := d.log.ReadAll(ctx, from, checkedTail)
+	events, err := d.store.ReadAll(ctx, from, checkedTail) // as they are stored: whoever checks need not open them
 	figures := map[string]any{"head": head, "looked_at": len(events)}
 	switch {
 	case err != nil:
@@ -214,7 +222,7 @@ func checkOutbox(ctx context.Context, d *deployment, r *report) {
 		r.ok("relay", figures)
 	}
 	age, err := d.ageAfter(ctx, s.Published)
-	figures = map[string]any{"events": s.Lag, "oldest": age.Round(time.Millisecond).String()}
+	figures = map[string]any{"events": s.Lag, "oldest_seconds": seconds(age)}
 	switch {
 	case err != nil:
 		r.fail("lag", err.Error(), nil)
@@ -251,7 +259,7 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 		r.fail("connection", "NATS does not answer: "+err.Error(), nil)
 		return
 	}
-	r.ok("connection", map[string]any{"server": conn.ConnectedServerVersion(), "rtt": rtt.Round(10 * time.Microsecond).String()})
+	r.ok("connection", map[string]any{"server": conn.ConnectedServerVersion(), "rtt_ms": milliseconds(rtt)})
 	relay, err := d.relay(conn)
 	if err != nil {
 		r.fail("stream", err.Error(), nil)
@@ -295,7 +303,7 @@ func checkProjections(ctx context.Context, d *deployment, r *report) {
 	for _, s := range list {
 		known[s.Name] = true
 		age, err := d.ageAfter(ctx, s.Position)
-		figures := map[string]any{"position": s.Position, "lag": s.Lag, "age": age.Round(time.Millisecond).String(), "state": s.State, "generation": s.Generation, "parked": s.ParkedCount}
+		figures := map[string]any{"position": s.Position, "lag": s.Lag, "age_seconds": seconds(age), "state": s.State, "generation": s.Generation, "parked": s.ParkedCount}
 		switch {
 		case err != nil:
 			r.fail(s.Name, err.Error(), nil)

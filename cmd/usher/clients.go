@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,14 +26,8 @@ type clientView struct {
 }
 
 func clientsListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the clients", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "list", Short: "List the clients", Example: "  usher clients list"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		list, err := d.identity().Clients(cmd.Context())
 		if err != nil {
 			return err
@@ -43,12 +38,8 @@ func clientsListCommand() *cobra.Command {
 			views[i] = clientView{ID: client.ID, Name: client.Name, CreatedAt: client.CreatedAt}
 			rows[i] = []any{client.Name, client.ID, client.CreatedAt.Format(time.RFC3339)}
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), views)
-		}
-		return printTable(cmd.OutOrStdout(), []string{"NAME", "CLIENT ID", "CREATED"}, rows)
-	}
-	return c
+		return tell(cmd, views, table([]string{"NAME", "CLIENT ID", "CREATED"}, rows))
+	})
 }
 
 func clientsAddCommand() *cobra.Command {
@@ -57,42 +48,38 @@ func clientsAddCommand() *cobra.Command {
 		Short: "Make a client and print its secret, which can't be shown again",
 		Long: "Make a client and print its secret, which can't be shown again. With id and secret a service calls\n" +
 			"/oauth2/introspect and /oauth2/revoke.",
-		Args: cobra.ExactArgs(1),
+		Example: "  usher clients add billing",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		client, secret, err := d.identity().AddClient(cmd.Context(), args[0])
 		if err != nil {
 			return fmt.Errorf("add the client %q: %w", args[0], err)
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), clientView{client.ID, client.Name, client.CreatedAt, string(secret)})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.\n", client.ID, string(secret))
-		return err
-	}
-	return c
+		return tell(cmd, clientView{client.ID, client.Name, client.CreatedAt, string(secret)},
+			text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.", client.ID, string(secret)))
+	})
 }
 
 func clientsRemoveCommand() *cobra.Command {
-	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Args: cobra.ExactArgs(1)}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
+	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Example: "  usher clients remove billing"}
+	consent := needsConsent(c)
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		list, err := d.identity().Clients(cmd.Context())
 		if err != nil {
 			return err
 		}
-		defer d.close()
+		if slices.ContainsFunc(list, func(c identity.Client) bool { return c.Name == args[0] }) {
+			if err := consent.ask(cmd, fmt.Sprintf("Remove the client %q? Its secret is of no use from then on.", args[0])); err != nil {
+				return err
+			}
+		}
 		err = d.identity().RemoveClient(cmd.Context(), args[0])
 		if errors.Is(err, identity.ErrNoClient) {
 			return errors.New("there is no such client")
 		}
-		return err
-	}
-	return c
+		if err != nil {
+			return err
+		}
+		return tell(cmd, map[string]string{"removed": args[0]}, text("removed %s", args[0]))
+	})
 }

@@ -21,6 +21,7 @@ import (
 
 	"usher.example/api"
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/mail"
 	"usher.example/identity/password"
@@ -56,14 +57,15 @@ type config struct {
 
 	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
 	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish, project and webhooks run don't."`
-	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events."`
+	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events. Set it wherever others than this machine are to use usher: mails, tokens and events name it."`
+	AccountURL  string `envconfig:"ACCOUNT_URL" expect:"an http or https URL" about:"Where the pages are that mails link to, under /account: those of your application. PUBLIC_URL when not set."`
 
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256, and is needed for that only; the keys of other algorithms are made. All are kept sealed in the database: after a change, tokens of the key before are good until they expire."`
 	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens. After a change, tokens of the key before are good until they expire; usher keys rotate changes it in steps."`
 	JWTAccessMinutes int      `envconfig:"JWT_ACCESS_TOKEN_EXPIRE_MINUTES" default:"30" expect:"a whole number of minutes from 1 to 1440" about:"How long an access token lives."`
 	JWTRefreshDays   int      `envconfig:"JWT_REFRESH_TOKEN_EXPIRE_DAYS" default:"7" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts without a refresh."`
 	JWTReuseGrace    int      `envconfig:"JWT_REFRESH_REUSE_GRACE_SECONDS" default:"10" expect:"a whole number of seconds from 0 to 300" about:"How long a refresh token that was replaced gets the same successor again. After that, using it ends the session."`
-	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss. PUBLIC_URL when not set."`
+	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss, and the issuer of the server metadata. PUBLIC_URL when not set."`
 	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
 	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most, however often it is refreshed."`
 
@@ -77,14 +79,15 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
-	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token. An account is slowed down after four failures in a row, whatever this says."`
+	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token, and a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects, so behind a proxy all count as one."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
 	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
 
-	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587, with ?starttls=required, optional or off, or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587 or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPTLS  string `envconfig:"SMTP_TLS" expect:"required, optional or off" about:"Whether nothing is sent to smtp://… without STARTTLS, or TLS is used where the server offers it, or never. required when not set, but optional to a server on this machine."`
 	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. no-reply@ the host of PUBLIC_URL when not set."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
@@ -92,6 +95,8 @@ type config struct {
 
 	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" expect:"debug, info, warn or error" about:"The least severe messages that are logged."`
 	LogFormat string     `envconfig:"LOG_FORMAT" default:"text" expect:"text or json" about:"The form of the log, on standard error."`
+
+	sources map[string]string // of the settings' values, by name
 }
 
 // defaultPublicURL is PUBLIC_URL unless it is set; see its tag.
@@ -112,27 +117,122 @@ func (s secret) String() string {
 func (s secret) GoString() string     { return s.String() }
 func (s secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
+// shown is what of a secret may be shown: of addresses, everything but what lets somebody in, so that one sees which database
+// it is. What is not surely understood is hidden whole.
+func (s secret) shown() string {
+	if !strings.Contains(string(s), "://") {
+		return s.String()
+	}
+	list := strings.Split(string(s), ",")
+	for i, address := range list {
+		scheme, rest, found := strings.Cut(address, "://")
+		if !found {
+			if i == 0 || strings.ContainsAny(address, "@?#") { // one more host of the address before
+				return s.String()
+			}
+			continue
+		}
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		who, host, named := strings.Cut(rest[:end], "@")
+		if strings.ContainsAny(host, "@") || strings.ContainsAny(rest[end:], "@#") {
+			return s.String()
+		}
+		user, _, both := strings.Cut(who, ":")
+		switch {
+		case !named:
+			who, host = "", who
+		case both:
+			who = user + ":" + s.String() + "@"
+		case strings.HasPrefix(scheme, "postgres"):
+			who = user + "@"
+		default: // to NATS it is a token
+			who = s.String() + "@"
+		}
+		path, query, asked := strings.Cut(rest[end:], "?")
+		if asked {
+			path += "?" + s.shownQuery(query)
+		}
+		list[i] = scheme + "://" + who + host + path
+	}
+	return strings.Join(list, ",")
+}
+
+// shownQuery is what of an address's parameters may be shown.
+func (s secret) shownQuery(query string) string {
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(name); err != nil || strings.Contains(strings.ToLower(decoded), "password") {
+			pairs[i] = name + "=" + s.String()
+		}
+	}
+	return strings.Join(pairs, "&")
+}
+
 // errUse is a mistake in how usher was called: exit code 2.
 var errUse = errors.New("wrong use")
 
-// loadConfig reads .env, where there is one, and the environment, which wins over it.
+// Where the value of a setting comes from.
+const (
+	fromEnvironment = "environment"
+	fromFile        = ".env"
+	fromDefault     = "default"
+	notSet          = "not set"
+)
+
+// loadConfig reads .env, where there is one, and the environment, which wins over it. It fails with every setting named that
+// has a bad value, and answers with the others then.
 func loadConfig() (*config, error) {
-	if err := godotenv.Load(".env"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	c := config{sources: map[string]string{}}
+	file, err := godotenv.Read(".env")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// The parser's error holds the line, and with it maybe a secret.
 		return nil, errors.New(".env can't be read; expected lines of the form NAME=value")
 	}
-	var c config
-	if err := envconfig.Process("", &c); err != nil {
+	for name, value := range file {
+		if _, set := os.LookupEnv(name); !set {
+			c.sources[name] = fromFile
+			if err := os.Setenv(name, value); err != nil {
+				return nil, fmt.Errorf("%s of .env can't be set: %w", name, err)
+			}
+		}
+	}
+	bad := map[string]bool{}
+	for err := envconfig.Process("", &c); err != nil; err = envconfig.Process("", &c) {
 		var parse *envconfig.ParseError
-		if errors.As(err, &parse) {
+		if !errors.As(err, &parse) || bad[parse.KeyName] {
+			return nil, fmt.Errorf("read the settings: %w", err)
+		}
+		bad[parse.KeyName] = true
+		if err := os.Unsetenv(parse.KeyName); err != nil { // so that the others are looked at too
 			return nil, badSetting(parse.KeyName)
 		}
-		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	for _, s := range c.settings() {
+		_, set := os.LookupEnv(s.Name)
+		switch {
+		case c.sources[s.Name] == fromFile:
+		case set:
+			c.sources[s.Name] = fromEnvironment
+		case s.Default != "":
+			c.sources[s.Name] = fromDefault
+		default:
+			c.sources[s.Name] = notSet
+		}
+	}
+	for _, value := range []*secret{&c.DatabaseURL, &c.MasterKey, &c.NATSURL, &c.SMTPURL} {
+		*value = secret(strings.TrimSpace(string(*value))) // files of secrets end in a line break
 	}
 	if c.JWTIssuer == "" {
-		c.JWTIssuer = c.PublicURL
+		c.JWTIssuer, c.sources["JWT_ISSUER"] = c.PublicURL, "PUBLIC_URL"
 	}
-	return &c, c.check()
+	if c.AccountURL == "" {
+		c.AccountURL, c.sources["ACCOUNT_URL"] = c.PublicURL, "PUBLIC_URL"
+	}
+	return &c, c.check(bad)
 }
 
 // collectorChosen says whether whoever started the process chose when garbage is collected.
@@ -152,22 +252,27 @@ func tracingChosen() bool {
 // setting is one field of the config, as its tags describe it.
 type setting struct {
 	Name, Default, Expect, About string
-	Value                        string // secrets hidden
+	Value                        any    // of a secret, what may be shown
+	Source                       string // where it comes from
 	Secret                       bool
 }
 
 // settings lists every setting in the order of the config.
 func (c *config) settings() []setting {
 	v := reflect.ValueOf(c).Elem()
-	list := make([]setting, v.NumField())
-	for i := range list {
-		tag := v.Type().Field(i).Tag
-		_, isSecret := v.Field(i).Interface().(secret)
-		value := fmt.Sprint(v.Field(i).Interface())
-		if names, ok := v.Field(i).Interface().([]string); ok {
-			value = strings.Join(names, ",")
+	var list []setting
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name, is := field.Tag.Lookup("envconfig")
+		if !is {
+			continue
 		}
-		list[i] = setting{tag.Get("envconfig"), tag.Get("default"), tag.Get("expect"), tag.Get("about"), value, isSecret}
+		value := v.Field(i).Interface()
+		hidden, isSecret := value.(secret)
+		if isSecret {
+			value = hidden.shown()
+		}
+		list = append(list, setting{name, field.Tag.Get("default"), field.Tag.Get("expect"), field.Tag.Get("about"), value, c.sources[name], isSecret})
 	}
 	return list
 }
@@ -181,11 +286,14 @@ func badSetting(name string) error {
 	return fmt.Errorf("%s has a bad value", name)
 }
 
-// check names every setting whose value can't be used.
-func (c *config) check() error {
+// check names every setting whose value can't be used, those among them that are known to be bad.
+func (c *config) check(bad map[string]bool) error {
 	var errs []error
+	for name := range bad {
+		errs = append(errs, badSetting(name))
+	}
 	for name, ok := range map[string]bool{
-		"DATABASE_URL":                       c.DatabaseURL == "" || hasScheme(string(c.DatabaseURL), "postgres", "postgresql"),
+		"DATABASE_URL":                       c.DatabaseURL == "" || validDatabase(string(c.DatabaseURL)),
 		"DATABASE_MAX_CONNS":                 within(c.DatabaseMaxConns, 2, 1000),
 		"MASTER_KEY":                         c.MasterKey == "" || validMasterKey(string(c.MasterKey)),
 		"MASTER_KEY_FILE":                    c.MasterKeyFile == "" || readable(c.MasterKeyFile),
@@ -205,6 +313,7 @@ func (c *config) check() error {
 		"HTTP_ADDR":                          validAddr(c.HTTPAddr),
 		"METRICS_ADDR":                       c.MetricsAddr == "" || validAddr(c.MetricsAddr),
 		"PUBLIC_URL":                         validPublicURL(c.PublicURL),
+		"ACCOUNT_URL":                        c.AccountURL == c.PublicURL || validAccountURL(c.AccountURL),
 		"JWT_SECRET_KEY":                     c.JWTSecretKey == "" || len(c.JWTSecretKey) >= 32,
 		"JWT_ALGORITHM":                      slices.Contains([]string{"ES256", "EdDSA", "RS256", "HS256"}, c.JWTAlgorithm),
 		"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    within(c.JWTAccessMinutes, 1, 1440),
@@ -223,14 +332,19 @@ func (c *config) check() error {
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
-		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL)),
+		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL), ""),
+		"SMTP_TLS":                           validMailTLS(string(c.SMTPURL), c.SMTPTLS),
 		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
 	} {
-		if !ok {
+		if !ok && !bad[name] {
 			errs = append(errs, badSetting(name))
 		}
+	}
+	var parameter *postgres.ParameterError
+	if _, err := postgres.ParseConfig(string(c.DatabaseURL)); errors.As(err, &parameter) {
+		errs = append(errs, fmt.Errorf("check DATABASE_URL: %w", parameter))
 	}
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
@@ -293,10 +407,19 @@ func hasScheme(text string, schemes ...string) bool {
 	return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.RawQuery != "")
 }
 
+func validDatabase(text string) bool {
+	_, err := postgres.ParseConfig(text)
+	return !errors.Is(err, postgres.ErrBadURL)
+}
+
 func validPublicURL(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && hasScheme(text, "http", "https") && strings.TrimSuffix(u.Path, "/") == "" && u.RawQuery == "" &&
-		u.Fragment == "" && u.User == nil
+	return err == nil && validAccountURL(text) && strings.TrimSuffix(u.Path, "/") == ""
+}
+
+func validAccountURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && hasScheme(text, "http", "https") && u.RawQuery == "" && u.Fragment == "" && u.User == nil
 }
 
 func validEmail(text string) bool {
@@ -304,9 +427,17 @@ func validEmail(text string) bool {
 	return err == nil
 }
 
-func validMailServer(text string) bool {
-	_, err := mail.ParseServer(text)
+func validMailServer(text, security string) bool {
+	_, err := mail.ParseServer(text, security)
 	return err == nil
+}
+
+// validMailTLS says whether a server can be spoken to like that; any, where there is none or its address is bad itself.
+func validMailTLS(server, security string) bool {
+	if server == "" || !validMailServer(server, "") {
+		server = "smtp://localhost"
+	}
+	return validMailServer(server, security)
 }
 
 func validMailFrom(text string) bool {

@@ -65,6 +65,7 @@ type deployment struct {
 	metrics    *logMetrics
 	tracer     trace.Tracer           // nil where nothing is traced
 	natsURL    string                 // "" where there is none
+	dir        string                 // of usher dev; "" where it is none
 	masterKeys []eventstore.MasterKey // that this process was given
 	cursorKey  []byte
 	refreshKey []byte
@@ -78,10 +79,26 @@ func dirFlag(c *cobra.Command) *string {
 	return c.Flags().String("dir", defaultDir, "the directory of usher dev, where neither DATABASE_URL nor NATS_URL is set")
 }
 
+// configFor are the settings for a command that works on a deployment, with every one named that can't be used. Its log is
+// for programs where what it prints is.
+func configFor(cmd *cobra.Command) (*config, error) {
+	c, err := loadConfig()
+	if c != nil && c.DatabaseURL != "" {
+		err = errors.Join(err, c.checkSecrets())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asJSON(cmd) {
+		c.LogFormat = "json"
+	}
+	return c, nil
+}
+
 // open finds the deployment that an operator command is for: by DATABASE_URL and NATS_URL, or else in a directory of
 // `usher dev`, whether that runs there or not.
 func open(cmd *cobra.Command, dir string) (*deployment, error) {
-	c, err := loadConfig()
+	c, err := configFor(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +116,7 @@ func open(cmd *cobra.Command, dir string) (*deployment, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.dir = dir
 	if a, err := readAddresses(dir); err == nil {
 		d.natsURL = "nats://" + a.NATS
 	}
@@ -115,9 +133,6 @@ func findDatabase(dir string) (path string, err error) {
 }
 
 func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deployment, error) {
-	if err := c.checkSecrets(); err != nil {
-		return nil, err
-	}
 	keys, err := c.masterKeys(ctx, "")
 	if err != nil {
 		return nil, err
@@ -200,7 +215,8 @@ func checkMigrated(ctx context.Context, m *schema.Migrator) error {
 
 // identity is the service, for commands on what needs no passwords: keys, clients, users and their erasure.
 func (d *deployment) identity() *identity.Service {
-	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, AccessLifetime: d.config.accessLifetime(), Ledger: d.ledger(), Logger: d.logger})
+	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, CodeKey: d.codeKey, AccessLifetime: d.config.accessLifetime(),
+		Ledger: d.ledger(), Logger: d.logger})
 }
 
 const closeTimeout = 15 * time.Second
@@ -268,8 +284,11 @@ func natsUser(servers string) string {
 // connectNow connects to NATS for a command that has nothing to do without it.
 func (d *deployment) connectNow() (*nats.Conn, error) {
 	conn, err := d.connect(nats.RetryOnFailedConnect(false))
-	if err != nil && d.natsURL != "" {
-		err = fmt.Errorf("NATS can't be reached; check NATS_URL, or that `usher dev` runs: %w", err)
+	switch {
+	case err != nil && d.dir != "":
+		err = fmt.Errorf("NATS can't be reached: `usher dev` is not running in %s; start it", d.dir)
+	case err != nil && d.natsURL != "":
+		err = fmt.Errorf("NATS can't be reached; check NATS_URL: %w", err)
 	}
 	return conn, err
 }

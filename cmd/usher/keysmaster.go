@@ -27,17 +27,11 @@ type masterKeyView struct {
 
 func keysMasterListCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the master keys that the database was ever sealed under, by ids that give nothing of them away",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the master keys that the database was ever sealed under, by ids that give nothing of them away",
+		Example: "  usher keys master list",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		states, err := eventstore.MasterKeyStates(cmd.Context(), d.store)
 		if err != nil {
 			return err
@@ -47,12 +41,8 @@ func keysMasterListCommand() *cobra.Command {
 			views[i] = masterKeyView{s.ID, s.State, s.Since, d.given(s.ID)}
 			rows[i] = []any{s.ID, s.State, s.Since.Format(time.RFC3339), views[i].Given}
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), views)
-		}
-		return printTable(cmd.OutOrStdout(), []string{"ID", "STATE", "SINCE", "GIVEN"}, rows)
-	}
-	return c
+		return tell(cmd, views, table([]string{"ID", "STATE", "SINCE", "GIVEN"}, rows))
+	})
 }
 
 func keysMasterRotateCommand() *cobra.Command {
@@ -65,15 +55,8 @@ func keysMasterRotateCommand() *cobra.Command {
 			"run this as the owner of the tables. It can be interrupted and run again. When it has ended, the database refuses\n" +
 			"what is sealed under the old key, and the old key can be taken out of the settings.",
 		Example: "  MASTER_KEY=$NEW,$OLD DATABASE_URL=$OWNER_URL usher keys master rotate",
-		Args:    cobra.NoArgs,
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		if len(d.masterKeys) < 2 {
 			return errors.New("a rotation takes two keys; give this command and every process the new one and then the present one, separated by a comma")
 		}
@@ -82,7 +65,7 @@ func keysMasterRotateCommand() *cobra.Command {
 			DB: d.store, To: d.masterKeys[0], From: d.masterKeys[1], Columns: slices.Concat(identity.SealedColumns, webhook.SealedColumns),
 			Progress: func(sealed int) {
 				resealed = sealed
-				if time.Since(said) > lineEvery {
+				if time.Since(said) > lineEvery && !asJSON(cmd) {
 					said = time.Now()
 					fmt.Fprintf(cmd.ErrOrStderr(), "%d sealed anew\n", sealed)
 				}
@@ -95,22 +78,17 @@ func keysMasterRotateCommand() *cobra.Command {
 		case err != nil:
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), struct {
-				Current string `json:"current"`
-				Rotated bool   `json:"rotated"`
-				Sealed  int    `json:"sealed"`
-			}{rotation.To.ID(), changed, resealed})
-		}
-		if !changed {
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "nothing to do: %s is the only master key in use; the other can be taken out of the settings\n", rotation.To.ID())
-			return err
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d sealed anew under %s, in %v; %s is good for nothing any more: take it out of the settings\n",
+		line := text("%d sealed anew under %s, in %v; %s is good for nothing any more: take it out of the settings",
 			resealed, rotation.To.ID(), time.Since(began).Round(time.Second), rotation.From.ID())
-		return err
-	}
-	return c
+		if !changed {
+			line = text("nothing to do: %s is the only master key in use; the other can be taken out of the settings", rotation.To.ID())
+		}
+		return tell(cmd, struct {
+			Current string `json:"current"`
+			Rotated bool   `json:"rotated"`
+			Sealed  int    `json:"sealed"`
+		}{rotation.To.ID(), changed, resealed}, line)
+	})
 }
 
 // given says whether this process was given the master key with an id.

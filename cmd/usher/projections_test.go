@@ -52,9 +52,12 @@ func TestProjectionsOfAStoppedDeployment(t *testing.T) {
 	if s := statusOf(t, dir, "users"); s.Generation != 3 || s.Standby == nil || s.Standby.Generation != 2 {
 		t.Errorf("status = %+v, want generation 3, and 2 as the standby", s)
 	}
+	if o := run("drop-standby", "users"); o.code != exitUse || !strings.Contains(o.stderr, "Drop generation 2 of users? ") || !strings.Contains(o.stderr, "--yes") {
+		t.Errorf("drop-standby unasked: exit code %d\n%s", o.code, o.stderr)
+	}
 	for _, test := range []struct{ args, says string }{
 		{"rollback users", "users: generation 2 is live"},
-		{"drop-standby users", "users: dropped"},
+		{"drop-standby users --yes", "users: dropped"},
 		{"pause users", "users: paused"},
 		{"list", "paused"},
 		{"resume users", "users: resumed"},
@@ -70,7 +73,7 @@ func TestProjectionsOfAStoppedDeployment(t *testing.T) {
 	run("cancel", "users").wantRefused(t, "there is no rebuild")
 	run("retry", "users").wantRefused(t, "not parked", "usher projections list")
 	run("skip", "users").wantRefused(t, "not parked")
-	run("skip", "users", "--user", "01980000-0000-7000-8000-000000000001", "--position", "1").wantRefused(t, "not parked")
+	run("skip", "users", "--user", "01980000-0000-7000-8000-000000000001", "--position", "1", "--yes").wantRefused(t, "not parked")
 	for _, command := range []string{"rebuild", "cancel", "rollback", "drop-standby", "pause", "resume", "retry", "skip"} {
 		run(command, "orders").wantRefused(t, "unknown projection", "users")
 	}
@@ -86,7 +89,7 @@ func TestProgress(t *testing.T) {
 	eta := int64(90)
 	at := projections.Rebuild{State: projections.RebuildLoading, Position: 2500, Target: 10_000, Rate: 83, ETA: &eta}
 	var plain bytes.Buffer
-	l := showProgress(&plain)
+	l := showProgress(&plain, false)
 	l.tell(at)
 	l.tell(at) // so soon that it says nothing
 	at.State, at.Elsewhere = projections.RebuildComparing, true
@@ -96,10 +99,24 @@ func TestProgress(t *testing.T) {
 		t.Errorf("lines:\n%s\nwant\n%s", &plain, want)
 	}
 	var terminal bytes.Buffer
-	b := newBar(&terminal)
+	b := newRebuildBar(&terminal)
 	b.tell(at)
 	b.end()
 	if !strings.Contains(terminal.String(), "comparing") || !strings.Contains(terminal.String(), "25%") {
 		t.Errorf("the bar is %q, want what is done and 25%%", &terminal)
+	}
+	if !strings.HasSuffix(terminal.String(), "\n") {
+		t.Errorf("the bar does not end its line: %q", &terminal)
+	}
+	// A line above the bar has nothing of the bar in it, and what follows an end of the bar that was not drawn since is no empty line.
+	b = newRebuildBar(&terminal)
+	terminal.Reset()
+	b.tell(at)
+	if err := b.screen.above(&terminal, "line 3: refused"); err != nil {
+		t.Fatal(err)
+	}
+	b.end()
+	if !strings.HasSuffix(terminal.String(), "\r\x1b[2Kline 3: refused\n") {
+		t.Errorf("a line above the bar: %q", &terminal)
 	}
 }

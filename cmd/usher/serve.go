@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -61,9 +60,9 @@ func parseRoles(names []string) (process, error) {
 
 func serveCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the API against Postgres and NATS",
-		Args:  cobra.NoArgs,
+		Use:     "serve",
+		Short:   "Run the API against Postgres and NATS",
+		Example: "  usher serve --with publisher,projections,webhooks",
 	}
 	with := c.Flags().StringSlice("with", nil, "what else to run in this process: publisher, projections, webhooks")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,7 +70,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		config, err := loadConfig()
+		config, err := configFor(cmd)
 		if err != nil {
 			return err
 		}
@@ -85,14 +84,16 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		defer d.close()
+		d.warnOfPublicURL()
 		if d.natsURL != "" || p.publisher || len(p.projections) > 0 || p.webhooks {
 			if p.conn, err = d.connect(); err != nil {
 				return err
 			}
 			defer p.conn.Close()
 		}
-		if p.listeners, err = listen(config.HTTPAddr, cmp.Or(config.MetricsAddr, defaultMetricsAddr)); err != nil {
-			return err
+		if p.listeners, err = listen(addr{config.HTTPAddr, "HTTP_ADDR"},
+			addr{cmp.Or(config.MetricsAddr, defaultMetricsAddr), "METRICS_ADDR"}); err != nil {
+			return errors.Join(err, p.listeners.close())
 		}
 		p.ready = func(madeAdmin bool) error {
 			if madeAdmin {
@@ -110,14 +111,34 @@ func serveCommand() *cobra.Command {
 // listeners are where a process answers. One that is nil is not served.
 type listeners struct{ http, metrics net.Listener }
 
-func listen(httpAddr, metricsAddr string) (l listeners, err error) {
-	if l.http, err = net.Listen("tcp", httpAddr); err != nil {
-		return l, fmt.Errorf("listen for HTTP; set HTTP_ADDR or --http: %w", err)
-	}
-	if l.metrics, err = net.Listen("tcp", metricsAddr); err != nil {
-		return l, errors.Join(fmt.Errorf("listen for metrics; set METRICS_ADDR or --metrics: %w", err), l.http.Close())
+// addr is an address to listen at, and what it is set by.
+type addr struct{ at, setBy string }
+
+// listen listens where the API answers and where /metrics does. It names every address that can't be had, and answers with
+// what it could open, to be closed.
+func listen(api, metrics addr) (l listeners, err error) {
+	var errs [2]error
+	l.http, errs[0] = listenAt(api)
+	l.metrics, errs[1] = listenAt(metrics)
+	return l, errors.Join(errs[:]...)
+}
+
+func listenAt(a addr) (net.Listener, error) {
+	l, err := net.Listen("tcp", a.at)
+	if err != nil {
+		return nil, fmt.Errorf("set %s to another address: %w", a.setBy, err)
 	}
 	return l, nil
+}
+
+func (l listeners) close() error {
+	var errs []error
+	for _, listener := range []net.Listener{l.http, l.metrics} {
+		if listener != nil {
+			errs = append(errs, listener.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // defaultMetricsAddr is where serve listens for scrapes unless METRICS_ADDR says otherwise.
@@ -128,8 +149,8 @@ func (d *deployment) listenMetrics() (l listeners, err error) {
 	if d.config.MetricsAddr == "" {
 		return l, nil
 	}
-	if l.metrics, err = net.Listen("tcp", d.config.MetricsAddr); err != nil {
-		return l, fmt.Errorf("listen for metrics; set METRICS_ADDR: %w", err)
+	if l.metrics, err = listenAt(addr{d.config.MetricsAddr, "METRICS_ADDR"}); err != nil {
+		return l, err
 	}
 	d.logger.Info("listening", slog.String("metrics", l.metrics.Addr().String()), slog.String("version", version))
 	return l, nil
@@ -154,9 +175,16 @@ func (d *deployment) serve(ctx context.Context, p process) error {
 	}
 	defer stopTracing()
 	d.tracer = tracer
+	erased, err := d.awaitLedger(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while it waited
+		}
+		return err
+	}
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	group, background := errgroup.WithContext(background)
-	front, err := d.start(background, group, p)
+	front, err := d.start(background, group, p, erased)
 	if err != nil {
 		stop(err)
 	} else {
@@ -178,18 +206,15 @@ func (d *deployment) serve(ctx context.Context, p process) error {
 	return err
 }
 
-// start starts everything but the API's requests in the group, and answers with what serves those.
-func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process) (front func(context.Context) error, err error) {
+// start starts everything but the API's requests in the group, and answers with what serves those, once no read model shows
+// those who were erased up to a position.
+func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process, erased int64) (front func(context.Context) error, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(d.metrics.collectors()...)
 	registry.MustRegister(poolCollectors(d.store)...)
 	registry.MustRegister(&standing{d: d})
 	checkpoints := projections.NewCheckpoints(d.store)
-	erased, err := d.applyLedger(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if p.conn != nil {
 		group.Go(func() error { return publisher.Announce(ctx, d.log, p.conn) })
 	}
@@ -222,7 +247,7 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 		group.Go(func() error { return worker.Run(ctx) })
 	}
 	if p.metrics != nil {
-		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(), d.logger) })
+		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(p), d.logger) })
 	}
 	if p.api {
 		front, err := d.startAPI(ctx, group, p, registry, checkpoints)
@@ -260,13 +285,14 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		CodeKey:         d.codeKey,
 		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
 		RateLimits:      c.RateLimits == "on",
-		Issuer:          publicHost(c.PublicURL),
+		Issuer:          publicHost(c.AccountURL),
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
 		UserAttributes:  c.UserAttributes,
 		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:    revocations.EndSession,
 		KeyRotated:      keys.notify,
+		LoadKeys:        keys.load,
 		AccessLifetime:  c.accessLifetime(),
 		Ledger:          d.ledger(),
 		Logger:          d.logger,
@@ -309,7 +335,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
-		Checks:      d.readiness(),
+		Checks:      d.readiness(p),
 		Registry:    registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
@@ -358,13 +384,4 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
 	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
 	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
-}
-
-// publicHost is the host of PUBLIC_URL, which was checked.
-func publicHost(public string) string {
-	u, err := url.Parse(public)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
