@@ -183,7 +183,7 @@ type TOTPEnabled struct{}
 
 // TOTPDisabled says that they need none any more.
 type TOTPDisabled struct {
-	Reason string `json:"reason"` // ReasonChange or ReasonAdmin
+	Reason string `json:"reason"` // ReasonChange, ReasonReset or ReasonAdmin
 }
 
 // RecoveryCodesGenerated says that the user has new recovery codes, and that earlier ones count no longer.

@@ -55,6 +55,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	loadKeys       func(context.Context) error
 	ledger         *Ledger
 	now            func() time.Time
 	logger         *slog.Logger
@@ -64,6 +65,7 @@ type Service struct {
 	throttle *throttle
 	failures chan failure
 	followed progress
+	keys     keysKnown
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -98,6 +100,9 @@ type Config struct {
 	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
 	// be nil.
 	KeyRotated func()
+	// LoadKeys reads the signing keys again, by UseSigningKeys: a session that begins or goes on has found that there are
+	// others by now, and its access token is to be signed by one that is in force. It may be nil, where none are signed.
+	LoadKeys func(context.Context) error
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
@@ -119,7 +124,7 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures),
 	}
 	if s.sessionEnded == nil {
@@ -198,6 +203,16 @@ func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
 		return s.ReadUser(ctx, id)
 	}
 	return s.cache.get(ctx, id)
+}
+
+// userSince is User, and no older than a version that the caller has seen.
+func (s *Service) userSince(ctx context.Context, id uuid.UUID, version int) (*User, error) {
+	u, err := s.User(ctx, id)
+	if err != nil || u.Version >= version {
+		return u, err
+	}
+	s.cache.outdate(id, version)
+	return s.ReadUser(ctx, id)
 }
 
 // ReadUser reads a user's state from the log: it has every event that was committed before the call. Where an earlier state

@@ -59,7 +59,7 @@ func (q Sessions) list(ctx context.Context, f SessionFilter) (page SessionPage, 
 	if f.Limit, err = pageSize(f.Limit); err != nil {
 		return page, err
 	}
-	sql, args := "SELECT "+sessionView+" FROM "+ViewName(SessionsName)+" WHERE subject = $1", []any{f.User}
+	sql, args := "SELECT "+sessionView+" FROM "+ViewName(q.DB.Dialect(), SessionsName)+" WHERE subject = $1", []any{f.User}
 	at, err := q.begin(f)
 	if err != nil {
 		return page, err

@@ -107,7 +107,8 @@ func emptyPostgres(t *testing.T) string {
 // settingsFor are the settings of a deployment on a database.
 func settingsFor(dsn string) []string {
 	_, master := eventstore.NewMasterKey()
-	return []string{"DATABASE_URL=" + dsn, "MASTER_KEY=" + master, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "BCRYPT_ROUNDS=4"}
+	return []string{"DATABASE_URL=" + dsn, "MASTER_KEY=" + master, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "PUBLIC_URL=http://127.0.0.1:8080",
+		"BCRYPT_ROUNDS=4"}
 }
 
 // devDirectory is a directory that `usher dev` has run in, until the administrator was in the read model.
