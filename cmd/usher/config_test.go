@@ -36,6 +36,7 @@ var badValues = map[string][]string{
 	"HTTP_ADDR":                          {marker, "host:" + marker, "host:70000"},
 	"METRICS_ADDR":                       {marker, "host:" + marker},
 	"PUBLIC_URL":                         {marker, "ftp://" + marker, "https://host/" + marker, "https://host?" + marker, "https://" + marker + "@host"},
+	"ACCOUNT_URL":                        {marker, "ftp://" + marker, "https://host?" + marker, "https://host/#" + marker, "https://" + marker + "@host"},
 	"JWT_SECRET_KEY":                     {marker},
 	"JWT_ALGORITHM":                      {marker, "none", "HS512"},
 	"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    {marker, "0", "1441"},

@@ -50,8 +50,8 @@ type Config struct {
 	Users     Users
 	JetStream jetstream.JetStream // whose stream the relay fills
 	Transport Transport
-	// PublicURL is what the links of mails begin with.
-	PublicURL *url.URL
+	// AccountURL is where the pages are that mails link to: what the links begin with, and what mails call the service.
+	AccountURL *url.URL
 	// DeviceKey makes what is stored of the devices that users log in with. It is the same in all processes.
 	DeviceKey []byte
 

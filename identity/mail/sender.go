@@ -299,7 +299,7 @@ func (m *Mailer) compose(ctx context.Context, j job, to identity.Email) (Message
 		}
 		l = codeLetters[purpose].withLink(m.link(purpose, code))
 	}
-	return l.message(to, m.PublicURL)
+	return l.message(to, m.AccountURL)
 }
 
 // event reads what a mail is about. It fails with errUnneeded where that did not happen: the mail was taken in hand, and the
@@ -317,7 +317,7 @@ func (m *Mailer) event(ctx context.Context, j job) (eventstore.Event, error) {
 
 // link is where a code is used: a page of the application, which sends the code to the API in a body.
 func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
-	link := m.PublicURL.JoinPath("account", string(p))
+	link := m.AccountURL.JoinPath("account", string(p))
 	link.RawQuery = "code=" + string(c)
 	return link.String()
 }

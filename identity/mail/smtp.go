@@ -43,8 +43,8 @@ const (
 )
 
 // ParseServer reads the URL of a mail server: smtp://user:password@host:587, with STARTTLS, or smtps://user:password@host:465,
-// with TLS from the first byte. User, password and port may be left out. security is required, optional or off; where it is
-// empty, TLS is required over a network and optional on this machine. Whoever listens or stands in between could else read
+// with TLS from the first byte. User, password and port may be left out. security is required, optional or off, which
+// ?starttls= in the URL may say as well; where neither does, TLS is required over a network and optional on this machine. Whoever listens or stands in between could else read
 // the codes, or take the offer of TLS out. Errors have nothing of the text in them.
 func ParseServer(text, security string) (Server, error) {
 	bad := errors.New("a mail server is smtp://user:password@host:587 or smtps://user:password@host:465")
@@ -73,9 +73,14 @@ func ParseServer(text, security string) (Server, error) {
 			return Server{}, bad
 		}
 	}
+	if u.RawQuery != "" {
+		spelled, found := strings.CutPrefix(u.RawQuery, "starttls=")
+		if !found || spelled == "" || s.implicit || security != "" && security != spelled {
+			return Server{}, bad
+		}
+		security = spelled
+	}
 	switch s.tls = security; {
-	case u.RawQuery != "":
-		return Server{}, bad
 	case security == "" && (s.implicit || !local(s.host)):
 		s.tls = tlsRequired
 	case security == "":
