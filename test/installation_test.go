@@ -24,6 +24,7 @@ import (
 // passwords and a NATS that reads deploy/nats/nats.conf. What differs is where everything listens, and where files are.
 type installation struct {
 	*deployment
+	t        *testing.T
 	values   map[string]string // that deploy/secrets.sh made
 	file     string            // which they are in
 	postgres *devstack.Postgres
@@ -36,8 +37,7 @@ type installation struct {
 // newInstallation makes the secrets.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
-	s := &installation{deployment: newDeployment(t), values: map[string]string{}, mails: mailserver.Start(t, mailserver.Options{})}
-	s.file = filepath.Join(s.dir, ".env")
+	s := &installation{t: t, values: map[string]string{}, file: filepath.Join(t.TempDir(), ".env")}
 	s.secretsSh()
 	f, err := os.Open(s.file)
 	if err != nil {
@@ -58,10 +58,8 @@ func newInstallation(t *testing.T) *installation {
 		}
 		seen[value] = name
 		s.values[name] = value
-		s.keepSecret(value)
 	}
-	s.admin = credentials{"root@example.org", "the administrator's passphrase"}
-	s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"] = s.admin.email, s.admin.password
+	s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"] = "root@example.org", "the administrator's passphrase"
 	return s
 }
 
@@ -104,11 +102,16 @@ func (s *installation) servers(password string, natsEnv []string) {
 	broker := devstack.NATSProcess(t, t.TempDir(), 0, func(o *devstack.NATSOptions) {
 		o.ConfigFile, o.Env = filepath.Join("..", "deploy", "nats", "nats.conf"), natsEnv
 	})
-	s.natsURL = broker.URL()
-	for _, dir := range []string{"ledger"} {
-		if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
-			t.Fatal(err)
+	s.mails = mailserver.Start(t, mailserver.Options{})
+	s.deployment = newDeployment(t) // whose last look at the database comes before that is stopped
+	s.natsURL, s.admin = broker.URL(), credentials{s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"]}
+	for name, value := range s.values {
+		if strings.Contains(name, "PASSWORD") || strings.HasSuffix(name, "KEY") {
+			s.keepSecret(value)
 		}
+	}
+	if err := os.Mkdir(filepath.Join(s.dir, "ledger"), 0o700); err != nil {
+		t.Fatal(err)
 	}
 	nats := strings.TrimPrefix(broker.URL(), "nats://")
 	s.moved = strings.NewReplacer("@postgres:5432/", "@"+s.server+"/", "@nats:4222", "@"+nats, "@localhost:5432/", "@"+s.server+"/", "@localhost:4222", "@"+nats,
@@ -192,7 +195,7 @@ func (s *installation) works(env map[string]string, args ...string) {
 		}
 		return nil
 	})
-	if _, err := nats.Connect(url("relay"), nats.UserInfo("relay", s.values["NATS_API_PASSWORD"])); err == nil {
+	if _, err := nats.Connect(strings.Replace(url("relay"), s.values["NATS_RELAY_PASSWORD"], s.values["NATS_API_PASSWORD"], 1)); err == nil {
 		t.Error("one user's password is good for another")
 	}
 
