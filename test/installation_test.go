@@ -31,6 +31,7 @@ type installation struct {
 	server   string // host and port of Postgres
 	moved    *strings.Replacer
 	api      *client
+	apiEnv   map[string]string
 	mails    *mailserver.Server
 }
 
@@ -118,6 +119,16 @@ func (s *installation) servers(password string, natsEnv []string) {
 		"smtp://mail:1025", s.mails.URL(), "/ledger/", s.dir+"/ledger/", "/var/lib/usher/", s.dir+"/ledger/")
 }
 
+// natsEnv is the environment of a NATS server that nats.conf is enough for: every password is in it.
+func (s *installation) natsEnv() (env []string) {
+	for name, value := range s.values {
+		if strings.HasPrefix(name, "NATS_") {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
 // roles runs deploy/postgres/apply.sh with an environment.
 func (s *installation) roles(env map[string]string) {
 	s.t.Helper()
@@ -161,7 +172,7 @@ func (s *installation) serve(env map[string]string, args ...string) {
 	p := s.start(args...)
 	if args[0] == "serve" {
 		http, _ := p.listening(s.t)
-		s.api = s.client(http)
+		s.api, s.apiEnv = s.client(http), env
 		s.api.waitReady()
 	}
 }
@@ -207,6 +218,7 @@ func (s *installation) works(env map[string]string, args ...string) {
 		}
 		return nil
 	})
+	t.Cleanup(func() { s.as(s.apiEnv) }) // who may read all that is looked at in the end
 	for _, p := range s.processes {
 		p.alive(t)
 		for line := range strings.Lines(p.stderr.String()) {

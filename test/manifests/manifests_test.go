@@ -34,7 +34,7 @@ var root = filepath.Join("..", "..")
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "compose.yaml")}, cli.WithProfiles([]string{"*"}),
-		cli.WithEnv([]string{"MASTER_KEY=k", "POSTGRES_PASSWORD=p", "NATS_PASSWORD=n"}), cli.WithInterpolation(true))
+		cli.WithEnv(secrets(t)), cli.WithInterpolation(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "purge", "prometheus", "grafana", "mail"} {
+	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "operator", "purge", "prometheus", "grafana", "mail"} {
 		if _, err := project.GetService(name); err != nil {
 			t.Error(err)
 		}
@@ -63,9 +63,24 @@ func TestCompose(t *testing.T) {
 	if purge := project.Services["purge"]; !slices.Equal(purge.Profiles, []string{"purge"}) || purge.Restart != "no" {
 		t.Errorf("purge is started with the others, or again and again: %+v", purge)
 	}
-	if api := project.Services["api"]; len(api.Ports) != 1 || api.Environment["DATABASE_URL"] == nil || !strings.Contains(*api.Environment["DATABASE_URL"], "usher_api:p@") {
+	if api := project.Services["api"]; len(api.Ports) != 1 || api.Environment["DATABASE_URL"] == nil || !strings.Contains(*api.Environment["DATABASE_URL"], "usher_api:of_POSTGRES_API_PASSWORD@") {
 		t.Errorf("api = %+v", project.Services["api"])
 	}
+}
+
+// secrets are the settings that .env.example has without a value, each with one of its own.
+func secrets(t *testing.T) (env []string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(root, ".env.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if name, is := strings.CutSuffix(line, "=\n"); is && !strings.HasPrefix(name, "#") {
+			env = append(env, name+"=of_"+name)
+		}
+	}
+	return env
 }
 
 // works says whether a command line is that of a process that runs on: it looks into the ledger of erasures at its start.
