@@ -19,7 +19,7 @@ dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.u
 	@trap 'exit 0' INT; go run ./cmd/usher dev
 
 test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
-	test/postgres.sh go test $(RACE) -timeout 15m $(PKG)
+	test/memory.sh test/postgres.sh go test $(RACE) -timeout 30m $(PKG)
 
 manifests: ## check what is in deploy/ with its own tools: alert rules, compose.yaml, Kubernetes
 	deploy/prometheus/test.sh

@@ -28,6 +28,8 @@ var (
 	ErrClosed = errors.New("the log is closed")
 	// ErrUnavailable: the database can't be reached. Nothing was written.
 	ErrUnavailable = errors.New("the database can't be reached")
+	// ErrNotPermitted: the database user lacks a right, which the error behind it names.
+	ErrNotPermitted = errors.New("the database user may not do that; deploy/postgres/roles.sql says which role may")
 	// ErrOutcomeUnknown: the append was sent, and the caller or the connection went away before the answer came.
 	// It may have been written or not; repeating it with the same command id is safe and tells.
 	ErrOutcomeUnknown = errors.New("outcome unknown")

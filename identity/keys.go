@@ -250,16 +250,16 @@ func (s *Service) appendKey(ctx context.Context, expected eventstore.Expected, k
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // SigningKeys answers with the keys in force: the one that signs first, unless there is none yet, and then the newest
-// first.
+// first. Their private parts are left out.
 func (s *Service) SigningKeys(ctx context.Context) ([]SigningKey, error) {
-	stored, err := s.storedKeys(ctx)
+	stored, err := s.storedKeys(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	return keysAt(stored, s.now()), nil
 }
 
-// UseSigningKeys is SigningKeys for a process that signs with them: it is noted how long the tokens live that this
+// UseSigningKeys is SigningKeys for a process that signs with them, and gets their private parts: it is noted how long the tokens live that this
 // process issues, so that a key verifies for as long as any of its tokens may.
 func (s *Service) UseSigningKeys(ctx context.Context) ([]SigningKey, error) {
 	// The version first: what is read after it is at least as new.
@@ -267,7 +267,7 @@ func (s *Service) UseSigningKeys(ctx context.Context) ([]SigningKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read signing keys: %w", err)
 	}
-	stored, err := s.storedKeys(ctx)
+	stored, err := s.storedKeys(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +328,7 @@ func (s *Service) leaveKeys(ctx context.Context, version int) error {
 // dropSpentKeys removes the keys that no token needs any more, with their private parts. The oldest goes first and keeps
 // the others: until when a key verifies follows from the one after it.
 func (s *Service) dropSpentKeys(ctx context.Context) error {
-	stored, err := s.storedKeys(ctx)
+	stored, err := s.storedKeys(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -349,8 +349,13 @@ func (s *Service) dropSpentKeys(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) storedKeys(ctx context.Context) (keys []SigningKey, err error) {
-	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, private, created_at, signs_from, token_seconds FROM signing_keys`)
+// storedKeys are all keys, with their private parts or without: who only looks at them may not read those, see deploy/postgres.
+func (s *Service) storedKeys(ctx context.Context, private bool) (keys []SigningKey, err error) {
+	column := "NULL"
+	if private {
+		column = "private"
+	}
+	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, `+column+`, created_at, signs_from, token_seconds FROM signing_keys`)
 	if err != nil {
 		return nil, fmt.Errorf("read signing keys: %w", err)
 	}
@@ -363,8 +368,10 @@ func (s *Service) storedKeys(ctx context.Context) (keys []SigningKey, err error)
 			return nil, fmt.Errorf("read signing keys: %w", err)
 		}
 		k.CreatedAt, k.SignsFrom, k.lifetime = k.CreatedAt.UTC(), k.SignsFrom.UTC(), time.Duration(lifetime)*time.Second
-		if k.Private, err = s.log.Sealer().OpenState(keyPlace(k.ID), sealed); err != nil {
-			return nil, err
+		if private {
+			if k.Private, err = s.log.Sealer().OpenState(keyPlace(k.ID), sealed); err != nil {
+				return nil, err
+			}
 		}
 		keys = append(keys, k)
 	}

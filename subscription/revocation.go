@@ -101,8 +101,8 @@ func (f *RevocationFeed) caughtUp(moment time.Time) {
 // Run tells until ctx ends, and then returns nil. It fails if the connection was closed. Everything else is logged and
 // tried again.
 //
-// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE, $JS.API.CONSUMER.INFO and
-// $JS.API.CONSUMER.MSG.NEXT of the stream.
+// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE.USHER.*.usher.v1.*.<type> for each type of event that
+// ends sessions, to $JS.API.CONSUMER.INFO.USHER.* and to $JS.FC of the stream: the user verifier of deploy/nats/nats.conf.
 func (f *RevocationFeed) Run(ctx context.Context) error {
 	l := feedLoop{RevocationFeed: f, logger: f.Logger}
 	if l.logger == nil {
@@ -139,9 +139,16 @@ type feedLoop struct {
 	*RevocationFeed
 	logger *slog.Logger
 	told   int // messages
+
+	turn  sync.Mutex  // of whoever tells or looks
+	tails []*feedTail // of the session
 }
 
 // session tells what happened lately and what happens, until something fails.
+//
+// There is a consumer for each type of event: what the server is asked for then has the one subject that it delivers, so that
+// a credential may be allowed those that end sessions, and no event that has personal data in it. The messages come to an
+// inbox, for the same reason: the right to pull would be one to pull from others' consumers too.
 func (l *feedLoop) session(ctx context.Context) error {
 	conn := l.JetStream.Conn()
 	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
@@ -149,15 +156,6 @@ func (l *feedLoop) session(ctx context.Context) error {
 	if err := connected(ctx, conn, status); err != nil {
 		return err
 	}
-	begin := time.Now()
-	consumer, err := l.consumer(ctx)
-	if err != nil {
-		return err
-	}
-	if consumer.CachedInfo().NumPending == 0 {
-		l.caughtUp(begin)
-	}
-
 	failed := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -165,56 +163,45 @@ func (l *feedLoop) session(ctx context.Context) error {
 		default:
 		}
 	}
-	var mu sync.Mutex
-	sequence := uint64(0) // of the consumer's last message
-	pull, err := consumer.Consume(func(m jetstream.Msg) {
-		arrived := time.Now()
-		meta, err := m.Metadata()
+	tails := make([]*feedTail, len(revoking))
+	for i, eventType := range revoking {
+		begin := time.Now()
+		consumer, err := l.consumer(ctx, eventType)
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if meta.Sequence.Consumer != sequence+1 { // nothing is delivered twice here, so it is lost
-			fail(errJump)
-			return
+		tails[i] = &feedTail{consumer: consumer}
+		if consumer.CachedInfo().NumPending == 0 {
+			tails[i].current = begin
 		}
-		sequence = meta.Sequence.Consumer
-		l.tell(ctx, m, meta)
-		l.told++
-		if meta.NumPending == 0 {
-			l.caughtUp(arrived)
-		}
-	},
-		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }),
-	)
-	if err != nil {
-		return fmt.Errorf("pull: %w", err)
 	}
-	defer func() {
-		pull.Stop()
-		<-pull.Closed()
-	}()
+	l.tails = tails
+	l.caughtUpWithAll()
+	for _, t := range tails {
+		push, err := t.consumer.Consume(func(m jetstream.Msg) {
+			if err := l.take(ctx, t, m); err != nil {
+				fail(err)
+			}
+		}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }))
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		defer func() {
+			push.Stop()
+			<-push.Closed()
+		}()
+	}
 
 	tick := time.NewTicker(feedCheck)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			asked := time.Now()
-			info, err := l.info(ctx, consumer)
-			if err != nil {
+			if err := l.look(ctx); err != nil {
 				return err
 			}
-			mu.Lock()
-			if info.NumPending == 0 && info.Delivered.Consumer == sequence {
-				l.caughtUp(asked)
-			}
-			mu.Unlock()
 		case err := <-failed:
-			return fmt.Errorf("pull: %w", err)
+			return fmt.Errorf("listen: %w", err)
 		case s := <-status:
 			if s == nats.CLOSED {
 				return Final(nats.ErrConnectionClosed)
@@ -226,30 +213,87 @@ func (l *feedLoop) session(ctx context.Context) error {
 	}
 }
 
-// consumer makes a consumer that begins with what may still matter.
-func (l *feedLoop) consumer(ctx context.Context) (jetstream.Consumer, error) {
+// feedTail is the consumer of one type of event.
+type feedTail struct {
+	consumer jetstream.PushConsumer
+	sequence uint64    // of the consumer's last message
+	current  time.Time // when everything of the type had been told; zero for never
+}
+
+// take tells what a message says. It fails where one before it is missing.
+func (l *feedLoop) take(ctx context.Context, t *feedTail, m jetstream.Msg) error {
+	arrived := time.Now()
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if meta.Sequence.Consumer != t.sequence+1 { // nothing is delivered twice here, so it is lost
+		return errJump
+	}
+	t.sequence = meta.Sequence.Consumer
+	l.tell(ctx, m, meta)
+	l.told++
+	if meta.NumPending == 0 {
+		t.current = arrived
+		l.caughtUpWithAll()
+	}
+	return nil
+}
+
+// look asks the server whether anything is on its way.
+func (l *feedLoop) look(ctx context.Context) error {
+	for _, t := range l.tails {
+		asked := time.Now()
+		info, err := l.info(ctx, t.consumer)
+		if err != nil {
+			return err
+		}
+		l.turn.Lock()
+		if info.NumPending == 0 && info.Delivered.Consumer == t.sequence {
+			t.current = asked
+			l.caughtUpWithAll()
+		}
+		l.turn.Unlock()
+	}
+	return nil
+}
+
+// caughtUpWithAll notes until when everything of every type was told.
+func (l *feedLoop) caughtUpWithAll() {
+	last := l.tails[0].current
+	for _, t := range l.tails {
+		if t.current.Before(last) {
+			last = t.current
+		}
+	}
+	if !last.IsZero() {
+		l.caughtUp(last)
+	}
+}
+
+// consumer makes a consumer of one type of event that begins with what may still matter.
+func (l *feedLoop) consumer(ctx context.Context, eventType string) (jetstream.PushConsumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	since := l.since()
-	c := jetstream.ConsumerConfig{
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
-		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
-	}
-	for _, eventType := range revoking {
-		c.FilterSubjects = append(c.FilterSubjects, Type(eventType))
-	}
 	stream := l.Stream
 	if stream == "" {
 		stream = Stream
 	}
-	consumer, err := l.JetStream.CreateConsumer(ctx, stream, c)
+	consumer, err := l.JetStream.CreatePushConsumer(ctx, stream, jetstream.ConsumerConfig{
+		FilterSubject: Type(eventType), DeliverSubject: l.JetStream.Conn().NewInbox(), FlowControl: true, IdleHeartbeat: heartbeat,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
+		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make a consumer: %w", err)
+		return nil, fmt.Errorf("make a consumer of %s: %w", eventType, err)
 	}
 	return consumer, nil
 }
 
-func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
+func (l *feedLoop) info(ctx context.Context, consumer jetstream.PushConsumer) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	info, err := consumer.Info(ctx)

@@ -79,6 +79,31 @@ func (d *deployment) applyLedger(ctx context.Context) (last int64, err error) {
 	return last, err
 }
 
+// ledgerWait is how often a process that may erase nobody looks whether another has.
+const ledgerWait = time.Second
+
+// awaitLedger is applyLedger for a process that serves. One whose database user may erase nobody, as those beside the API, waits
+// until another has done it.
+func (d *deployment) awaitLedger(ctx context.Context) (last int64, err error) {
+	tick := time.NewTicker(ledgerWait)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		last, err := d.applyLedger(ctx)
+		if !errors.Is(err, eventstore.ErrNotPermitted) {
+			return last, err
+		}
+		if !told {
+			d.logger.Warn("users who are in the erasure ledger are in the database, which was restored from a backup: waiting for `usher serve` to erase them again",
+				slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
 // settleErasures finishes what was cut short, and completes the ledger. What can't be done now, the service's sweep tries
 // again.
 func (d *deployment) settleErasures(ctx context.Context, users *identity.Service) {

@@ -24,7 +24,9 @@ const (
 	kindEmail           = kind(identity.PurposeEmail)
 	kindPasswordChanged = kind("password_changed")
 	kindEmailChanged    = kind("email_changed")
+	kindTOTPEnabled     = kind("totp_enabled")
 	kindTOTPDisabled    = kind("totp_disabled")
+	kindRecoveryCodes   = kind("recovery_codes")
 	kindNewDevice       = kind("new_device")
 )
 
@@ -90,8 +92,12 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		k = kindPasswordChanged
 	case identity.TypeUserEmailChanged:
 		k = kindEmailChanged
+	case identity.TypeUserTOTPEnabled:
+		k = kindTOTPEnabled
 	case identity.TypeUserTOTPDisabled:
 		k = kindTOTPDisabled
+	case identity.TypeUserRecoveryCodesGenerated:
+		k = kindRecoveryCodes
 	case identity.TypeSessionStarted:
 		if fresh, err := m.seen(ctx, tx, e); err != nil || !fresh {
 			return err
