@@ -198,8 +198,17 @@ func (s *Service) tryCode(ctx context.Context, c MailCode, command uuid.UUID, m 
 			return change{}, err
 		}
 		done, err := decide(u, row.purpose)
-		done.state, done.commandID = append(done.state, row.use(s.now())), command
-		return done, err
+		if err != nil {
+			return change{}, err
+		}
+		email, err := ParseEmail(codeAddress(u, row.purpose))
+		if err != nil {
+			return change{}, err
+		}
+		// Whoever reads mail at the address is not kept out by those who guessed at it.
+		done.state = append(done.state, row.use(s.now()), s.throttle.pardon(email))
+		done.commandID = command
+		return done, nil
 	})
 	if errors.Is(err, ErrNotFound) { // erased since
 		err = ErrInvalidCode

@@ -236,8 +236,8 @@ func TestASVS_6_4_3_7_4_3_ResetPassword(t *testing.T) {
 		if diff := cmp.Diff(want, types(events)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
-		if last := events[len(events)-1].Position; position != last {
-			t.Errorf("position %d, want %d", position, last)
+		if last := events[len(events)-1].Position; position.Position != last {
+			t.Errorf("position %d, want %d", position.Position, last)
 		}
 		if p, err := Decode[PasswordChanged](events[3]); err != nil || p.Reason != ReasonReset || p.Session != uuid.Nil {
 			t.Errorf("password changed: %+v, %v", p, err)

@@ -142,7 +142,7 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.accounted = accounted{info.Created, state.NumDeleted}
+	r.accounted = accountOf(info)
 	return nil, nil
 }
 
@@ -167,6 +167,12 @@ func (r *Relay) perUser(ctx context.Context) (reason, err error) {
 func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head int64) ([]int64, error) {
 	state := info.State
 	first, last := int64(state.FirstSeq), int64(state.LastSeq)
+	r.mu.Lock()
+	known := r.accounted.of(info)
+	r.mu.Unlock()
+	if known {
+		return nil, nil
+	}
 	var missing []int64
 	if r.Stream.MaxBytes <= 0 {
 		owed, err := r.firstOwed(ctx, head, ageSlack)
@@ -178,10 +184,7 @@ func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head in
 			missing = append(missing, p)
 		}
 	}
-	r.mu.Lock()
-	known := r.accounted.of(info)
-	r.mu.Unlock()
-	if state.NumDeleted > 0 && !known {
+	if state.NumDeleted > 0 {
 		ctx, stop := context.WithTimeout(ctx, detailWait) // it is a long list where many users were erased
 		defer stop()
 		s, err := r.js.Stream(ctx, r.Stream.Name)

@@ -58,10 +58,7 @@ func (r *Relay) Scrub(ctx context.Context) (ScrubReport, error) {
 	}
 	r.lastScrub.Store(&report)
 	if damage := report.damage(); damage != nil {
-		r.mu.Lock()
-		r.damage = damage
-		r.mu.Unlock()
-		r.interrupt(damage)
+		r.damaged(damage)
 	}
 	return report, nil
 }
