@@ -17,8 +17,10 @@ import (
 type commitConn struct {
 	config *pgx.ConnConfig
 	limit  time.Duration // for making the connection, and for a query
-	turn   sync.Mutex    // held by whoever has taken the connection
-	conn   *pgx.Conn
+	// connected is called once a connection was made.
+	connected func()
+	turn      sync.Mutex // held by whoever has taken the connection
+	conn      *pgx.Conn
 	// statement is append_events, prepared; nil where the database's address asks for no prepared statements.
 	statement *pgconn.StatementDescription
 	used      time.Time
@@ -65,6 +67,7 @@ func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 	}
+	c.connected()
 	return conn, nil
 }
 

@@ -33,6 +33,7 @@ type Store struct {
 	ensured    atomic.Int64 // the position up to which there are partitions, as far as this process knows
 	unfit      atomic.Int64 // when an append last did not fit, in nanoseconds since 1970
 	background sync.WaitGroup
+	connected  connected
 }
 
 var (
@@ -73,10 +74,11 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 		o.Configure(config)
 	}
 	s := &Store{timeout: o.CommitTimeout, partition: o.PartitionSize}
+	config.AfterConnect = s.connected.after(config.AfterConnect)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the database: %w", classify(err))
 	}
-	s.commits.config, s.commits.limit = config.ConnConfig.Copy(), o.CommitTimeout
+	s.commits.config, s.commits.limit, s.commits.connected = config.ConnConfig.Copy(), o.CommitTimeout, s.connected.tell
 	// The server gives up first, so that the outcome is known: a commit that waits for its turn that long is refused.
 	s.commits.config.RuntimeParams["lock_timeout"] = fmt.Sprint((o.CommitTimeout / 2).Milliseconds())
 	// append_events is called with batches of every size, over tables that grow. One plan for all of them is as good as
@@ -103,6 +105,9 @@ func (s *Store) Close() {
 	s.commits.close()
 	s.pool.Close()
 }
+
+// OnConnect implements eventstore.Store.
+func (s *Store) OnConnect(made func()) { s.connected.add(made) }
 
 // Stat tells of the connections that everything but commits share.
 func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }
