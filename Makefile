@@ -14,8 +14,9 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# `go run` calls an interrupt a failure, though usher ends well after one.
 dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.usher
-	go run ./cmd/usher dev
+	@trap 'exit 0' INT; go run ./cmd/usher dev
 
 test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
 	test/postgres.sh go test $(RACE) -timeout 15m $(PKG)

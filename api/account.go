@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -156,14 +155,14 @@ func (s *Server) resetPassword(c *echo.Context) error {
 // updateMe answers PATCH /v1/me.
 func (s *Server) updateMe(c *echo.Context) error {
 	var body struct {
-		Name       *string         `json:"name"`
-		Attributes json.RawMessage `json:"attributes"`
+		Name       patchText  `json:"name"`
+		Attributes mergePatch `json:"attributes"`
 	}
 	who, err := s.command(c, &body)
 	if err != nil {
 		return err
 	}
-	change := identity.ProfileChange{Name: body.Name, Attributes: body.Attributes}
+	change := identity.ProfileChange{Name: body.Name.value, Attributes: body.Attributes.RawMessage}
 	result, err := s.Identity.UpdateOwnProfile(c.Request().Context(), who.ID, change, who.metadata)
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/labstack/echo/v5"
 )
 
 // ParseProxies reads networks in CIDR form, or single addresses, of proxies that may say for whom they ask.
@@ -39,6 +41,17 @@ type proxies struct {
 
 func (p *proxies) trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(p.trusted, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// clean takes the headers out of a request that only a trusted proxy is believed: they go into the log of events for good,
+// where nobody else may write what they like.
+func (p *proxies) clean(r *http.Request) {
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && p.trusts(plain(peer.Addr())) {
+		return
+	}
+	for _, name := range []string{echo.HeaderXRequestID, headerTraceParent, "Tracestate"} {
+		delete(r.Header, name)
+	}
 }
 
 // client is the address of the client that a request comes from: the peer of the connection, or where that is a trusted

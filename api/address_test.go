@@ -3,9 +3,12 @@ package api
 import (
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func mustProxies(tb testing.TB, list ...string) []netip.Prefix {
@@ -74,6 +77,28 @@ func TestUnknownProxyIsLogged(t *testing.T) {
 		}
 		if got := strings.Count(logged.String(), "TRUSTED_PROXIES"); got != want || strings.Contains(logged.String(), "203.0.113.7") {
 			t.Errorf("%s: logged %q, want it %d times and without an address", peer, &logged, want)
+		}
+	}
+}
+
+// Ids of requests and traces go into the log for good, so they are taken from trusted proxies alone.
+func TestIDsOfStrangers(t *testing.T) {
+	t.Parallel()
+	const id, parent = "01980000-0000-7000-8000-00000000000a", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	s := New(Config{TrustedProxies: mustProxies(t, "10.0.0.0/8")})
+	for peer, believed := range map[string]bool{"10.1.2.3:1": true, "[::ffff:10.1.2.3]:1": true, "127.0.0.1:1": false, "198.51.100.1:1": false, "@": false} {
+		r := httptest.NewRequest("GET", "/livez", nil)
+		r.RemoteAddr = peer
+		r.Header.Set("X-Request-Id", strings.ToUpper(id))
+		r.Header.Set("Traceparent", parent)
+		r.Header.Set("Tracestate", "a=b")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if got := w.Header().Get("X-Request-Id"); (got == id) != believed || uuid.Validate(got) != nil {
+			t.Errorf("from %s: X-Request-Id is %s", peer, got)
+		}
+		if got := r.Header.Get("Traceparent"); (got == parent) != believed || (r.Header.Get("Tracestate") != "") != believed {
+			t.Errorf("from %s: Traceparent is %q", peer, got)
 		}
 	}
 }

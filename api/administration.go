@@ -56,10 +56,10 @@ func (who commander) commandID(c *echo.Context, kind string) (uuid.UUID, error) 
 // changeUser answers PATCH /v1/users/{id}.
 func (s *Server) changeUser(c *echo.Context) error {
 	var body struct {
-		Name          *string         `json:"name"`
-		Attributes    json.RawMessage `json:"attributes"`
-		Email         *string         `json:"email"`
-		EmailVerified *bool           `json:"email_verified"`
+		Name          patchText  `json:"name"`
+		Attributes    mergePatch `json:"attributes"`
+		Email         *string    `json:"email"`
+		EmailVerified *bool      `json:"email_verified"`
 	}
 	who, err := s.command(c, &body)
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *Server) changeUser(c *echo.Context) error {
 	}
 	ctx := c.Request().Context()
 	result, err := s.Identity.ChangeUser(ctx, id, identity.UserChange{
-		ProfileChange: identity.ProfileChange{Name: body.Name, Attributes: body.Attributes}, Email: body.Email, EmailVerified: body.EmailVerified,
+		ProfileChange: identity.ProfileChange{Name: body.Name.value, Attributes: body.Attributes.RawMessage}, Email: body.Email, EmailVerified: body.EmailVerified,
 	}, who.metadata)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func castAdministration(t *testing.T, s *stack, c map[string]string) {
 
 var adminScenarios = []scenario{
 	{name: "create", method: "POST", path: "/v1/users", as: "admin", status: 201,
-		body:  `{"email":"New.User@example.org","password":"` + secret + `","name":" New ","roles":["writer","editor"],"email_verified":true,"attributes":{"plan":"paid","gone":null}}`,
+		body:  `{"email":"New.User@example.org","password":"` + secret + `","name":" New ","roles":["writer","editor"],"email_verified":true,"attributes":{"plan":"paid"}}`,
 		has:   []string{`"email":"New.User@example.org"`, `"name":"New"`, `"email_verified":true`, `"roles":["editor","writer"]`, `"attributes":{"plan":"paid"}`, `"version":5`},
 		lacks: []string{secret, "hash", "password"}, answered: []string{"Cache-Control", "no-store"},
 		events: []string{"user.registered", "user.role_granted", "user.role_granted", "user.email_verified", "user.profile_updated"}},

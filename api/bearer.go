@@ -37,6 +37,10 @@ func (s *Server) caller(c *echo.Context) (caller, error) {
 
 // verify checks an access token: its claims, and whether its session goes on.
 func (s *Server) verify(ctx context.Context, raw string) (token.Claims, caller, error) {
+	return s.verifyBy(ctx, raw, s.Identity.SessionUser)
+}
+
+func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) (token.Claims, caller, error) {
 	claims, err := s.Verifier.Verify(raw)
 	if err != nil {
 		return token.Claims{}, caller{}, err
@@ -49,7 +53,7 @@ func (s *Server) verify(ctx context.Context, raw string) (token.Claims, caller, 
 	if err != nil {
 		return token.Claims{}, caller{}, token.ErrMalformed
 	}
-	u, err := s.Identity.SessionUser(ctx, user, session)
+	u, err := sessionUser(ctx, user, session)
 	if errors.Is(err, identity.ErrSessionEnded) {
 		return token.Claims{}, caller{}, token.ErrRevoked
 	}
@@ -67,11 +71,17 @@ func bearer(headers []string) (string, error) {
 	if len(headers) == 0 {
 		return "", refuse(identity.CodeUnauthenticated, "the request has no access token")
 	}
-	scheme, raw, _ := strings.Cut(headers[0], " ")
-	if len(headers) > 1 || raw == "" || !strings.EqualFold(scheme, bearerType) {
+	raw, ok := credentialsOf(headers, bearerType)
+	if !ok || raw == "" {
 		return "", token.ErrMalformed
 	}
 	return raw, nil
+}
+
+// credentialsOf is what an Authorization header has behind a scheme and one or more spaces (RFC 9110, section 11.4).
+func credentialsOf(headers []string, wanted string) (credentials string, ok bool) {
+	scheme, rest, _ := strings.Cut(headers[0], " ")
+	return strings.TrimLeft(rest, " "), len(headers) == 1 && strings.EqualFold(scheme, wanted)
 }
 
 // challenge is the WWW-Authenticate header for an error (RFC 6750, section 3).
@@ -90,13 +100,35 @@ func challenge(err error) string {
 func (s *Server) admin(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) error {
 		who, err := s.caller(c)
+		if err == nil {
+			err = needAdmin(who)
+		}
 		if err != nil {
 			return err
-		}
-		if !who.HasRole(identity.RoleAdmin) {
-			return refuse(identity.CodeForbidden, "the role %s is needed", identity.RoleAdmin)
 		}
 		c.Set(callerKey, who)
 		return next(c)
 	}
+}
+
+func needAdmin(who caller) error {
+	if !who.HasRole(identity.RoleAdmin) {
+		return refuse(identity.CodeForbidden, "the role %s is needed", identity.RoleAdmin)
+	}
+	return nil
+}
+
+// again looks once more, after a request has waited, whether whoever sent it may have the answer: a lock, a logout or the end
+// of the access token counts for requests that are open too. sessionUser is SessionUser, or ReadSessionUser where what
+// the answer tells of may have come after the lock.
+func (s *Server) again(c *echo.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
+	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
+	if err != nil {
+		return err
+	}
+	_, who, err := s.verifyBy(c.Request().Context(), raw, sessionUser)
+	if _, byAdmin := c.Get(callerKey).(caller); err == nil && byAdmin {
+		err = needAdmin(who)
+	}
+	return err
 }

@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -27,6 +26,9 @@ const maxBody = 64 << 10
 // spelled as documented, all text valid Unicode without NUL. An empty body stands for {}. Errors have a code and never
 // show what was sent, except the names of fields.
 //
+// null is refused, since a client that sends it means something and would believe that it was done, but where it takes
+// something away: see patchText and mergePatch.
+//
 // The idempotency key of a POST has its form checked here too: what it means is for each call to say.
 func decode(c *echo.Context, into any) error {
 	if c.Request().Method == http.MethodPost {
@@ -41,7 +43,7 @@ func decode(c *echo.Context, into any) error {
 	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationJSON) {
 		return refuse(codeUnsupportedType, "the Content-Type has to be application/json")
 	}
-	if err := checkJSON(body, fieldNames(into)); err != nil {
+	if err := checkJSON(body, fieldsOf(into)); err != nil {
 		return &identity.Error{Code: identity.CodeInvalidRequest, Detail: err.Error()}
 	}
 	if err := json.Unmarshal(body, into); err != nil {
@@ -68,35 +70,64 @@ func readBody(c *echo.Context) ([]byte, error) {
 	case err != nil:
 		return nil, refuse(identity.CodeInvalidRequest, "the body could not be read")
 	}
-	return body, nil
+	return bytes.TrimPrefix(body, byteOrderMark), nil
 }
 
-// isMedia says whether a Content-Type header is that of text in UTF-8 of a media type.
+// byteOrderMark stands before some texts in UTF-8; a reader may pass over it (RFC 8259, section 8.1).
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// isMedia says whether a Content-Type header names a media type. Parameters make no difference: neither of the types that are
+// read here has any, and that the text is UTF-8 is seen by looking at it.
 func isMedia(contentType []string, wanted string) bool {
 	if len(contentType) != 1 {
 		return false
 	}
-	media, params, err := mime.ParseMediaType(contentType[0])
-	if err != nil || media != wanted {
-		return false
-	}
-	charset, given := params["charset"]
-	return !given || strings.EqualFold(charset, "utf-8")
+	media, _, err := mime.ParseMediaType(contentType[0])
+	return media == wanted && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
 }
 
-// fieldNames are the JSON names of the fields of the struct that v points to.
-func fieldNames(v any) []string {
+// patchText is a text in the body of a PATCH that null takes away, as the empty text does; nil where it is left out.
+type patchText struct{ value *string }
+
+func (t *patchText) UnmarshalJSON(raw []byte) error {
+	t.value = new(string)
+	return json.Unmarshal(raw, t.value) // which leaves it empty for null
+}
+
+// mergePatch is a JSON merge patch (RFC 7396) in the body of a PATCH: in its objects null takes a member away. It can't be null
+// itself, and nothing can in a list.
+type mergePatch struct{ json.RawMessage }
+
+// nulls says where in a field's value null may stand.
+type nulls int
+
+const (
+	nullNowhere nulls = iota
+	nullItself        // the value may be null
+	nullMembers       // members of objects may, outside of lists
+)
+
+// fieldsOf are the JSON names of the fields of the struct that v points to, and where in each null may stand.
+func fieldsOf(v any) map[string]nulls {
 	t := reflect.TypeOf(v).Elem()
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	fields := make(map[string]nulls, t.NumField())
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch f.Type {
+		case reflect.TypeFor[patchText]():
+			fields[name] = nullItself
+		case reflect.TypeFor[mergePatch]():
+			fields[name] = nullMembers
+		default:
+			fields[name] = nullNowhere
+		}
 	}
-	return names
+	return fields
 }
 
-// checkJSON finds what encoding/json lets pass: it takes names in any case, the last of equal names, and replaces what is
-// not Unicode.
-func checkJSON(body []byte, names []string) error {
+// checkJSON finds what encoding/json lets pass: it takes names in any case, the last of equal names, null for anything, and
+// replaces what is not Unicode.
+func checkJSON(body []byte, fields map[string]nulls) error {
 	switch {
 	case !utf8.Valid(body):
 		return errors.New("the body is not valid UTF-8")
@@ -107,26 +138,31 @@ func checkJSON(body []byte, names []string) error {
 	case bytes.TrimLeft(body, " \t\r\n")[0] != '{':
 		return errors.New("the body is not a JSON object")
 	}
-	return checkNames(body, names)
+	return checkNames(body, fields)
 }
 
-// checkNames checks the names of an object's fields, and all text in it. Below the first level any name will do.
-func checkNames(body []byte, names []string) error {
-	type level struct {
-		object bool
-		name   bool // the next token is a name
-		seen   map[string]bool
-	}
+// level is an object or a list that is being read.
+type level struct {
+	object bool
+	list   bool // it is a list, or in one
+	name   bool // the next token is a name
+	seen   map[string]bool
+}
+
+// checkNames checks the names of an object's fields, all text in it, and where null stands. Below the first level any name
+// will do.
+func checkNames(body []byte, fields map[string]nulls) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	var levels []level
+	var field string // of the first level, that is being read
 	for {
 		t, err := d.Token()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("the body is not one JSON value: %w", err)
+		if err != nil { // not after json.Valid
+			return errors.New("the body is not one JSON value")
 		}
 		var at *level
 		if len(levels) > 0 {
@@ -137,11 +173,14 @@ func checkNames(body []byte, names []string) error {
 				return errors.New("the body has a NUL character")
 			}
 			if at.name {
-				if len(levels) == 1 && !slices.Contains(names, text) {
+				if _, known := fields[text]; len(levels) == 1 && !known {
 					return fmt.Errorf("the field %s is unknown", quote(text))
 				}
 				if at.seen[text] {
 					return fmt.Errorf("the field %s is there twice", quote(text))
+				}
+				if len(levels) == 1 {
+					field = text
 				}
 				at.seen[text], at.name = true, false
 				continue
@@ -151,17 +190,34 @@ func checkNames(body []byte, names []string) error {
 		case json.Delim('}'), json.Delim(']'):
 			levels = levels[:len(levels)-1]
 			continue
+		case nil:
+			if err := checkNull(fields[field], field, len(levels), at.list); err != nil {
+				return err
+			}
 		}
 		if at != nil && at.object {
 			at.name = true // after this value
 		}
 		switch t {
 		case json.Delim('{'):
-			levels = append(levels, level{object: true, name: true, seen: map[string]bool{}})
+			levels = append(levels, level{object: true, list: at != nil && at.list, name: true, seen: map[string]bool{}})
 		case json.Delim('['):
-			levels = append(levels, level{})
+			levels = append(levels, level{list: true})
 		}
 	}
+}
+
+// checkNull refuses a null that stands in a field where it may not: as its value, at depth 1, or deeper in it.
+func checkNull(may nulls, field string, depth int, list bool) error {
+	switch {
+	case depth == 1 && may == nullItself, depth > 1 && may == nullMembers && !list:
+		return nil
+	case depth == 1:
+		return fmt.Errorf("the field %s can't be null; leave it out where it has no value", quote(field))
+	case may == nullMembers:
+		return fmt.Errorf("in a list in the field %s there can be no null", quote(field))
+	}
+	return fmt.Errorf("in the field %s there can be no null", quote(field))
 }
 
 // quote shows a name that was sent, in a bounded and printable form.

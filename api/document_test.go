@@ -58,7 +58,11 @@ func (d *document) check(tb testing.TB, r *http.Request, body string, a answer) 
 		d.checkProblem(tb, r, a)
 		return
 	}
-	r.Body = io.NopCloser(strings.NewReader(body))
+	if body == "" && route.Operation.RequestBody != nil { // which stands for {}
+		body, r.GetBody = "{}", nil
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Body = io.NopCloser(strings.NewReader(strings.TrimPrefix(body, "\ufeff")))
 	request := &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: params, Route: route,
 		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true},
@@ -112,6 +116,9 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 	}
 	parameter := regexp.MustCompile(`:(\w+)`)
 	for _, r := range New(Config{}).echo.Router().Routes() {
+		if r.Method == http.MethodHead { // which goes with GET, and is not listed
+			continue
+		}
 		registered = append(registered, r.Method+" "+parameter.ReplaceAllString(r.Path, "{$1}"))
 	}
 	slices.Sort(documented)

@@ -67,6 +67,7 @@ func (s *Server) describeServer(c *echo.Context) error {
 const (
 	pathKeys       = "/.well-known/jwks.json"
 	pathOpenAPI    = "/openapi.yaml"
+	pathJSON       = "/openapi.json"
 	pathIntrospect = "/oauth2/introspect"
 	pathRevoke     = "/oauth2/revoke"
 )
@@ -74,6 +75,11 @@ const (
 // openAPI answers GET /openapi.yaml, the description of this API.
 func (s *Server) openAPI(c *echo.Context) error {
 	return publicDocument(c, "application/yaml", schema.OpenAPI)
+}
+
+// openAPIJSON answers GET /openapi.json, the same in JSON.
+func (s *Server) openAPIJSON(c *echo.Context) error {
+	return publicDocument(c, echo.MIMEApplicationJSON, schema.OpenAPIJSON())
 }
 
 // publicDocument answers with something that everybody may see and keep for a while, and after that ask whether it is still the

@@ -337,7 +337,7 @@ func TestUnknownError(t *testing.T) {
 
 func TestMetadata(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, openSQLite(t), options{})
+	s := newStack(t, openSQLite(t), options{api: func(c *Config) { c.TrustedProxies = mustProxies(t, "127.0.0.1") }})
 	const id, parent = "01980000-0000-7000-8000-000000000001", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	s.call("POST", register, credentials("ada@example.org", secret), "X-Request-Id", id, "Traceparent", parent, "User-Agent", strings.Repeat("é", 400))
 	s.call("POST", register, credentials("eve@example.org", secret), "X-Request-Id", "<script>", "Traceparent", "x", "User-Agent", "a\tb")

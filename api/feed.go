@@ -59,7 +59,9 @@ func (s *Server) listEvents(c *echo.Context) error {
 	}
 	events, through, err := s.scan(c.Request().Context(), f)
 	if err == nil && through == f.after && f.wait > 0 {
-		events, through, err = s.awaitEvents(c, f)
+		if events, through, err = s.awaitEvents(c, f); err == nil {
+			err = s.again(c, s.Identity.ReadSessionUser)
+		}
 	}
 	if err != nil {
 		return err
@@ -120,6 +122,9 @@ func (s *Server) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.
 		case <-pause.C:
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
+		}
+		if err := s.again(c, s.Identity.SessionUser); err != nil {
+			return nil, 0, err // what woke it may have been a lock
 		}
 	}
 }

@@ -200,6 +200,60 @@ func TestFeedWaits(t *testing.T) {
 	})
 }
 
+// A request that waits ends with the right of whoever sent it: a lock, a logout and the loss of the role count for it too, and
+// it tells nothing of what came after.
+func TestFeedEndsWithTheRight(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, openSQLite(t), options{document: true})
+	root := s.admin()
+	ada := s.user("ada@example.org").String()
+	for name, take := range map[string]func(id, access string) answer{
+		"lock":       func(id, _ string) answer { return s.as(root, "POST", "/v1/users/"+id+"/lock", "") },
+		"logout":     func(_, access string) answer { return s.as(access, "POST", "/v1/auth/logout", "") },
+		"revocation": func(id, _ string) answer { return s.as(root, "DELETE", "/v1/users/"+id+"/roles/admin", "") },
+	} {
+		email := name + "@example.org"
+		id := s.user(email).String()
+		s.want(s.as(root, "PUT", "/v1/users/"+id+"/roles/admin", ""), http.StatusNoContent, "")
+		access, after := s.login(email), s.head()
+		answered := make(chan answer)
+		go func() {
+			answered <- s.as(access, "GET", fmt.Sprintf("/v1/events?after=%d&type=user.profile_updated&wait=60", after), "")
+		}()
+		devstack.Eventually(t, "the request waits", func() bool { return s.server.feed.waiting.Load() == 1 })
+		s.want(take(id, access), http.StatusNoContent, "")
+		s.want(s.as(root, "PATCH", "/v1/users/"+ada, body("name", "After the "+name)), http.StatusOK, "")
+		select {
+		case a := <-answered:
+			if a.status != http.StatusUnauthorized && a.status != http.StatusForbidden || strings.Contains(a.body, "After the") {
+				t.Errorf("after a %s: %d %s", name, a.status, a.body)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("after a %s: no answer", name)
+		}
+	}
+}
+
+// So does a read that waits for a position.
+func TestReadThatWaitsEndsWithTheRight(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, openSQLite(t), options{document: true, api: func(c *Config) { c.PositionWait = time.Minute }})
+	root, _ := s.admin(), s.user("ada@example.org")
+	ada := s.login("ada@example.org")
+	answered := make(chan answer)
+	wanted := fmt.Sprint(s.head())
+	go func() { answered <- s.as(ada, "GET", "/v1/me/activity", "", "Usher-Min-Position", wanted) }()
+	id := s.as(root, "GET", "/v1/users?email=ada@example.org", "").field(t, "items", "0", "id")
+	s.want(s.as(root, "POST", "/v1/users/"+id+"/lock", ""), http.StatusNoContent, "")
+	s.project() // which lets the read go on
+	select {
+	case a := <-answered:
+		s.want(a, http.StatusUnauthorized, identity.CodeUnauthenticated)
+	case <-time.After(30 * time.Second):
+		t.Fatal("no answer")
+	}
+}
+
 // Requests that wait are bounded, and those beyond are refused at once; a server that stops answers all of them.
 func TestFeedBoundsThoseWhoWait(t *testing.T) {
 	t.Parallel()

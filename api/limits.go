@@ -10,27 +10,29 @@ import (
 	"usher.example/identity"
 )
 
-// quota is how often a network may ask for something: so often at once, and then once in an interval. Behind one address may
+// quota is how often a network, or a user, may ask for something: so often at once, and then once in an interval. Behind one address may
 // be an office or a mobile carrier, so the numbers are large.
 type quota struct {
 	burst int
 	every time.Duration
 }
 
-// What a client may do who is not logged in. The numbers are in the document too.
+// What a client may do who is not logged in, and what a user may change. The numbers are in the document too.
 var (
 	quotaRegister = quota{2000, 500 * time.Millisecond}
 	quotaLogin    = quota{5000, 50 * time.Millisecond}
 	quotaRefresh  = quota{10000, 20 * time.Millisecond}
 	quotaCode     = quota{120, time.Second}     // that is used
 	quotaMail     = quota{120, 2 * time.Second} // that is asked for
+	quotaChange   = quota{300, time.Second}     // of a user
+	quotaAdmin    = quota{20000, 10 * time.Millisecond}
 )
 
-// limits keeps any one network from taking up this process, which is why each process counts for itself, in memory, and at
+// limits keeps any one network or user from taking up this process, which is why each process counts for itself, in memory, and at
 // the cost of no query: with more processes there is more to be had. What has to be bounded for all of them together is
 // bounded where it is decided and in the database: guesses at passwords (identity.ErrThrottled), and mails to a user.
 //
-// It remembers the networks that asked last. Who is forgotten may ask as often as who never did.
+// It remembers those who asked last. Who is forgotten may ask as often as who never did.
 type limits struct {
 	now func() time.Time
 
@@ -38,10 +40,10 @@ type limits struct {
 	spent *simplelru.LRU[spender, time.Time] // when all that was spent will have come back
 }
 
-// spender is a network that asks for something.
+// spender is a network or a user that asks for something.
 type spender struct {
-	quota   *quota
-	network string
+	quota *quota
+	name  string
 }
 
 // maxSpenders bounds the memory, to some ten megabytes.
@@ -55,20 +57,20 @@ func newLimits(now func() time.Time) *limits {
 	return &limits{now: now, spent: spent}
 }
 
-// spend takes one of what a network may have. It fails with codeRateLimited where there is none left, and says when there
+// spend takes one of what a network or a user may have. It fails with codeRateLimited where there is none left, and says when there
 // is again. (That is the generic cell rate algorithm, ITU-T I.371: a token bucket kept as one time.)
-func (l *limits) spend(of *quota, network string) error {
+func (l *limits) spend(of *quota, name string) error {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	by := spender{of, network}
+	by := spender{of, name}
 	full, _ := l.spent.Get(by)
 	if full.Before(now) {
 		full = now
 	}
 	full = full.Add(of.every)
 	if wait := full.Sub(now) - time.Duration(of.burst)*of.every; wait > 0 {
-		return &identity.Error{Code: codeRateLimited, Detail: "there are too many requests from this network", RetryAfter: wait}
+		return &identity.Error{Code: codeRateLimited, Detail: "there are too many requests of this kind", RetryAfter: wait}
 	}
 	l.spent.Add(by, full)
 	return nil
@@ -76,14 +78,22 @@ func (l *limits) spend(of *quota, network string) error {
 
 // limited lets a network pass as often as its quota says.
 func (s *Server) limited(of *quota, next echo.HandlerFunc) echo.HandlerFunc {
-	if !s.RateLimits {
-		return next
-	}
 	return func(c *echo.Context) error {
-		if err := s.limits.spend(of, identity.Network(c.RealIP())); err != nil {
-			s.metrics.limited.WithLabelValues(c.Path()).Inc()
+		if err := s.spend(c, of, identity.Network(c.RealIP())); err != nil {
 			return err
 		}
 		return next(c)
 	}
+}
+
+// spend is limits.spend where there are limits, and counts who is refused.
+func (s *Server) spend(c *echo.Context, of *quota, name string) error {
+	if !s.RateLimits {
+		return nil
+	}
+	err := s.limits.spend(of, name)
+	if err != nil {
+		s.metrics.limited.WithLabelValues(c.Path()).Inc()
+	}
+	return err
 }

@@ -20,7 +20,7 @@ import (
 func TestASVS_6_3_1_6_3_8_ThrottledLogin(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
-		s := newStack(t, db, options{document: true})
+		s := newStack(t, db, options{document: true, api: func(c *Config) { c.TrustedProxies = mustProxies(t, "127.0.0.1") }})
 		s.user("ada@example.org")
 		var answers []answer
 		for _, email := range []string{"ada@example.org", "nobody@example.org"} {
@@ -209,6 +209,32 @@ func TestRateLimits(t *testing.T) {
 			t.Errorf("usher_rate_limited_total: %s, want 2 of the route", counted)
 		}
 	})
+}
+
+// What a user changes is bounded for the user, on whatever network; what is read is not, and administrators have more.
+func TestChangesOfAUserAreLimited(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := newStack(t, openSQLite(t), options{document: true, api: func(c *Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }})
+	s.user("ada@example.org")
+	s.user("bob@example.org")
+	ada, bob := s.login("ada@example.org"), s.login("bob@example.org")
+	change := func(access string) answer { return s.as(access, "PATCH", "/v1/me", body("name", "Ada")) }
+	for n := range quotaChange.burst {
+		if a := change(ada); a.status != http.StatusOK {
+			t.Fatalf("change %d: %d %s", n, a.status, a.body)
+		}
+	}
+	a := change(ada)
+	s.want(a, http.StatusTooManyRequests, codeRateLimited)
+	if after := a.header.Get("Retry-After"); after != "1" {
+		t.Errorf("Retry-After: %q, want 1", after)
+	}
+	s.want(s.as(ada, "DELETE", "/v1/me", body("current_password", string(secret))), http.StatusTooManyRequests, codeRateLimited)
+	s.want(s.as(ada, "GET", "/v1/me", ""), http.StatusOK, "")
+	s.want(change(bob), http.StatusOK, "")
+	now = now.Add(time.Second)
+	s.want(change(ada), http.StatusOK, "")
 }
 
 // Hundreds of registrations and logins in a row are nothing out of the ordinary for somebody who tries usher out.

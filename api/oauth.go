@@ -99,11 +99,8 @@ func (s *Server) client(c *echo.Context, form url.Values) (identity.Client, erro
 // basicCredentials reads an Authorization header of the scheme Basic (RFC 7617). Both parts were encoded as those of a form
 // are (RFC 6749, section 2.3.1).
 func basicCredentials(headers []string) (id, secret string, ok bool) {
-	if len(headers) != 1 {
-		return "", "", false
-	}
-	scheme, encoded, _ := strings.Cut(headers[0], " ")
-	if !strings.EqualFold(scheme, "Basic") {
+	encoded, ok := credentialsOf(headers, "Basic")
+	if !ok {
 		return "", "", false
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(encoded)
@@ -160,7 +157,7 @@ type introspection struct {
 	TokenType string   `json:"token_type,omitempty"` // of access tokens
 	Subject   string   `json:"sub,omitempty"`
 	Session   string   `json:"sid,omitempty"`
-	Roles     []string `json:"roles,omitempty"` // as they are now
+	Roles     []string `json:"roles,omitzero"` // as they are now; there for every token that is good
 	Issuer    string   `json:"iss,omitempty"`
 	Audience  []string `json:"aud,omitempty"`
 	ID        string   `json:"jti,omitempty"`

@@ -95,6 +95,7 @@ func refuse(code identity.Code, format string, args ...any) error {
 // explain gives any error its code and the detail that the caller may see.
 func explain(err error) (code identity.Code, detail string) {
 	var known *identity.Error
+	var filter *projections.FilterError
 	switch {
 	case errors.As(err, &known):
 		return known.Code, known.Detail
@@ -102,8 +103,8 @@ func explain(err error) (code identity.Code, detail string) {
 		return identity.CodeUnauthenticated, "the access token is not valid"
 	case errors.Is(err, projections.ErrBadCursor):
 		return codeInvalidCursor, ""
-	case errors.Is(err, projections.ErrBadFilter):
-		return identity.CodeInvalidRequest, err.Error()
+	case errors.As(err, &filter):
+		return identity.CodeInvalidRequest, filter.Detail
 	case errors.Is(err, projections.ErrNotFound):
 		return identity.CodeNotFound, ""
 	case errors.Is(err, projections.ErrBehind):

@@ -141,5 +141,8 @@ func (s *Server) awaitReadModel(c *echo.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.PositionWait)
 	defer cancel()
-	return s.Checkpoints.Await(ctx, name, position)
+	if err := s.Checkpoints.Await(ctx, name, position); err != nil {
+		return err
+	}
+	return s.again(c, s.Identity.SessionUser)
 }

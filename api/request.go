@@ -36,6 +36,7 @@ var (
 func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) (err error) {
 		begin := time.Now()
+		s.proxies.clean(c.Request())
 		h := c.Response().Header()
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
@@ -61,7 +62,7 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// newRequestID is the id that a proxy in front gave, if it is a UUID, and otherwise a new one.
+// newRequestID is the id that a trusted proxy in front gave, if it is a UUID, and otherwise a new one.
 func newRequestID(r *http.Request) string {
 	if given := r.Header[echo.HeaderXRequestID]; len(given) == 1 && (len(given[0]) == 36 || len(given[0]) == 32) {
 		if id, err := uuid.Parse(given[0]); err == nil {
@@ -163,10 +164,18 @@ type commander struct {
 }
 
 // command reads a request that changes something: who sends it, and its body, strictly, into the struct that into points
-// to; nil for a request without content. Whether the caller may is known before anything is said of the body.
+// to; nil for a request without content. Whether the caller may, and not too often, is known before anything is said of the
+// body.
 func (s *Server) command(c *echo.Context, into any) (commander, error) {
 	who, err := s.caller(c)
 	if err != nil {
+		return commander{}, err
+	}
+	of := &quotaChange
+	if who.HasRole(identity.RoleAdmin) {
+		of = &quotaAdmin
+	}
+	if err := s.spend(c, of, who.ID.String()); err != nil {
 		return commander{}, err
 	}
 	if into == nil {

@@ -190,6 +190,7 @@ var scenarios = slices.Concat([]scenario{
 		lacks: []string{"token_endpoint\"", "authorization_endpoint"}},
 	{name: "metadata, where libraries look", path: "/.well-known/openid-configuration", status: 200, has: []string{`"issuer":"https://usher.test"`}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
+	{name: "document in JSON", path: "/openapi.json", status: 200, has: []string{`"openapi":"3.1`, `"/v1/auth/login"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document, as it was before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other", W/{document's tag}`}, status: 304, answered: []string{"Etag", "{document's tag}"}},
 	{name: "document, any there is", path: "/openapi.yaml", headers: []string{"If-None-Match", "*"}, status: 304},
 	{name: "document, other than before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other"`}, status: 200, answered: []string{"Etag", "{document's tag}"}},
@@ -199,11 +200,11 @@ var scenarios = slices.Concat([]scenario{
 
 	{name: "no such path", path: "/v1/nothing", status: 404, code: identity.CodeNotFound},
 	{name: "no such method", method: "DELETE", path: "/v1/auth/login", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, POST"}},
+	{name: "HEAD of what has no GET", method: "HEAD", path: "/v1/auth/login", status: 405, answered: []string{"Allow", "OPTIONS, POST"}},
+	{name: "no method but GET and HEAD", method: "POST", path: "/livez", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, GET, HEAD"}},
 	{name: "metrics are elsewhere", path: "/metrics", status: 404, code: identity.CodeNotFound},
-	{name: "request id is taken over", path: "/livez", headers: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000A"}, status: 200,
-		answered: []string{"X-Request-Id", "01980000-0000-7000-8000-00000000000a"}},
 }, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
-	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios, factorScenarios)
+	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios, factorScenarios, nullScenarios, addressScenarios, formScenarios)
 
 // badBodies are refused by every call that has a body. good is what an object would have to hold.
 func badBodies(path, good string) []scenario {
@@ -214,7 +215,8 @@ func badBodies(path, good string) []scenario {
 		bad("empty body", "", `\"email\" is needed`),
 		bad("empty object", "{}", `\"email\" is needed`),
 		bad("no password", `{"email":"ada@example.org"}`, `\"password\" is needed`),
-		bad("null", `{"email":null,"password":null}`, `\"email\" is needed`),
+		bad("null", `{`+good+`,"email":null}`, "twice"),
+		bad("null for a text", `{"email":null,"password":"x"}`, `\"email\" can't be null`),
 		bad("broken JSON", `{`+good),
 		bad("no JSON", secret),
 		bad("white space", "  \n"),
@@ -236,7 +238,6 @@ func badBodies(path, good string) []scenario {
 		{name: "large body", method: "POST", path: path, body: `{` + good + `,"name":"` + strings.Repeat("x", 64<<10) + `"}`, status: 413, code: codeBodyTooLarge},
 		{name: "form", method: "POST", path: path, headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, body: "email=a", status: 415, code: codeUnsupportedType},
 		{name: "no content type", method: "POST", path: path, headers: []string{"Content-Type", ""}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
-		{name: "another charset", method: "POST", path: path, headers: []string{"Content-Type", "application/json; charset=latin1"}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
 		{name: "compressed", method: "POST", path: path, headers: []string{"Content-Encoding", "gzip"}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
 	}
 	for i := range list {

@@ -57,7 +57,7 @@ type Config struct {
 	CursorKey []byte
 	// RateLimits bounds how often a network may do what needs no access token.
 	RateLimits bool
-	// TrustedProxies are believed when they say for whom they ask: see ParseProxies.
+	// TrustedProxies are believed when they say for whom they ask, and as which part of which trace: see ParseProxies.
 	TrustedProxies []netip.Prefix
 
 	Registry *prometheus.Registry // a new one when nil
@@ -77,6 +77,7 @@ type Server struct {
 	logger  *slog.Logger
 	metrics metrics
 	limits  *limits
+	proxies proxies
 	ready   readiness
 	head    head
 	feed    feed
@@ -102,8 +103,8 @@ func New(c Config) *Server {
 	s := &Server{Config: c, logger: c.Logger, metrics: newMetrics(c.Registry, c.Passwords), limits: newLimits(c.Now)}
 	s.feed.closing = make(chan struct{})
 	s.ready = readiness{checks: c.Checks, now: c.Now, logger: c.Logger}
-	clients := &proxies{trusted: c.TrustedProxies, logger: c.Logger}
-	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail, IPExtractor: clients.client})
+	s.proxies = proxies{trusted: c.TrustedProxies, logger: c.Logger}
+	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail, IPExtractor: s.proxies.client})
 	s.echo.Use(s.attend)
 	s.routes()
 	return s
@@ -111,6 +112,10 @@ func New(c Config) *Server {
 
 func (s *Server) routes() {
 	e := s.echo
+	get := func(path string, answer echo.HandlerFunc) {
+		e.GET(path, answer)
+		e.HEAD(path, answer) // net/http leaves the body out
+	}
 	e.POST("/v1/auth/register", s.limited(&quotaRegister, s.register))
 	e.POST("/v1/auth/login", s.limited(&quotaLogin, s.login))
 	e.POST("/v1/auth/refresh", s.limited(&quotaRefresh, s.refresh))
@@ -120,7 +125,7 @@ func (s *Server) routes() {
 	e.POST("/v1/auth/verify-email/resend", s.limited(&quotaMail, s.resendVerification))
 	e.POST("/v1/auth/password/forgot", s.limited(&quotaMail, s.forgotPassword))
 	e.POST("/v1/auth/password/reset", s.limited(&quotaCode, s.resetPassword))
-	e.GET("/v1/me", s.me)
+	get("/v1/me", s.me)
 	e.PATCH("/v1/me", s.updateMe)
 	e.DELETE("/v1/me", s.eraseMe)
 	e.POST("/v1/me/password", s.changePassword)
@@ -129,12 +134,12 @@ func (s *Server) routes() {
 	e.DELETE("/v1/me/totp", s.disableTOTP)
 	e.POST("/v1/me/totp/confirm", s.confirmTOTP)
 	e.POST("/v1/me/recovery-codes", s.newRecoveryCodes)
-	e.GET("/v1/me/sessions", s.listSessions)
+	get("/v1/me/sessions", s.listSessions)
 	e.DELETE("/v1/me/sessions/:id", s.endSession)
-	e.GET("/v1/me/activity", s.listOwnActivity)
-	e.GET("/v1/users", s.admin(s.listUsers))
+	get("/v1/me/activity", s.listOwnActivity)
+	get("/v1/users", s.admin(s.listUsers))
 	e.POST("/v1/users", s.admin(s.createUser))
-	e.GET("/v1/users/:id", s.admin(s.showUser))
+	get("/v1/users/:id", s.admin(s.showUser))
 	e.PATCH("/v1/users/:id", s.admin(s.changeUser))
 	e.DELETE("/v1/users/:id", s.admin(s.onUser(s.Identity.Erase)))
 	e.POST("/v1/users/:id/lock", s.admin(s.onUser(s.Identity.LockUser)))
@@ -146,36 +151,37 @@ func (s *Server) routes() {
 	e.DELETE("/v1/users/:id/totp", s.admin(s.onUser(s.Identity.ResetTOTP)))
 	e.PUT("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.GrantRole)))
 	e.DELETE("/v1/users/:id/roles/:role", s.admin(s.onRole(s.Identity.RevokeRole)))
-	e.GET("/v1/users/:id/events", s.admin(s.listUserEvents))
-	e.GET("/v1/users/:id/sessions", s.admin(s.listUserSessions))
-	e.GET("/v1/events", s.admin(s.listEvents))
-	e.GET("/v1/activity", s.admin(s.listActivity))
-	e.GET("/v1/stats", s.admin(s.showStats))
-	e.GET("/v1/projections", s.admin(s.listProjections))
+	get("/v1/users/:id/events", s.admin(s.listUserEvents))
+	get("/v1/users/:id/sessions", s.admin(s.listUserSessions))
+	get("/v1/events", s.admin(s.listEvents))
+	get("/v1/activity", s.admin(s.listActivity))
+	get("/v1/stats", s.admin(s.showStats))
+	get("/v1/projections", s.admin(s.listProjections))
 	e.POST("/v1/projections/:name/pause", s.admin(s.pauseProjection()))
 	e.POST("/v1/projections/:name/resume", s.admin(s.resumeProjection()))
 	e.POST("/v1/projections/:name/rebuild", s.admin(s.rebuildProjection()))
 	e.DELETE("/v1/projections/:name/rebuild", s.admin(s.cancelRebuild()))
 	e.POST("/v1/projections/:name/retry", s.admin(s.retryProjection()))
 	e.POST("/v1/projections/:name/skip", s.admin(s.skipEvent()))
-	e.GET("/v1/outbox", s.admin(s.showOutbox))
-	e.GET("/v1/webhooks", s.admin(s.listWebhooks))
+	get("/v1/outbox", s.admin(s.showOutbox))
+	get("/v1/webhooks", s.admin(s.listWebhooks))
 	e.POST("/v1/webhooks", s.admin(s.createWebhook))
-	e.GET("/v1/webhooks/:id", s.admin(s.showWebhook))
+	get("/v1/webhooks/:id", s.admin(s.showWebhook))
 	e.PATCH("/v1/webhooks/:id", s.admin(s.changeWebhook))
 	e.DELETE("/v1/webhooks/:id", s.admin(s.deleteWebhook))
-	e.GET("/v1/webhooks/:id/deliveries", s.admin(s.listDeliveries))
+	get("/v1/webhooks/:id/deliveries", s.admin(s.listDeliveries))
 	e.POST("/v1/webhooks/:id/deliveries/:delivery/redrive", s.admin(s.redriveOne))
 	e.POST("/v1/webhooks/:id/redrive", s.admin(s.redriveAll))
 	e.POST("/v1/webhooks/:id/test", s.admin(s.testWebhook))
 	e.POST(pathIntrospect, s.onToken(s.introspect))
 	e.POST(pathRevoke, s.onToken(s.revoke))
-	e.GET(pathKeys, s.jwks)
-	e.GET("/.well-known/openid-configuration", s.describeServer)
-	e.GET("/.well-known/oauth-authorization-server", s.describeServer)
-	e.GET(pathOpenAPI, s.openAPI)
-	e.GET("/livez", s.livez)
-	e.GET("/readyz", s.readyz)
+	get(pathKeys, s.jwks)
+	get("/.well-known/openid-configuration", s.describeServer)
+	get("/.well-known/oauth-authorization-server", s.describeServer)
+	get(pathOpenAPI, s.openAPI)
+	get(pathJSON, s.openAPIJSON)
+	get("/livez", s.livez)
+	get("/readyz", s.readyz)
 }
 
 // ServeHTTP answers one request.

@@ -26,9 +26,9 @@ func (s *stack) wantTokens(a answer) tokens {
 }
 
 // as calls with an access token.
-func (s *stack) as(access, method, path, body string) answer {
+func (s *stack) as(access, method, path, body string, headers ...string) answer {
 	s.tb.Helper()
-	return s.call(method, path, body, "Authorization", "Bearer "+access)
+	return s.call(method, path, body, append(headers, "Authorization", "Bearer "+access)...)
 }
 
 func (s *stack) want(a answer, status int, code identity.Code) {

@@ -1,7 +1,10 @@
 package api
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/labstack/echo/v5"
 
@@ -12,11 +15,14 @@ import (
 // noUser is what a path that names no user is answered with.
 const noUser = "there is no such user"
 
-// listUsers answers GET /v1/users, from the read model.
+// listUsers answers GET /v1/users, from the read model, but for an exact address.
 func (s *Server) listUsers(c *echo.Context) error {
-	values, err := query(c, "query", "status", "role", "email_verified", "created_after", "created_before", "limit", "cursor")
+	values, err := query(c, "email", "query", "status", "role", "email_verified", "created_after", "created_before", "limit", "cursor")
 	if err != nil {
 		return err
+	}
+	if values.Has("email") {
+		return s.listUserWith(c, values)
 	}
 	f := projections.UserFilter{
 		Query: values.Get("query"), Status: identity.Status(values.Get("status")), Role: values.Get("role"), Cursor: values.Get("cursor"),
@@ -41,6 +47,40 @@ func (s *Server) listUsers(c *echo.Context) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, page)
+}
+
+// listUserWith answers GET /v1/users?email=, with the one user who has the address, or with none. As with one who is named by
+// an id it needs no read model: the reservation of the address says who it is, and the log how the user is, each
+// found by its key and as of now, however many users there are.
+func (s *Server) listUserWith(c *echo.Context, values url.Values) error {
+	for name := range values {
+		if name != "email" && name != "limit" {
+			return refuse(identity.CodeInvalidRequest, "an email names one user; the parameter %s can't go with it", quote(name))
+		}
+	}
+	if _, err := limit(values); err != nil {
+		return err
+	}
+	if _, err := s.minPosition(c); err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	id, err := s.Identity.UserWith(ctx, values.Get("email"))
+	var refusal *identity.Error
+	if errors.As(err, &refusal) && refusal.Code == identity.CodeInvalidEmail {
+		return refuse(identity.CodeInvalidRequest, "%s; in a query a + is written %%2B", refusal.Detail)
+	}
+	found := page[json.RawMessage]{Items: []json.RawMessage{}}
+	if err == nil {
+		var u *identity.User
+		if u, err = s.Identity.ReadUser(ctx, id); err == nil {
+			found.Items = append(found.Items, u.JSON())
+		}
+	}
+	if err != nil && !errors.Is(err, identity.ErrNotFound) { // which one who was erased meanwhile is too
+		return err
+	}
+	return c.JSON(http.StatusOK, found)
 }
 
 // showUser answers GET /v1/users/{id}, with the user's own state: it needs no read model. With a minimum position it is

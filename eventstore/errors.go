@@ -31,8 +31,10 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrNoRows: a query for one row found none.
 	ErrNoRows = errors.New("no rows")
-	// ErrWrongMasterKey: MASTER_KEY is not the one that this database was made with.
-	ErrWrongMasterKey = errors.New("MASTER_KEY is not the key that this database was made with")
+	// ErrWrongMasterKey: MASTER_KEY is not the one that this database is sealed under.
+	ErrWrongMasterKey = errors.New("MASTER_KEY is not the key of this database")
+	// ErrMasterKeyRetired: what was to be written is sealed under a master key that another has taken the place of.
+	ErrMasterKeyRetired = errors.New("the master key was replaced")
 	// ErrNoKey: the user has no data key: it was never made, or it was destroyed with the user.
 	ErrNoKey = errors.New("the user has no data key")
 	// ErrGap: an event is missing where the next position or version was expected. The log halts rather than skip.

@@ -116,6 +116,9 @@ func (l *Log) append(ctx context.Context, a Append) (Result, error) {
 		if resolved && try < anyVersionTries && errors.Is(err, ErrWrongExpectedVersion) {
 			continue
 		}
+		if errors.Is(err, ErrMasterKeyRetired) && try == 1 && l.sealer.masters.refresh(ctx) == nil && p.Key != nil {
+			continue // what a state change carries is sealed by the caller, who has to do it again
+		}
 		return Result{}, fmt.Errorf("append to %s: %w", a.Stream, err)
 	}
 }

@@ -20,17 +20,16 @@ import (
 // Sealer seals personal fields with a data key of their user's own, and opens them.
 //
 // A sealed value is: format (1 byte, 1), nonce (12 bytes), AES-256-GCM ciphertext and tag. The additional data binds it
-// to its stream, version and event type, so that a sealed value moved to another event does not open. A wrapped data
-// key has the same form under a key derived from the master key, bound to its user.
+// to its stream, version and event type, so that a sealed value moved to another event does not open. A data key is wrapped
+// under the master key, bound to its user: see masterRing for the form of what is.
 //
 // Destroying a user's wrapped key makes everything sealed for that user unreadable for ever. A Sealer keeps the keys that
 // it was asked for in memory for a few seconds (keyFor), and no longer than until it is told (Forget).
 type Sealer struct {
-	wrap  cipher.AEAD
-	state cipher.AEAD
-	index []byte
-	keys  *lru.Cache[uuid.UUID, dataKey]
-	fetch func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)
+	masters *masterRing
+	index   []byte
+	keys    *lru.Cache[uuid.UUID, dataKey]
+	fetch   func(context.Context, []uuid.UUID) (map[uuid.UUID][]byte, error)
 }
 
 const (
@@ -55,11 +54,10 @@ func NewSealer(master MasterKey, fetch func(context.Context, []uuid.UUID) (map[u
 		panic(err)
 	}
 	return &Sealer{
-		wrap:  newAEAD(master.Derive("data-keys")),
-		state: newAEAD(master.Derive("state")),
-		index: master.Derive("reservations"),
-		keys:  keys,
-		fetch: fetch,
+		masters: master.ring,
+		index:   master.Derive("reservations"),
+		keys:    keys,
+		fetch:   fetch,
 	}
 }
 
@@ -85,10 +83,18 @@ func seal(aead cipher.AEAD, plain, bind []byte) []byte {
 var errSealed = errors.New("sealed value does not open: it was altered, moved, or sealed under another key")
 
 func open(aead cipher.AEAD, sealed, bind []byte) ([]byte, error) {
-	if len(sealed) < 1+nonceSize || sealed[0] != sealFormat {
+	if len(sealed) < 1 || sealed[0] != sealFormat {
 		return nil, errSealed
 	}
-	plain, err := aead.Open(nil, sealed[1:1+nonceSize], sealed[1+nonceSize:], bind)
+	return openBody(aead, sealed[1:], bind)
+}
+
+// openBody opens a sealed value less what says how and under which key it is sealed.
+func openBody(aead cipher.AEAD, body, bind []byte) ([]byte, error) {
+	if len(body) < nonceSize {
+		return nil, errSealed
+	}
+	plain, err := aead.Open(nil, body[:nonceSize], body[nonceSize:], bind)
 	if err != nil {
 		return nil, errSealed
 	}
@@ -97,12 +103,12 @@ func open(aead cipher.AEAD, sealed, bind []byte) ([]byte, error) {
 
 // SealState seals a secret for a state table, bound to where it is kept (for example "signing_keys/<kid>").
 func (s *Sealer) SealState(place string, secret []byte) []byte {
-	return seal(s.state, secret, []byte(place))
+	return s.masters.seal(forState, secret, []byte(place))
 }
 
 // OpenState opens what SealState made.
 func (s *Sealer) OpenState(place string, sealed []byte) ([]byte, error) {
-	plain, err := open(s.state, sealed, []byte(place))
+	plain, err := s.masters.open(forState, sealed, []byte(place))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", place, err)
 	}
@@ -156,7 +162,7 @@ func (s *Sealer) ReservationKey(r Reservation) []byte {
 func (s *Sealer) newDataKey(user uuid.UUID) (key cipher.AEAD, wrapped []byte) {
 	raw := make([]byte, 32)
 	rand.Read(raw)
-	return newAEAD(raw), seal(s.wrap, raw, user[:])
+	return newAEAD(raw), s.masters.seal(forDataKeys, raw, user[:])
 }
 
 // Forget drops a user's key from memory, after it was destroyed in the database.
@@ -209,7 +215,7 @@ func (s *Sealer) Learn(user uuid.UUID, wrapped []byte) error {
 
 // unwrap opens a user's wrapped data key, and keeps it in memory.
 func (s *Sealer) unwrap(user uuid.UUID, wrapped []byte) (cipher.AEAD, error) {
-	raw, err := open(s.wrap, wrapped, user[:])
+	raw, err := s.masters.open(forDataKeys, wrapped, user[:])
 	if err != nil {
 		return nil, fmt.Errorf("open the data key of %s: %w", user, err)
 	}

@@ -146,6 +146,10 @@ type Result struct {
 	Position int64 // of the last event
 	Version  int   // of the last event
 	Repeated bool  // the command id was known: this is what its first append wrote
+
+	// Unchanged says that there was nothing to append: this is where the stream stands. It is never the answer of a Log, but
+	// of those who decide what to append.
+	Unchanged bool
 }
 
 // Outcome is what became of one append of a batch: a result, or an error that concerns that append alone:

@@ -43,7 +43,7 @@ func (s *Service) CreateUser(ctx context.Context, n NewUser) (*User, eventstore.
 	}
 	var hash password.Hash
 	if n.Password != "" {
-		if hash, err = s.hash(ctx, n.Password, password.Subject{Email: email.String(), Name: n.Name}); err != nil {
+		if hash, err = s.hash(ctx, hashingFor(email, n.Metadata), n.Password, password.Subject{Email: email.String(), Name: n.Name}); err != nil {
 			return nil, eventstore.Result{}, err
 		}
 	}
@@ -59,7 +59,7 @@ func (s *Service) CreateUser(ctx context.Context, n NewUser) (*User, eventstore.
 	case err != nil:
 		return nil, eventstore.Result{}, err
 	case result.Repeated:
-		u, err := s.madeBefore(ctx, result, payloads, n.Password)
+		u, err := s.madeBefore(ctx, hashingFor(email, n.Metadata), result, payloads, n.Password)
 		return u, result, err
 	}
 	u, err := s.UserAt(ctx, a.Stream.ID, result.Position)

@@ -11,14 +11,21 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// cache keeps the states of users who were read lately. What is in it is never older than the newest event that the
-// cache was told of: forget drops a state, and keeps one that is being read at that moment from being put in.
+// cache keeps the states of users who were read lately. What get answers with is never older than the newest event that the
+// cache was told of: outdate keeps a state, and one that is being read at that moment, from being answered with. A state that
+// is out of date stays, for a read of the log to go on from.
 type cache struct {
 	read func(context.Context, uuid.UUID) (*User, error)
 
 	mu      sync.Mutex
-	users   *simplelru.LRU[uuid.UUID, *User]
+	users   *simplelru.LRU[uuid.UUID, known]
 	reading map[uuid.UUID]*reading
+}
+
+// known is a user as some read found the user.
+type known struct {
+	user    *User
+	current bool // as far as the cache was told
 }
 
 // reading is a read of the log that is on its way. Those who want the same user meanwhile wait for it, unless the user
@@ -31,7 +38,7 @@ type reading struct {
 }
 
 func newCache(size int, read func(context.Context, uuid.UUID) (*User, error)) *cache {
-	users, err := simplelru.NewLRU[uuid.UUID, *User](size, nil)
+	users, err := simplelru.NewLRU[uuid.UUID, known](size, nil)
 	if err != nil { // only for a size of 0
 		panic(err)
 	}
@@ -42,9 +49,9 @@ func newCache(size int, read func(context.Context, uuid.UUID) (*User, error)) *c
 func (c *cache) get(ctx context.Context, id uuid.UUID) (*User, error) {
 	for {
 		c.mu.Lock()
-		if u, ok := c.users.Get(id); ok {
+		if k, ok := c.users.Get(id); ok && k.current {
 			c.mu.Unlock()
-			return u, nil
+			return k.user, nil
 		}
 		r, shared := c.reading[id]
 		if !shared || r.stale {
@@ -75,7 +82,7 @@ func (c *cache) fill(ctx context.Context, id uuid.UUID, r *reading) (*User, erro
 			delete(c.reading, id)
 		}
 		if r.err == nil && !r.stale {
-			c.users.Add(id, r.user)
+			c.users.Add(id, known{r.user, true})
 		}
 		close(r.done)
 	}()
@@ -86,16 +93,43 @@ func (c *cache) fill(ctx context.Context, id uuid.UUID, r *reading) (*User, erro
 // errAborted is what is left of a read that panicked.
 var errAborted = errors.New("read of a user was aborted")
 
-// forget drops the state of a user who has an event of a version. Version 0 stands for any.
-func (c *cache) forget(id uuid.UUID, version int) {
+// latest is the newest state of a user that is known, nil where none is.
+func (c *cache) latest(id uuid.UUID) *User {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, _ := c.users.Get(id)
+	return k.user
+}
+
+// keep keeps a state that was read, in the place of the one that the read went on from; unless another has taken that place.
+func (c *cache) keep(earlier, u *User) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k, _ := c.users.Peek(u.ID); u != earlier && k.user == earlier {
+		c.users.Add(u.ID, known{u, false})
+	}
+}
+
+// outdate says that a user has an event of a version. Version 0 stands for any.
+func (c *cache) outdate(id uuid.UUID, version int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r, ok := c.reading[id]; ok {
 		r.stale = true
 	}
-	if u, ok := c.users.Peek(id); ok && (version == 0 || u.Version < version) {
-		c.users.Remove(id)
+	if k, ok := c.users.Peek(id); ok && k.current && (version == 0 || k.user.Version < version) {
+		c.users.Add(id, known{k.user, false})
 	}
+}
+
+// forget drops the state of a user.
+func (c *cache) forget(id uuid.UUID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.reading[id]; ok {
+		r.stale = true
+	}
+	c.users.Remove(id)
 }
 
 // forgetAll drops every state.

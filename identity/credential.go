@@ -86,7 +86,7 @@ func storeCredential(user uuid.UUID, c credential) eventstore.StateChange {
 
 // nextCredential is what takes the place of a user's present one. It fails with ErrPasswordRefused for a password
 // that the policy counts among the user's earlier ones.
-func (s *Service) nextCredential(ctx context.Context, present credential, secret password.Password, hash password.Hash) (credential, error) {
+func (s *Service) nextCredential(ctx context.Context, by password.Caller, present credential, secret password.Password, hash password.Hash) (credential, error) {
 	c := credential{hash: hash, changed: s.now().UTC()}
 	remembered := s.policy.History() // the present one is the first
 	if remembered == 0 {
@@ -96,7 +96,7 @@ func (s *Service) nextCredential(ctx context.Context, present credential, secret
 		c.history = append([]password.Hash{present.hash}, present.history...)
 	}
 	c.history = c.history[:min(len(c.history), remembered)]
-	reused, err := s.pool.Reused(ctx, c.history, secret)
+	reused, err := s.pool.Reused(ctx, by, c.history, secret)
 	switch {
 	case err != nil:
 		return credential{}, err
@@ -130,7 +130,12 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 	if err != nil {
 		return 0, err
 	}
-	hash, err := s.hash(ctx, secret, password.Subject{Email: u.Email, Name: u.Name})
+	email, err := ParseEmail(u.Email)
+	if err != nil {
+		return 0, err
+	}
+	by := hashingFor(email, m)
+	hash, err := s.hash(ctx, by, secret, password.Subject{Email: u.Email, Name: u.Name})
 	if err != nil {
 		return 0, err
 	}
@@ -139,7 +144,7 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 		if err != nil {
 			return change{}, err
 		}
-		c, err := s.nextCredential(ctx, present, secret, hash)
+		c, err := s.nextCredential(ctx, by, present, secret, hash)
 		if err != nil {
 			return change{}, err
 		}
@@ -186,7 +191,7 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	hash, err := s.pool.Hash(ctx, w.New)
+	hash, err := s.pool.Hash(ctx, proven.by, w.New)
 	if err != nil {
 		return 0, err
 	}
@@ -201,7 +206,7 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 		if present.hash != proven.hash { // of many who prove the same one, one replaces it
 			return change{}, wrongPassword()
 		}
-		c, err := s.nextCredential(ctx, present, w.New, hash)
+		c, err := s.nextCredential(ctx, proven.by, present, w.New, hash)
 		if err != nil {
 			return change{}, err
 		}

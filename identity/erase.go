@@ -131,6 +131,7 @@ func (s *Service) forget(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 	last, err := s.change(ctx, id, m, func(User) (change, error) {
 		return change{events: []Payload{Erased{}}, reserve: kept}, nil
 	})
+	s.cache.forget(id)
 	if errors.Is(err, ErrNotFound) {
 		last, _, err = s.erasedAt(ctx, id)
 	}

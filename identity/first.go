@@ -24,7 +24,7 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	if id, err = s.reservedBy(ctx, onlyFirstAdmin); err != nil || id != uuid.Nil {
 		return id, false, err
 	}
-	a, _, err := s.newUser(ctx, email, "", secret, RoleAdmin)
+	a, _, err := s.newUser(ctx, email, "", secret, eventstore.Metadata{}, RoleAdmin)
 	if err != nil {
 		return uuid.Nil, false, err
 	}

@@ -87,9 +87,10 @@ func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
 			position = e.Position
 			switch {
 			case e.Stream.Kind == eventstore.KindUser:
-				s.cache.forget(e.Stream.ID, e.Version)
+				s.cache.outdate(e.Stream.ID, e.Version)
 				if e.Type == TypeUserErased {
 					s.log.Sealer().Forget(e.Stream.ID)
+					s.cache.forget(e.Stream.ID)
 				}
 			case e.Type == TypeSessionEnded:
 				s.sessionEnded(e.Stream.ID)

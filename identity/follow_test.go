@@ -175,9 +175,9 @@ func TestCacheKeepsNothingStale(t *testing.T) {
 	}()
 	<-begun
 	version = 2
-	c.forget(id, 2)
+	c.outdate(id, 2)
 	if u, err := c.get(t.Context(), id); err != nil || u.Version != 2 {
-		t.Errorf("get after forget = version %d, %v, want 2", u.Version, err)
+		t.Errorf("get after outdate = version %d, %v, want 2", u.Version, err)
 	}
 	close(proceed)
 	if v := <-done; v != 1 {
@@ -219,3 +219,65 @@ func TestCacheReaderGoesAway(t *testing.T) {
 }
 
 type first struct{}
+
+// What a command reads does not grow with the events before it, in whichever process they came about; and every process
+// goes on from where the user stands.
+func TestCommandsReadNoHistory(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		here, elsewhere := d.service(t, nil), d.service(t, nil)
+		u := mustRegister(t, here, "ada@example.org")
+		const most = 4 // the event that each state ends with, that of the other process, and the one just written
+		for n := range 60 {
+			s := []*Service{here, elsewhere}[n%2]
+			before := d.read.Load()
+			name := fmt.Sprintf("Ada %d", n)
+			if _, err := s.UpdateOwnProfile(t.Context(), u.ID, ProfileChange{Name: &name}, eventstore.Metadata{}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.User(t.Context(), u.ID)
+			if err != nil || got.Name != name || got.Version != n+2 {
+				t.Fatalf("after change %d: %+v, %v", n, got, err)
+			}
+			if read := d.read.Load() - before; read > most {
+				t.Fatalf("change %d read %d events, want %d at most", n, read, most)
+			}
+		}
+		mustErase(t, here, u.ID)
+		for _, s := range []*Service{here, elsewhere} {
+			if got, err := s.ReadUser(t.Context(), u.ID); !errors.Is(err, ErrNotFound) {
+				t.Errorf("after the erasure: %+v, %v", got, err)
+			}
+		}
+		if here.cache.latest(u.ID) != nil {
+			t.Error("an erased user is still in memory")
+		}
+	})
+}
+
+// A state whose last event the log has not, as after a restore, counts for nothing.
+func TestStateOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		for name, change := range map[string]func(*User){
+			"another event":  func(u *User) { u.newest = uuid.New() },
+			"one event more": func(u *User) { u.Version++; u.newest = uuid.New() },
+		} {
+			other := *u
+			other.Name = "Eve"
+			change(&other)
+			s.cache.users.Add(u.ID, known{&other, false})
+			for range 2 {
+				got, err := s.ReadUser(t.Context(), u.ID)
+				if err != nil || got.Name != u.Name || got.Version != u.Version {
+					t.Errorf("%s: %+v, %v, want what the log says", name, got, err)
+				}
+			}
+			if latest := s.cache.latest(u.ID); latest.Name != u.Name {
+				t.Errorf("%s: it is kept", name)
+			}
+		}
+	})
+}

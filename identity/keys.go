@@ -324,4 +324,11 @@ func (s *Service) storedKeys(ctx context.Context) (keys []SigningKey, err error)
 	return keys, nil
 }
 
+// SealedColumns are those of this package whose values are sealed under the master key itself, for its rotation.
+var SealedColumns = []eventstore.SealedColumn{{
+	Table: "signing_keys", Column: "private", Key: []string{"kid"},
+	Scan:  func() []any { return []any{new(string)} },
+	Place: func(row []any) string { return keyPlace(*row[0].(*string)) },
+}}
+
 func keyPlace(id string) string { return "signing_keys/" + id }

@@ -57,7 +57,8 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err := a.wait(ctx, found.account, found.network); err != nil {
 		return LoginResult{}, err
 	}
-	outdated, err := s.checkPassword(ctx, found.hash, c.Password)
+	by := hashingFor(email, c.Metadata)
+	outdated, err := s.checkPassword(ctx, by, found.hash, c.Password)
 	if errors.Is(err, ErrInvalidCredentials) {
 		err = s.failed(ctx, a, found.user, MethodPassword, c.Metadata, err)
 	}
@@ -92,7 +93,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	a.succeeded()
 	if outdated && s.rehash {
 		// The login succeeded; a hash that could not be replaced is replaced by the next one.
-		if err := s.replaceHash(ctx, u, found.hash, c); err != nil {
+		if err := s.replaceHash(ctx, by, u, found.hash, c); err != nil {
 			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", u.ID.String()), slog.Any("error", err))
 		}
 	}
@@ -168,13 +169,13 @@ func (s *Service) find(ctx context.Context, a *attempt, statement string, who ..
 
 // checkPassword fails with ErrInvalidCredentials unless the password is that of the hash. The hash "", which is nobody's,
 // costs the same.
-func (s *Service) checkPassword(ctx context.Context, hash password.Hash, secret password.Password) (outdated bool, err error) {
+func (s *Service) checkPassword(ctx context.Context, by password.Caller, hash password.Hash, secret password.Password) (outdated bool, err error) {
 	wrong := wrongCredentials()
 	match := false
 	if hash == "" {
-		err = s.pool.VerifyUnknown(ctx, secret)
+		err = s.pool.VerifyUnknown(ctx, by, secret)
 	} else {
-		match, outdated, err = s.pool.Verify(ctx, hash, secret)
+		match, outdated, err = s.pool.Verify(ctx, by, hash, secret)
 	}
 	switch {
 	case errors.Is(err, password.ErrRefused): // no user has such a password
@@ -187,13 +188,19 @@ func (s *Service) checkPassword(ctx context.Context, hash password.Hash, secret 
 	return outdated, nil
 }
 
+// hashingFor is whose part of the hashing queue a computation takes: that of the client's network, and in it that of the
+// account.
+func hashingFor(e Email, m eventstore.Metadata) password.Caller {
+	return password.Caller{Network: Network(m.Address), Account: e.Key()}
+}
+
 // replaceHash stores the same password under a new hash. It changes nothing if the user changed since u was read.
-func (s *Service) replaceHash(ctx context.Context, u *User, verified password.Hash, c Credentials) error {
+func (s *Service) replaceHash(ctx context.Context, by password.Caller, u *User, verified password.Hash, c Credentials) error {
 	payloads, err := rehash(*u)
 	if err != nil {
 		return err
 	}
-	hash, err := s.pool.Hash(ctx, c.Password)
+	hash, err := s.pool.Hash(ctx, by, c.Password)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 type proven struct {
 	user *User
 	hash password.Hash
+	by   password.Caller // for what else is to be hashed
 }
 
 // prove checks that whoever acts for a user is the user. It is throttled as a login is, and together with those.
@@ -49,6 +50,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	if err != nil {
 		return proven{}, err
 	}
+	by := hashingFor(email, m)
 	a := s.throttle.begin(email, m.Address)
 	defer a.leave()
 	found, err := s.lookUpUser(ctx, id, a)
@@ -58,7 +60,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	if err := a.wait(ctx, found.account, found.network); err != nil {
 		return proven{}, err
 	}
-	if _, err := s.checkPassword(ctx, found.hash, p.Password); err != nil {
+	if _, err := s.checkPassword(ctx, by, found.hash, p.Password); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
 			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
 		}
@@ -73,7 +75,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 		}
 		return proven{}, err
 	}
-	return proven{u, found.hash}, a.forgive(ctx)
+	return proven{u, found.hash, by}, a.forgive(ctx)
 }
 
 // lately is how long a login shows who somebody is.

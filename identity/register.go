@@ -50,11 +50,11 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	if err != nil {
 		return RegisterResult{}, err
 	}
-	a, payloads, err := s.newUser(ctx, email, name, r.Password)
+	a, payloads, err := s.newUser(ctx, email, name, r.Password, r.Metadata)
 	if err != nil {
 		return RegisterResult{}, err
 	}
-	a.CommandID, a.Metadata = r.CommandID, r.Metadata
+	a.CommandID = r.CommandID
 	result, err := s.append(ctx, a)
 	if s.safe {
 		if err != nil && !errors.Is(err, eventstore.ErrReserved) {
@@ -79,9 +79,9 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	return RegisterResult{User: u, Email: email, Name: name, Position: result.Position}, nil
 }
 
-// newUser is the append that makes a user with a password. It lacks command id and metadata.
-func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, roles ...string) (eventstore.Append, []Payload, error) {
-	hash, err := s.hash(ctx, secret, password.Subject{Email: email.String(), Name: name})
+// newUser is the append that makes a user with a password. It lacks a command id.
+func (s *Service) newUser(ctx context.Context, email Email, name string, secret password.Password, m eventstore.Metadata, roles ...string) (eventstore.Append, []Payload, error) {
+	hash, err := s.hash(ctx, hashingFor(email, m), secret, password.Subject{Email: email.String(), Name: name})
 	if err != nil {
 		return eventstore.Append{}, nil, err
 	}
@@ -90,15 +90,16 @@ func (s *Service) newUser(ctx context.Context, email Email, name string, secret 
 		return eventstore.Append{}, nil, err
 	}
 	a, err := s.firstAppend(email, payloads, hash)
+	a.Metadata = m
 	return a, payloads, err
 }
 
 // hash hashes a password that the policy accepts.
-func (s *Service) hash(ctx context.Context, secret password.Password, about password.Subject) (password.Hash, error) {
+func (s *Service) hash(ctx context.Context, by password.Caller, secret password.Password, about password.Subject) (password.Hash, error) {
 	if err := s.policy.Check(secret, about); err != nil {
 		return "", passwordRefused(err)
 	}
-	hash, err := s.pool.Hash(ctx, secret)
+	hash, err := s.pool.Hash(ctx, by, secret)
 	if err != nil {
 		return "", passwordRefused(err)
 	}
@@ -145,7 +146,7 @@ func (s *Service) registeredBefore(ctx context.Context, email Email, first event
 		return nil, err
 	}
 	defer a.leave()
-	u, err := s.madeBefore(ctx, first, payloads, r.Password)
+	u, err := s.madeBefore(ctx, hashingFor(email, r.Metadata), first, payloads, r.Password)
 	if errors.Is(err, ErrKeyReused) {
 		err = s.failed(ctx, a, uuid.Nil, MethodPassword, r.Metadata, err)
 	}
@@ -154,7 +155,7 @@ func (s *Service) registeredBefore(ctx context.Context, email Email, first event
 
 // madeBefore answers a command that made a user and whose command id is known with the user as the first time, if it is
 // the same command.
-func (s *Service) madeBefore(ctx context.Context, first eventstore.Result, payloads []Payload, secret password.Password) (*User, error) {
+func (s *Service) madeBefore(ctx context.Context, by password.Caller, first eventstore.Result, payloads []Payload, secret password.Password) (*User, error) {
 	other := refuse(CodeKeyReused, "the idempotency key was used for another request")
 	events, err := s.log.ReadAll(ctx, first.Position-int64(first.Version), first.Version)
 	if err != nil {
@@ -171,7 +172,7 @@ func (s *Service) madeBefore(ctx context.Context, first eventstore.Result, paylo
 	}
 	same := present.hash == "" && secret == ""
 	if present.hash != "" && secret != "" {
-		if same, _, err = s.pool.Verify(ctx, present.hash, secret); err != nil {
+		if same, _, err = s.pool.Verify(ctx, by, present.hash, secret); err != nil {
 			return nil, err
 		}
 	}

@@ -200,14 +200,52 @@ func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
 	return s.cache.get(ctx, id)
 }
 
-// ReadUser reads a user's state from the log, in pages: it has every event that was committed before the call. It fails
-// with ErrNotFound or eventstore.ErrUnavailable.
+// ReadUser reads a user's state from the log: it has every event that was committed before the call. Where an earlier state
+// is in memory only what came after it is read, so what a command costs does not grow with a user's history. It fails with
+// ErrNotFound or eventstore.ErrUnavailable.
 func (s *Service) ReadUser(ctx context.Context, id uuid.UUID) (*User, error) {
-	return s.UserAt(ctx, id, math.MaxInt64)
+	earlier := s.cache.latest(id)
+	u, err := s.readOn(ctx, id, earlier)
+	switch {
+	case err == nil:
+		s.cache.keep(earlier, u)
+	case errors.Is(err, ErrNotFound):
+		s.cache.forget(id)
+	}
+	return u, err
 }
 
-// UserAt is a user's state as of a position, without what has been forgotten since. It fails as ReadUser does; with
-// ErrNotFound too where there was no such user yet.
+// readOn brings an earlier state of a user, nil for none, up to the log. The last event of that state is read once more: where
+// the log has another in its place, the state is of another history (the database was restored) and counts for nothing.
+func (s *Service) readOn(ctx context.Context, id uuid.UUID, earlier *User) (*User, error) {
+	if earlier == nil {
+		return s.UserAt(ctx, id, math.MaxInt64)
+	}
+	events, err := s.log.ReadStream(ctx, id, earlier.Version-1, streamPage)
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 || events[0].ID != earlier.newest || len(events) == streamPage {
+		return s.UserAt(ctx, id, math.MaxInt64)
+	}
+	if len(events) == 1 {
+		return earlier, nil
+	}
+	u := *earlier
+	for _, e := range events[1:] {
+		if u, err = evolve(u, e); err != nil {
+			return nil, err
+		}
+	}
+	if !u.exists() {
+		return nil, noSuchUser()
+	}
+	u.document = u.encode()
+	return &u, nil
+}
+
+// UserAt is a user's state as of a position, without what has been forgotten since, read from the log in pages. It fails as
+// ReadUser does; with ErrNotFound too where there was no such user yet.
 func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*User, error) {
 	var u User
 	for more := true; more; {
@@ -236,11 +274,11 @@ func (s *Service) UserAt(ctx context.Context, id uuid.UUID, position int64) (*Us
 	return &u, nil
 }
 
-// append appends to a user's stream, and drops the state that is in memory. It fails with ErrNotFound where the user has
+// append appends to a user's stream, after which the state that is in memory is out of date. It fails with ErrNotFound where the user has
 // been erased, and else as eventstore.Log.Append does.
 func (s *Service) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
 	// Whatever the answer is, the events may have been written.
-	defer s.cache.forget(a.Stream.ID, 0)
+	defer s.cache.outdate(a.Stream.ID, 0)
 	result, err := s.log.Append(ctx, a)
 	if erased(err) {
 		err = noSuchUser()
@@ -278,7 +316,7 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, m eventstore.Metadat
 			return eventstore.Result{}, err
 		}
 		if len(c.events) == 0 {
-			return eventstore.Result{Position: u.Position, Version: u.Version}, nil
+			return eventstore.Result{Position: u.Position, Version: u.Version, Unchanged: true}, nil
 		}
 		result, err := s.append(ctx, eventstore.Append{
 			Stream:   eventstore.UserStream(id),

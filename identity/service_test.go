@@ -302,13 +302,13 @@ func TestRehash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.replaceHash(t.Context(), current, password.Hash(before), Credentials{Password: secret}); err != nil {
+		if err := s.replaceHash(t.Context(), password.Caller{}, current, password.Hash(before), Credentials{Password: secret}); err != nil {
 			t.Fatal(err)
 		}
 		if stored() != after {
 			t.Error("a newer hash was overwritten")
 		}
-		if err := s.replaceHash(t.Context(), u, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, eventstore.ErrWrongExpectedVersion) {
+		if err := s.replaceHash(t.Context(), password.Caller{}, u, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, eventstore.ErrWrongExpectedVersion) {
 			t.Errorf("rehash on an old state = %v, want ErrWrongExpectedVersion", err)
 		}
 	})

@@ -129,21 +129,40 @@ func sessionPlace(session uuid.UUID) string { return "sessions/" + session.Strin
 func (s *Service) SessionUser(ctx context.Context, user, session uuid.UUID) (*User, error) {
 	trusted := s.trust.holds(s.now())
 	u, err := s.User(ctx, user)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, ErrSessionEnded
-	case err != nil:
+	if err = mayGoOn(u, session, err); err != nil {
 		return nil, err
-	case !u.hasSession(session, sessionStart(session)):
-		return nil, ErrSessionEnded
-	case trusted:
+	}
+	if trusted {
 		return u, nil
 	}
+	return s.ownSession(ctx, u, session)
+}
+
+// ReadSessionUser is SessionUser from the log: it knows of everything that was committed before the call.
+func (s *Service) ReadSessionUser(ctx context.Context, user, session uuid.UUID) (*User, error) {
+	u, err := s.ReadUser(ctx, user)
+	if err = mayGoOn(u, session, err); err != nil {
+		return nil, err
+	}
+	return s.ownSession(ctx, u, session)
+}
+
+// mayGoOn fails with ErrSessionEnded unless a session of the user, who was read with that error, can go on as far as the user's
+// own stream tells.
+func mayGoOn(u *User, session uuid.UUID, err error) error {
+	if errors.Is(err, ErrNotFound) || err == nil && !u.hasSession(session, sessionStart(session)) {
+		return ErrSessionEnded
+	}
+	return err
+}
+
+// ownSession lets a user pass whose session has not ended by itself.
+func (s *Service) ownSession(ctx context.Context, u *User, session uuid.UUID) (*User, error) {
 	row, err := s.session(ctx, session)
 	if err != nil {
 		return nil, err
 	}
-	if row.user != user {
+	if row.user != u.ID {
 		return nil, ErrSessionEnded
 	}
 	return u, nil

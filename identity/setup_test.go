@@ -74,18 +74,20 @@ type database struct {
 
 func newDatabase(t *testing.T, s eventstore.Store, db eventstore.DB) *database {
 	master, _ := eventstore.NewMasterKey()
-	return &database{counted: counted{Store: eventcheck.Store(t, s), streams: new(atomic.Int64)}, db: db, master: master}
+	return &database{counted: counted{Store: eventcheck.Store(t, s), streams: new(atomic.Int64), read: new(atomic.Int64)}, db: db, master: master}
 }
 
-// counted counts the reads of streams.
+// counted counts the reads of streams, and the events that they answered with.
 type counted struct {
 	eventstore.Store
-	streams *atomic.Int64
+	streams, read *atomic.Int64
 }
 
 func (c counted) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {
+	events, err := c.Store.ReadStream(ctx, stream, after, limit)
 	c.streams.Add(1)
-	return c.Store.ReadStream(ctx, stream, after, limit)
+	c.read.Add(int64(len(events)))
+	return events, err
 }
 
 // service makes a service with a log of its own, as another process has it.

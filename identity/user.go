@@ -38,6 +38,7 @@ type User struct {
 	Version     int             `json:"version"`  // of the newest event; 0 for a user who does not exist
 	Position    int64           `json:"position"` // of the same event
 
+	newest           uuid.UUID // the id of the newest event
 	locked, disabled bool
 	erased           bool      // nothing of the user is left but that there was one
 	wantedEmail      string    // that the user has asked for and not confirmed yet
@@ -87,7 +88,7 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	}
 	u.ID = e.Stream.Subject
 	u = u.after(payload, e.RecordedAt)
-	u.Version, u.Position, u.UpdatedAt = e.Version, e.Position, e.RecordedAt
+	u.Version, u.Position, u.UpdatedAt, u.newest = e.Version, e.Position, e.RecordedAt, e.ID
 	return u, nil
 }
 

@@ -40,9 +40,19 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrBadCursor: a cursor is not one that this deployment gave out for the same query.
 	ErrBadCursor = errors.New("the cursor is not one of this list")
-	// ErrBadFilter: a filter asks for something that does not exist.
+	// ErrBadFilter: a filter asks for something that does not exist. The error is a *FilterError.
 	ErrBadFilter = errors.New("bad filter")
 )
+
+// FilterError says what a filter asks for that does not exist, in words for whoever asked. It is an ErrBadFilter.
+type FilterError struct{ Detail string }
+
+func (e *FilterError) Error() string        { return ErrBadFilter.Error() + ": " + e.Detail }
+func (e *FilterError) Is(target error) bool { return target == ErrBadFilter }
+
+func badFilter(format string, args ...any) error {
+	return &FilterError{fmt.Sprintf(format, args...)}
+}
 
 // Projection is how events become a read model.
 type Projection interface {

@@ -32,7 +32,7 @@ func pageSize(limit int) (int, error) {
 	case limit == 0:
 		return DefaultLimit, nil
 	case limit < 0 || limit > MaxLimit:
-		return 0, fmt.Errorf("%w: limit %d, expected 1 to %d", ErrBadFilter, limit, MaxLimit)
+		return 0, badFilter("limit %d, expected 1 to %d", limit, MaxLimit)
 	}
 	return limit, nil
 }

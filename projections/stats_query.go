@@ -28,12 +28,12 @@ func (q Stats) Between(ctx context.Context, span Span, from, to time.Time) ([]Fi
 func (q Stats) between(ctx context.Context, span Span, from, to time.Time) ([]Figures, error) {
 	length := span.Length()
 	if length == 0 {
-		return nil, fmt.Errorf("%w: the interval is hour or day", ErrBadFilter)
+		return nil, badFilter("the interval is hour or day")
 	}
 	from = from.UTC().Truncate(length)
 	spans := (to.Sub(from) + length - 1) / length
 	if spans < 1 || spans > MaxSpans {
-		return nil, fmt.Errorf("%w: from is before to, and at most %d times the %s", ErrBadFilter, MaxSpans, span)
+		return nil, badFilter("from is before to, and at most %d times the %s", MaxSpans, span)
 	}
 	list := make([]Figures, spans)
 	for i := range list {

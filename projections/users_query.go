@@ -96,15 +96,15 @@ func (q Users) Get(ctx context.Context, id uuid.UUID) (UserView, error) {
 func (f UserFilter) check() error {
 	switch {
 	case !validText(f.Query):
-		return fmt.Errorf("%w: the query is not valid text", ErrBadFilter)
+		return badFilter("the query is not valid text")
 	case !validText(f.Role):
-		return fmt.Errorf("%w: the role is not valid text", ErrBadFilter)
+		return badFilter("the role is not valid text")
 	}
 	switch f.Status {
 	case "", identity.StatusActive, identity.StatusLocked, identity.StatusDisabled:
 		return nil
 	}
-	return fmt.Errorf("%w: the status is active, locked or disabled", ErrBadFilter)
+	return badFilter("the status is active, locked or disabled")
 }
 
 const maxQuery = 512 // bytes, more than any email or name has

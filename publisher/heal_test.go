@@ -76,6 +76,33 @@ func (c *subscriber) handle(t testing.TB, nc *nats.Conn, upTo int64) {
 	}
 }
 
+// handleOne reads one message, which must have a sequence, and acknowledges it.
+func (c *subscriber) handleOne(t testing.TB, nc *nats.Conn, want int64) {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.Consumer(t.Context(), DefaultStream, c.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := consumer.Next(jetstream.FetchMaxWait(30 * time.Second))
+	if err != nil {
+		t.Fatalf("%s got nothing, want sequence %d: %v", c.name, want, err)
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := int64(meta.Sequence.Stream); got != want {
+		t.Fatalf("%s got sequence %d, want %d", c.name, got, want)
+	}
+	if err := m.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func blocks(t testing.TB, storeDir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(storeDir, "jetstream", "*", "streams", DefaultStream, "msgs", "*.blk"))

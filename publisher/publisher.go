@@ -73,7 +73,7 @@ type Config struct {
 	Holder         string        // unique among all relays; random when empty
 	LeaseTTL       time.Duration // how long a dead relay's standby waits, 10 s when 0
 	ScrubEvery     time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
-	OverwriteFor   time.Duration // how long the messages of one erased user are overwritten, before the rest is only purged; 5 s when 0
+	OverwriteFor   time.Duration // how long the messages of one erased user are overwritten, before the rest is only deleted; 5 s when 0
 	Tracer         trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
 	Logger         *slog.Logger  // slog.Default() when nil
 	Now            func() time.Time

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -31,6 +32,9 @@ type durable struct {
 // holdFor is how long a consumer stays paused at most while it is put in its place.
 const holdFor = 24 * time.Hour
 
+// forGood is how long one stays paused that waits for its owner.
+const forGood = 100 * 365 * 24 * time.Hour
+
 // replaces says whether a stream is the one that the rebuild is to delete.
 func (p *rebuild) replaces(info *jetstream.StreamInfo) bool { return info.Created.Equal(p.Replaces) }
 
@@ -54,12 +58,37 @@ func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.
 
 func (r *Relay) startRebuild(ctx context.Context, plan *rebuild, head int64) (last eventstore.Anchor, err error) {
 	r.rebuilds.Add(1)
+	for i := range plan.Durables {
+		r.hold(&plan.Durables[i])
+	}
 	slices.SortStableFunc(plan.Durables, func(a, b durable) int { return int(a.Floor - b.Floor) })
 	r.setState(StateRebuilding, nil)
 	if err := r.putState(ctx, plan.First-1, StateRebuilding, plan.Reason, plan); err != nil {
 		return last, err
 	}
 	return r.continueRebuild(ctx, plan, head)
+}
+
+// hold pauses a durable consumer whose filter names the subjects of a user, which an earlier version had. No message
+// comes under them any more, so it would pass over everything without a word; and the user's shard has the messages of
+// others, which may be none of its service's business. So it stays where it is until its owner has decided: see
+// [ConsumerReport].
+func (r *Relay) hold(d *durable) {
+	filters := d.Config.FilterSubjects
+	if d.Config.FilterSubject != "" {
+		filters = []string{d.Config.FilterSubject}
+	}
+	if !slices.ContainsFunc(filters, cloudevent.PerUser) {
+		return
+	}
+	r.Logger.Error("a durable consumer filters by the subjects of a user, which there are no longer; it is paused where it is", "durable", d.Config.Durable)
+	until := r.Now().Add(forGood).UTC().Truncate(time.Second)
+	d.Config.PauseUntil = &until
+	d.Config.Metadata = maps.Clone(d.Config.Metadata)
+	if d.Config.Metadata == nil {
+		d.Config.Metadata = map[string]string{}
+	}
+	d.Config.Metadata[cloudevent.MetadataPerUser] = "true"
 }
 
 // durables reads the durable consumers of the stream. Others are their clients' to make again.

@@ -120,7 +120,7 @@ func (r *Relay) survey(ctx context.Context, info *jetstream.StreamInfo, head int
 		found.fork = min(found.fork, agreed)
 		found.voided++
 		if e, err := cloudevent.Decode(m.Headers(), []byte("{}")); err == nil && len(found.void) < eventstore.MaxVoid {
-			void := eventstore.VoidEvent{Position: position, ID: e.ID, Type: e.Type, Stream: e.Stream.ID, Subject: cloudevent.SystemSubject}
+			void := eventstore.VoidEvent{Position: position, ID: e.ID, Type: e.Type, Stream: e.Stream.ID, Subject: cloudevent.Shard(uuid.Nil)}
 			if e.Stream.Subject != uuid.Nil {
 				void.Subject = e.Stream.Subject.String()
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 )
 
 // resync makes the stream a prefix of the log, if it is not one, and answers with its last event, after which the
@@ -20,6 +21,7 @@ import (
 //	last sequence above the log's head         ErrHalted, ErrStreamAhead; or follow
 //	another event than the log has, at its     ErrHalted, ErrForeignStream; or follow
 //	end or where a scrub has found it
+//	its subjects name users, not shards        rebuild: an earlier version published it
 //	messages missing at its beginning, inside  rebuild; those of erased users are not missed
 //	last sequence below the cursor             the end was lost: say so; it is published again
 func (r *Relay) resync(ctx context.Context) (last eventstore.Anchor, err error) {
@@ -112,6 +114,9 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 	case found != nil:
 		return at, found, nil
 	}
+	if outgrown, err := r.perUser(ctx); err != nil || outgrown != nil {
+		return at, outgrown, err
+	}
 	missing, err := r.missing(ctx, info, head)
 	if err == nil {
 		missing, err = r.lost(ctx, missing, 1)
@@ -146,7 +151,7 @@ func (r *Relay) compareEnd(ctx context.Context, info *jetstream.StreamInfo, head
 				return at, fmt.Errorf("%w: its last message, at %d, can't be read", ErrDamaged, last), nil
 			}
 			if err == nil {
-				m, there, err = r.fetchLast(ctx)
+				m, there, err = r.fetchLast(ctx, cloudevent.SubjectPrefix+">")
 			}
 		}
 		if err != nil {
@@ -177,6 +182,22 @@ func (r *Relay) agrees(ctx context.Context, m message) (eventstore.Anchor, error
 			ErrHalted, ErrForeignStream, m.position, m.id)
 	}
 	return eventstore.Anchor{Position: m.position, ID: ids[0]}, nil
+}
+
+// perUser answers with a reason to rebuild a stream whose subjects are those of an earlier version. Every event of a user
+// or a session is about a user, and this version publishes nothing before it has looked here, so the last of each kind
+// stands for all: also where relays of both versions took turns.
+func (r *Relay) perUser(ctx context.Context) (reason, err error) {
+	for _, kind := range []eventstore.Kind{eventstore.KindUser, eventstore.KindSession} {
+		m, there, err := r.fetchLast(ctx, cloudevent.SubjectPrefix+"*."+string(kind)+".>")
+		if err != nil {
+			return nil, err
+		}
+		if there && cloudevent.PerUser(m.subject) {
+			return fmt.Errorf("%w: its subjects are those of an earlier version, of which each user had some, the last at %d", ErrDamaged, m.position), nil
+		}
+	}
+	return nil, nil
 }
 
 // missing lists the positions up to the stream's last sequence that it does not have although it should, but for erased

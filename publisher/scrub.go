@@ -30,14 +30,15 @@ type ScrubReport struct {
 	Checked     int64         // messages that were there
 	Missing     int64         // that are not, and ought to be
 	Foreign     int64         // that are another event than the log has
-	Positions   []int64       // of the first hundred of both
+	Misplaced   int64         // that are the log's event, and have another subject than it has
+	Positions   []int64       // of the first hundred of all these
 	At          time.Time     // when it began
 	Took        time.Duration // how long it took
 }
 
-// Damaged says whether the stream has to be rebuilt, since messages are gone. Foreign ones are no damage: they belong to another
-// history, and what subscribers made of them has to be taken back.
-func (s ScrubReport) Damaged() bool { return s.Missing > 0 && s.Foreign == 0 }
+// Damaged says whether the stream has to be rebuilt: messages are gone, or under other subjects than they ought to be. Foreign
+// ones are no damage: they belong to another history, and what subscribers made of them has to be taken back.
+func (s ScrubReport) Damaged() bool { return (s.Missing > 0 || s.Misplaced > 0) && s.Foreign == 0 }
 
 // found is what the relay has to do something about, if anything: ErrForeignStream or ErrDamaged.
 func (s ScrubReport) found() error {
@@ -45,8 +46,9 @@ func (s ScrubReport) found() error {
 	case s.Foreign > 0:
 		return fmt.Errorf("%w: a scrub of positions %d to %d found %d messages that are not the log's, and %d missing, at %v. "+restoredHint,
 			ErrForeignStream, s.First, s.Last, s.Foreign, s.Missing, s.Positions)
-	case s.Missing > 0:
-		return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing, at %v", ErrDamaged, s.First, s.Last, s.Missing, s.Positions)
+	case s.Damaged():
+		return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d misplaced, at %v", ErrDamaged,
+			s.First, s.Last, s.Missing, s.Misplaced, s.Positions)
 	}
 	return nil
 }
@@ -146,7 +148,7 @@ func (r *Relay) scrub(ctx context.Context) (ScrubReport, error) {
 		return report, err
 	}
 	for user, erased := range undead {
-		r.Logger.Warn("messages of an erased user are in the stream, as after a crash of the broker; they are purged again", "user", user)
+		r.Logger.Warn("messages of an erased user are in the stream, as after a crash of the broker; they are deleted again", "user", user)
 		if err := r.forget(ctx, user, erased); err != nil {
 			return report, err
 		}
@@ -237,16 +239,28 @@ func (s *scrubbing) check(ctx context.Context, position int64, m jetstream.Msg) 
 	s.next++
 	s.report.Checked++
 	same, err := s.same(ctx, position, m)
-	if err == nil && !same {
+	switch {
+	case err != nil:
+		return err
+	case !same:
 		s.report.Foreign++
 		s.list(position)
+	case misplaced(m):
+		s.report.Misplaced++
+		s.list(position)
 	}
-	return err
+	return nil
+}
+
+// misplaced says whether a message has another subject than its headers ask for.
+func misplaced(m jetstream.Msg) bool {
+	user, _ := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)) // none stands for the nil UUID
+	return m.Subject() != cloudevent.ShardSubject(cloudevent.Shard(user), m.Headers().Get(cloudevent.HeaderType))
 }
 
 // judge tells gaps that are damage from those of erased users, and from what the server discarded in the meantime.
 func (s *scrubbing) judge(ctx context.Context, before *jetstream.StreamInfo) error {
-	if len(s.gaps) == 0 && s.report.Foreign == 0 {
+	if len(s.gaps) == 0 && s.report.Foreign == 0 && s.report.Misplaced == 0 {
 		return nil
 	}
 	now, err := s.look(ctx)

@@ -123,6 +123,7 @@ func (r *Relay) configure(ctx context.Context, info *jetstream.StreamInfo) {
 // message is what is stored at a sequence of the stream.
 type message struct {
 	position int64
+	subject  string
 	id       string // "" for a message that is not an event's
 	bare     bool   // it says that it lacks the personal fields
 }
@@ -136,14 +137,20 @@ func (r *Relay) fetch(ctx context.Context, request string) (m message, found boo
 	if err != nil {
 		return m, false, fmt.Errorf("read from the stream: %w", err)
 	}
+	return readMessage(reply.Data)
+}
+
+// readMessage reads the answer to a request for a message.
+func readMessage(raw []byte) (m message, found bool, err error) {
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message struct {
+			Subject string `json:"subject"`
 			Seq     int64  `json:"seq"`
 			Headers []byte `json:"hdrs"`
 		} `json:"message"`
 	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+	if err := json.Unmarshal(raw, &answer); err != nil {
 		return m, false, fmt.Errorf("read from the stream: %w", err)
 	}
 	switch {
@@ -155,7 +162,7 @@ func (r *Relay) fetch(ctx context.Context, request string) (m message, found boo
 	default:
 		return m, false, fmt.Errorf("read from the stream: %w", answer.Error)
 	}
-	m.position = answer.Message.Seq
+	m.position, m.subject = answer.Message.Seq, answer.Message.Subject
 	if len(answer.Message.Headers) > 0 {
 		header, err := nats.DecodeHeadersMsg(answer.Message.Headers)
 		if err != nil {
@@ -166,9 +173,9 @@ func (r *Relay) fetch(ctx context.Context, request string) (m message, found boo
 	return m, true, nil
 }
 
-// fetchLast reads the last message that was not purged.
-func (r *Relay) fetchLast(ctx context.Context) (m message, found bool, err error) {
-	return r.fetch(ctx, `{"last_by_subj":"`+cloudevent.SubjectPrefix+`>"}`)
+// fetchLast reads the last message with a subject that matches, among those that were not deleted.
+func (r *Relay) fetchLast(ctx context.Context, subjects string) (m message, found bool, err error) {
+	return r.fetch(ctx, `{"last_by_subj":"`+subjects+`"}`)
 }
 
 func (r *Relay) fetchAt(ctx context.Context, position int64) (m message, found bool, err error) {

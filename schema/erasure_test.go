@@ -18,10 +18,10 @@ import (
 var stays = map[string]string{
 	"commands":      "ids of commands, and positions",
 	"clients":       "services, not users",
-	"deployment":    "nothing about users",
 	"erasures":      "that there was a user, and when the user was erased",
 	"events":        "personal fields are sealed with the key that is destroyed",
 	"leases":        "nothing about users",
+	"master_keys":   "nothing about users",
 	"migrations":    "nothing about users",
 	"parked_events": "positions; a projection drops the user's as it comes to the erasure",
 	"projections":   "nothing about users",

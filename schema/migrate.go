@@ -6,10 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -25,7 +30,7 @@ var (
 type Migrator struct {
 	db       *sql.DB
 	provider *goose.Provider
-	file     *flock.Flock // for SQLite: one process migrates at a time
+	turn     func(ctx context.Context) (done func() error, err error) // waits until no other process migrates
 }
 
 // Migration is one step and when it was applied; the zero time stands for not yet.
@@ -35,20 +40,35 @@ type Migration struct {
 	Applied time.Time `json:"applied_at,omitzero"`
 }
 
-// Postgres makes a migrator for a Postgres database. Processes that migrate at the same time take turns on an
-// advisory lock.
+// Postgres makes a migrator for a Postgres database, by a connection string in any of the forms that libpq and a pgx pool take, through
+// a pooler in any mode. Processes that migrate at the same time take turns on an advisory lock.
 func Postgres(dsn string) (*Migrator, error) {
-	db, err := sql.Open("pgx", dsn)
+	config, err := pgxpool.ParseConfig(strings.TrimSpace(dsn))
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		// The parser's error shows the connection string, and maybe more of it than it should.
+		return nil, errors.New("DATABASE_URL is not a connection string of Postgres; expected postgres://user:password@host:5432/database")
 	}
-	return newMigrator(db, goose.DialectPostgres, "postgres", goose.WithSessionLocker(advisoryLock{}))
+	c := config.ConnConfig
+	// Nothing may be left on a server connection that a pooler gives to others. The migrations are read as they are written.
+	c.DefaultQueryExecMode, c.DescriptionCacheCapacity = pgx.QueryExecModeCacheDescribe, 64
+	c.RuntimeParams["client_encoding"], c.RuntimeParams["standard_conforming_strings"] = "UTF8", "on"
+	m, err := newMigrator(stdlib.OpenDB(*c), goose.DialectPostgres, "postgres")
+	if err != nil {
+		return nil, err
+	}
+	m.turn = m.advisoryLock
+	return m, nil
 }
 
 // SQLite makes a migrator for a SQLite file, which is created if need be. Processes that migrate at the same time take
 // turns on a lock file beside it.
 func SQLite(path string) (*Migrator, error) {
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	name := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"}
+	db, err := sql.Open("sqlite", name.String()) // a path has ?, # and % escaped
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -56,7 +76,7 @@ func SQLite(path string) (*Migrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.file = flock.New(path + ".migrate")
+	m.turn = fileLock(path + ".migrate")
 	return m, nil
 }
 
@@ -76,12 +96,11 @@ func newMigrator(db *sql.DB, dialect goose.Dialect, dir string, options ...goose
 // Up applies the migrations that are missing and answers with them. It fails with ErrNewer where the database is ahead
 // of this binary.
 func (m *Migrator) Up(ctx context.Context) (applied []Migration, err error) {
-	if m.file != nil {
-		if _, err := m.file.TryLockContext(ctx, 10*time.Millisecond); err != nil {
-			return nil, fmt.Errorf("wait for another process that migrates: %w", err)
-		}
-		defer func() { err = errors.Join(err, m.file.Unlock()) }()
+	done, err := m.turn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("wait for another process that migrates: %w", err)
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	if err := m.Check(ctx); err == nil || !errors.Is(err, ErrPending) {
 		return nil, err
 	}
@@ -126,7 +145,12 @@ func (m *Migrator) Status(ctx context.Context) ([]Migration, error) {
 }
 
 // Zero undoes every migration, and with them destroys all data.
-func (m *Migrator) Zero(ctx context.Context) error {
+func (m *Migrator) Zero(ctx context.Context) (err error) {
+	done, err := m.turn(ctx)
+	if err != nil {
+		return fmt.Errorf("wait for another process that migrates: %w", err)
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	if _, err := m.provider.DownTo(ctx, 0); err != nil {
 		return fmt.Errorf("undo migrations: %w", err)
 	}
@@ -136,18 +160,34 @@ func (m *Migrator) Zero(ctx context.Context) error {
 // Close closes the database.
 func (m *Migrator) Close() error { return m.db.Close() }
 
-// advisoryLock makes processes that migrate the same Postgres database take turns. It waits in the server, so that
-// the second goes on as soon as the first is done.
-type advisoryLock struct{}
-
+// migrationLock is the key of the advisory lock.
 const migrationLock = 7236000
 
-func (advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock)
-	return err
+// advisoryLock waits in the server, so that the second of two processes goes on as soon as the first is done. A transaction of its own
+// holds the lock: one that belonged to a session would stay behind on a pooler's server connection.
+func (m *Migrator) advisoryLock(ctx context.Context) (done func() error, err error) {
+	tx, err := m.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	// It is idle while the migrations run, for however long.
+	_, err = tx.ExecContext(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0")
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = 0")
+	}
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", migrationLock)
+	}
+	if err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit, nil
 }
 
-func (advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", migrationLock)
-	return err
+func fileLock(path string) func(ctx context.Context) (done func() error, err error) {
+	return func(ctx context.Context) (func() error, error) {
+		file := flock.New(path)
+		_, err := file.TryLockContext(ctx, 10*time.Millisecond)
+		return file.Unlock, err
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	_ "modernc.org/sqlite"
 
+	"usher.example/eventstore/sqlite"
 	"usher.example/internal/devstack"
 	"usher.example/schema"
 )
@@ -86,6 +87,33 @@ func count(t *testing.T, db *sql.DB, query string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// A file's name is a name, whatever it means in a URL: neither a parameter nor another file.
+func TestSQLiteInAnyDirectory(t *testing.T) {
+	t.Parallel()
+	above := t.TempDir()
+	names := []string{"a?b=c", "a#b", "a%41b", "a b+ü"}
+	for _, name := range names {
+		path := filepath.Join(above, name, "usher.db")
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := migratedUp(t.Context(), schema.SQLite, path); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		store, err := sqlite.Open(t.Context(), path)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		store.Close()
+	}
+	entries, err := os.ReadDir(above)
+	if err != nil || len(entries) != len(names) {
+		t.Errorf("beside %q there is %v, %v", names, entries, err)
+	}
 }
 
 func TestUpAndDown(t *testing.T) {

@@ -6,10 +6,14 @@ package schema
 
 import (
 	"embed"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
+
+	"go.yaml.in/yaml/v4"
 )
 
 //go:embed postgres/*.sql sqlite/*.sql
@@ -22,6 +26,19 @@ var events embed.FS
 //
 //go:embed openapi.yaml
 var OpenAPI []byte
+
+// OpenAPIJSON is OpenAPI in JSON, for tools that read no YAML.
+var OpenAPIJSON = sync.OnceValue(func() []byte {
+	var document any
+	if err := yaml.Unmarshal(OpenAPI, &document); err != nil { // a test reads it
+		panic(err)
+	}
+	raw, err := json.Marshal(document)
+	if err != nil { // for keys that are no strings, which a test would meet
+		panic(err)
+	}
+	return raw
+})
 
 // AsyncAPI is the AsyncAPI 3.0 document of the published events, in YAML.
 //

@@ -255,19 +255,30 @@ func (u *exampleUsher) rename(name, to string) int64 {
 
 // erase takes the user's messages out of the stream before it says so, as the relay does.
 func (u *exampleUsher) erase(name string) int64 {
-	u.purge(jetstream.WithPurgeSubject(cloudevent.UserSubjects(u.users[name])))
+	ctx := context.Background()
+	events, err := u.log.ReadStream(ctx, u.users[name], 0, 1000)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, e := range events {
+		if err := u.stream().SecureDeleteMsg(ctx, uint64(e.Position)); err != nil {
+			log.Fatal(err)
+		}
+	}
 	return u.happen(name, eventstore.Append{Expected: eventstore.AnyVersion}, identity.Erased{})
 }
 
 // dropStart takes every message out of the stream, as limits of age and size do with the oldest.
-func (u *exampleUsher) dropStart() { u.purge() }
+func (u *exampleUsher) dropStart() {
+	if err := u.stream().Purge(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
 
-func (u *exampleUsher) purge(options ...jetstream.StreamPurgeOpt) {
+func (u *exampleUsher) stream() jetstream.Stream {
 	stream, err := u.js.Stream(context.Background(), subscription.Stream)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := stream.Purge(context.Background(), options...); err != nil {
-		log.Fatal(err)
-	}
+	return stream
 }

@@ -96,10 +96,22 @@ func ExampleType() {
 	// Output: usher.v1.*.user.registered
 }
 
-// All that happens to one user, in all of the user's streams.
-func ExampleUser() {
-	fmt.Println(subscription.User(uuid.MustParse("0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1e42")))
-	// Output: usher.v1.0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1e42.>
+// All that happens to one user, in all of the user's streams, and to the others of the shard.
+func ExampleShard() {
+	fmt.Println(subscription.Shard(uuid.MustParse("0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1e42")))
+	// Output: usher.v1.42.>
+}
+
+// Three workers divide the users: each is a Subscription with a name and a checkpoint of its own.
+func ExamplePartition() {
+	for worker := range 3 {
+		s := subscription.Subscription{Name: fmt.Sprintf("my-service-%d-of-3", worker), Subjects: subscription.Partition(worker, 3)}
+		fmt.Println(s.Name, len(s.Subjects), s.Subjects[:2])
+	}
+	// Output:
+	// my-service-0-of-3 87 [usher.v1.00.> usher.v1.03.>]
+	// my-service-1-of-3 85 [usher.v1.01.> usher.v1.04.>]
+	// my-service-2-of-3 85 [usher.v1.02.> usher.v1.05.>]
 }
 
 // All events of sessions: who logs in and out. Loss behind such a filter is noticed by the versions of each stream.

@@ -25,8 +25,8 @@ type lastSeen struct {
 	position int64
 }
 
-// filter is a subject filter in its parts: the user token and what follows it.
-type filter struct{ user, rest string }
+// filter is a subject filter in its parts: the shard and what follows it.
+type filter struct{ shard, rest string }
 
 const rememberedStreams = 1 << 16
 
@@ -40,8 +40,8 @@ func newVersions(subjects []string) *versions {
 	}
 	v := &versions{last: last}
 	for _, s := range subjects {
-		user, rest, _ := strings.Cut(strings.TrimPrefix(s, cloudevent.SubjectPrefix), ".")
-		v.filters = append(v.filters, filter{user, rest})
+		shard, rest, _ := strings.Cut(strings.TrimPrefix(s, cloudevent.SubjectPrefix), ".")
+		v.filters = append(v.filters, filter{shard, rest})
 	}
 	return v
 }
@@ -49,7 +49,7 @@ func newVersions(subjects []string) *versions {
 // whole says whether some filter lets every event of the event's stream through.
 func (v *versions) whole(e eventstore.Event) bool {
 	for _, f := range v.filters {
-		if (f.user == "*" || f.user == e.Stream.Subject.String()) && (f.rest == ">" || f.rest == string(e.Stream.Kind)+".>") {
+		if (f.shard == "*" || f.shard == cloudevent.Shard(e.Stream.Subject)) && (f.rest == ">" || f.rest == string(e.Stream.Kind)+".>") {
 			return true
 		}
 	}

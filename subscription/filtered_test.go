@@ -14,6 +14,13 @@ import (
 	"usher.example/subscription"
 )
 
+// inShard makes a user of a shard.
+func inShard(shard byte) uuid.UUID {
+	user := uuid.Must(uuid.NewV7())
+	user[len(user)-1] = shard
+	return user
+}
+
 // versionsOf says which versions of a user's stream were handled, in their order.
 func (l *ledger) versionsOf(user uuid.UUID) (versions []int) {
 	l.mu.Lock()
@@ -35,18 +42,20 @@ func ascending(versions []int, n int) bool {
 	return len(versions) == n
 }
 
-func TestFilterOnAUser(t *testing.T) {
+func TestFilterOnAShard(t *testing.T) {
 	t.Parallel()
 	s, l := setup(t), newLedger()
-	users := newUsers(4)
+	users := []uuid.UUID{inShard(0x0a), inShard(0xa0), inShard(0xaa), inShard(0x0a)}
 	s.append(t, 200, users...)
 	s.publish(t, cloudevent.Options{})
 	sub := s.on(l)
-	sub.Subjects = []string{subscription.User(users[3])}
+	sub.Subjects = []string{subscription.Shard(users[3])}
 	start(t, sub)
 	l.await(t, 200)
-	if got := l.versionsOf(users[3]); !ascending(got, 50) || len(l.events) != 50 {
-		t.Errorf("%d events, versions %v, want 1 to 50 of one user", len(l.events), got)
+	for _, user := range []uuid.UUID{users[0], users[3]} {
+		if got := l.versionsOf(user); !ascending(got, 50) || len(l.events) != 100 {
+			t.Errorf("%d events, versions %v, want 1 to 50 of two users", len(l.events), got)
+		}
 	}
 }
 
@@ -77,7 +86,7 @@ func TestFilterOnATypeChanges(t *testing.T) {
 func TestLossBehindAFilter(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	users := newUsers(4)
+	users := []uuid.UUID{inShard(0), inShard(1), inShard(2), inShard(3)}
 	s.append(t, 200, users...)
 	s.publish(t, cloudevent.Options{})
 	for _, lost := range []uint64{8, 12, 100, 104, 108} { // all of users[3]
@@ -99,7 +108,7 @@ func TestLossBehindAFilter(t *testing.T) {
 
 	l = newLedger()
 	sub = s.on(l)
-	sub.Name, sub.Source, sub.Subjects = "sourceless", nil, []string{subscription.User(users[3])}
+	sub.Name, sub.Source, sub.Subjects = "sourceless", nil, []string{subscription.Shard(users[3])}
 	err := run(t, sub)
 	var gap *subscription.GapError
 	if !errors.As(err, &gap) || *gap != (subscription.GapError{After: 4, Next: 16}) {
@@ -111,7 +120,7 @@ func TestLossBehindAFilter(t *testing.T) {
 func TestErasureBehindAFilter(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	users := newUsers(4)
+	users := []uuid.UUID{inShard(0), inShard(1), inShard(2), inShard(3)}
 	s.append(t, 40, users...)
 	s.publish(t, cloudevent.Options{})
 	withSource, without := newLedger(), newLedger()
@@ -129,7 +138,7 @@ func TestErasureBehindAFilter(t *testing.T) {
 	}
 	s.append(t, 10, users[3])
 	s.publish(t, cloudevent.Options{})
-	if err := s.stream(t).Purge(t.Context(), jetstream.WithPurgeSubject(subscription.User(users[3]))); err != nil {
+	if err := s.stream(t).Purge(t.Context(), jetstream.WithPurgeSubject(subscription.Shard(users[3]))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.log.Append(t.Context(), eventstore.Append{

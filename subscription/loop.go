@@ -237,6 +237,13 @@ func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	refiltered := !slices.Equal(filterOf(info.Config), l.Subjects)
 	if refiltered { // what the old filter passed over comes only if the consumer is set back
 		info.Config.FilterSubject, info.Config.FilterSubjects = "", l.Subjects
+		if _, held := info.Config.Metadata[cloudevent.MetadataPerUser]; held {
+			if _, err := l.JetStream.ResumeConsumer(ctx, l.stream(), l.Name); err != nil {
+				return nil, fmt.Errorf("resume the durable consumer: %w", err)
+			}
+			info.Config.PauseUntil = nil
+			delete(info.Config.Metadata, cloudevent.MetadataPerUser)
+		}
 		if c, err = l.JetStream.UpdateConsumer(ctx, l.stream(), info.Config); err != nil {
 			return nil, fmt.Errorf("change the filter of the durable consumer: %w", err)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -263,7 +262,7 @@ func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jets
 // since is when the oldest events happened that may still matter.
 func (l *feedLoop) since() time.Time { return time.Now().Add(-l.Lifetime - feedMargin) }
 
-// tell tells what a message says. Of one that can't be read the subject says whom it is about, and when it came: then all
+// tell tells what a message says. Of one that can't be read the header of the user may be left, and when it came: then all
 // sessions of the user are taken to have ended, for they may have.
 func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) {
 	e, err := cloudevent.Decode(m.Headers(), m.Data())
@@ -276,8 +275,7 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 	}
 	if err != nil {
 		l.logger.ErrorContext(ctx, "message is no event", "position", meta.Sequence.Stream, slog.Any("error", err))
-		subject, _, _ := strings.Cut(strings.TrimPrefix(m.Subject(), cloudevent.SubjectPrefix), ".")
-		if user, err := uuid.Parse(subject); err == nil {
+		if user, err := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)); err == nil {
 			l.EndUser(user, meta.Timestamp, uuid.Nil)
 		}
 		return

@@ -164,14 +164,15 @@ func TestRevocationFeed(t *testing.T) {
 	devstack.Eventually(t, "the feed is current", func() bool { return f.Age() < time.Second })
 }
 
-// What can't be read may have ended every session of the user whom its subject names.
+// What can't be read may have ended every session of the user whom a header names.
 func TestRevocationFeedOfBrokenMessages(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	_, h := s.feed(t)
 	user := newUsers(1)[0]
-	for _, subject := range []string{"usher.v1." + user.String() + ".session.ended", "usher.v1.nobody.session.ended"} {
-		if _, err := s.js.Publish(t.Context(), subject, []byte("{")); err != nil {
+	for _, named := range []string{user.String(), "nobody"} {
+		m := &nats.Msg{Subject: "usher.v1.a3.session.ended", Header: nats.Header{"ce-subject": {named}}, Data: []byte("{")}
+		if _, err := s.js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 	}

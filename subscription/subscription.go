@@ -20,8 +20,9 @@
 // A service that verifies access tokens and keeps nothing about users needs no subscription but a RevocationFeed, which tells
 // it whose tokens to refuse.
 //
-// It does not make the handler's own work and the checkpoint one transaction: that is the handler's to do. It does not
-// divide the work of one subscription among several workers.
+// Several workers divide the work with a subscription each that lets through a part of the users: see [Partition].
+//
+// It does not make the handler's own work and the checkpoint one transaction: that is the handler's to do.
 package subscription
 
 import (
@@ -105,10 +106,10 @@ type Subscription struct {
 	Source Source
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string
-	// Subjects filters by subject: see User, Type and Kind. Nothing filters nothing.
+	// Subjects filters by subject: see Shard, Partition, Type and Kind. Nothing filters nothing.
 	//
 	// Without a filter, positions follow each other, so every loss is noticed. A filter that lets whole streams
-	// through (User, Kind) notices a loss by the next event of the same stream, if it has seen an earlier one since Run
+	// through (Shard, Partition, Kind) notices a loss by the next event of the same stream, if it has seen an earlier one since Run
 	// began; an event that is found missing in this way is handed over just before the one that showed it, whatever its
 	// position. A filter on single types (Type) can't notice any. Where every loss must be noticed, do not filter, and
 	// leave out in the handler what is not wanted.
@@ -122,8 +123,9 @@ type Subscription struct {
 	Logger *slog.Logger
 }
 
-// User is the filter for every event about one user.
-func User(id uuid.UUID) string { return cloudevent.UserSubjects(id) }
+// Shard is the filter for every event about a user and about the others of the user's shard, the 256th part of all: the
+// handler leaves out whom it does not want.
+func Shard(user uuid.UUID) string { return cloudevent.ShardSubjects(cloudevent.Shard(user)) }
 
 // Type is the filter for every event of one type, for example "user.registered".
 func Type(eventType string) string { return cloudevent.SubjectPrefix + "*." + eventType }

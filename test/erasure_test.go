@@ -536,15 +536,19 @@ func (s site) wantForgotten(c *client, admin string, stream jetstream.Stream, p 
 
 // onlyErasureIn says by its error what the stream has of a person beside the end.
 func (p *person) onlyErasureIn(ctx context.Context, stream jetstream.Stream) error {
+	told := false
 	for at := uint64(1); ; {
-		m, err := stream.GetMsg(ctx, at, jetstream.WithGetMsgSubject("usher.v1."+p.id+".>"))
+		m, err := stream.GetMsg(ctx, at, jetstream.WithGetMsgSubject("usher.v1."+shard(p.id)+".>"))
 		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound) && int64(at) == p.erased+1:
+		case errors.Is(err, jetstream.ErrMsgNotFound) && told:
 			return nil
 		case err != nil:
 			return fmt.Errorf("the stream's messages about %s end before %d: %w", p.id, at, err)
-		case int64(m.Sequence) != p.erased || m.Subject != "usher.v1."+p.id+".user.erased":
+		case m.Header.Get("ce-subject") != p.id:
+		case int64(m.Sequence) != p.erased || m.Subject != "usher.v1."+shard(p.id)+".user.erased":
 			return fmt.Errorf("the stream has %s at %d", m.Subject, m.Sequence)
+		default:
+			told = true
 		}
 		at = m.Sequence + 1
 	}

@@ -71,6 +71,10 @@ func (d *deployment) openStore(ctx context.Context) (store interface {
 	} else {
 		store, err = postgres.Open(ctx, d.setting("DATABASE_URL"), postgres.Options{})
 	}
+	if err != nil {
+		return nil, master, err
+	}
+	master, err = eventstore.Unlock(ctx, store, master)
 	return store, master, err
 }
 

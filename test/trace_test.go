@@ -67,7 +67,7 @@ func TestTrace(t *testing.T) {
 	t.Parallel()
 	const trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 	otel := newCollector(t)
-	d := newDeployment(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+otel.URL, "OTEL_BSP_SCHEDULE_DELAY=50")
+	d := newDeployment(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+otel.URL, "OTEL_BSP_SCHEDULE_DELAY=50", "TRUSTED_PROXIES=127.0.0.1")
 	p, c := d.startDev()
 	d.takeAdmin(p)
 	e := newEndpoint(t)

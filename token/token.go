@@ -87,7 +87,7 @@ type wireClaims struct {
 	IssuedAt  *int64   `json:"iat"`
 	ID        string   `json:"jti"`
 	Session   string   `json:"sid,omitempty"`
-	Roles     []string `json:"roles,omitempty"`
+	Roles     []string `json:"roles"`
 }
 
 // audience is one string or a list of them (RFC 7519, section 4.1.3).
@@ -113,10 +113,14 @@ func (a *audience) UnmarshalJSON(data []byte) error {
 // MarshalJSON writes the claims as they stand in a token.
 func (c Claims) MarshalJSON() ([]byte, error) {
 	exp, nbf, iat := c.ExpiresAt.Unix(), c.NotBefore.Unix(), c.IssuedAt.Unix()
+	roles := c.Roles
+	if roles == nil {
+		roles = []string{} // a list in any case: who reads it need not ask whether it is there
+	}
 	return json.Marshal(wireClaims{
 		Issuer: c.Issuer, Subject: c.Subject, Audience: c.Audience,
 		ExpiresAt: &exp, NotBefore: &nbf, IssuedAt: &iat,
-		ID: c.ID, Session: c.Session, Roles: c.Roles,
+		ID: c.ID, Session: c.Session, Roles: roles,
 	})
 }
 

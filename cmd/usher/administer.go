@@ -22,31 +22,33 @@ func byOperator() eventstore.Metadata {
 	return eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator}
 }
 
-// oneUser says what is wrong with the arguments of a command that is about a user, before anything is opened.
-func oneUser(more ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(1+len(more))(cmd, args); err != nil {
-			return err
-		}
+// oneUser says what is wrong with the first argument of a command that is about a user, before anything is opened.
+func oneUser(cmd *cobra.Command, args []string) error { return oneUserOr("user")(cmd, args) }
+
+// oneUserOr is oneUser for a command that takes the id of something else too.
+func oneUserOr(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
 		if _, err := uuid.Parse(args[0]); err == nil {
 			return nil
 		}
 		if _, err := identity.ParseEmail(args[0]); err != nil {
-			return fmt.Errorf("%q is not a user; expected the id of a user or an email address", args[0])
+			return fmt.Errorf("%q is not a %s; expected the id of a %s or an email address", args[0], what, what)
 		}
 		return nil
 	}
 }
 
+// did is what a command did to a user: in a word, and how it is said where the user was so already.
+type did struct{ done, already string }
+
 // userCommand is a command that does one thing to a user, who is its first argument.
-func userCommand(c *cobra.Command, done string, do func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error)) *cobra.Command {
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+func userCommand(c *cobra.Command, said did, do func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error)) *cobra.Command {
+	name, _, _ := strings.Cut(c.Use, " ")
+	if c.Example == "" {
+		c.Example = "  usher users " + name + " ada@example.org"
+	}
+	c.Args = oneUser
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		users := d.identity()
 		id, err := findUser(cmd.Context(), users, args[0])
 		if err != nil {
@@ -56,64 +58,56 @@ func userCommand(c *cobra.Command, done string, do func(ctx context.Context, use
 		if err != nil {
 			return explainUser(err)
 		}
-		d.pingRelay()
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]any{"id": id, "position": result.Position})
+		line := text("%s %s, at position %d", said.done, id, result.Position)
+		if result.Unchanged {
+			line = text("%s %s; nothing was changed", id, said.already)
+		} else {
+			d.pingRelay()
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s, at position %d\n", done, id, result.Position)
-		return err
-	}
-	return c
-}
-
-// explainUser says what is wrong in the words of a refusal, without its code.
-func explainUser(err error) error {
-	var refusal *identity.Error
-	switch {
-	case errors.Is(err, identity.ErrNotFound):
-		return errors.New("there is no such user")
-	case errors.As(err, &refusal) && refusal.Detail != "" && refusal.Err == nil:
-		return errors.New(refusal.Detail)
-	}
-	return err
+		return tell(cmd, struct {
+			ID       uuid.UUID `json:"id"`
+			Position int64     `json:"position"`
+			Changed  bool      `json:"changed"`
+		}{id, result.Position, !result.Unchanged}, line)
+	})
 }
 
 func usersLockCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lock ID|EMAIL", Short: "Keep a user from logging in, and end the user's sessions", Args: oneUser()}
-	return userCommand(c, "locked", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+	c := &cobra.Command{Use: "lock ID|EMAIL", Short: "Keep a user from logging in, and end the user's sessions"}
+	return userCommand(c, did{"locked", "is locked already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		return users.LockUser(ctx, id, byOperator())
 	})
 }
 
 func usersUnlockCommand() *cobra.Command {
-	c := &cobra.Command{Use: "unlock ID|EMAIL", Short: "End a lock", Args: oneUser()}
-	return userCommand(c, "unlocked", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+	c := &cobra.Command{Use: "unlock ID|EMAIL", Short: "End a lock"}
+	return userCommand(c, did{"unlocked", "is not locked"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		return users.UnlockUser(ctx, id, byOperator())
 	})
 }
 
 func usersDisableCommand() *cobra.Command {
-	c := &cobra.Command{Use: "disable ID|EMAIL", Short: "Close an account until it is enabled, and end the user's sessions", Args: oneUser()}
-	return userCommand(c, "disabled", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+	c := &cobra.Command{Use: "disable ID|EMAIL", Short: "Close an account until it is enabled, and end the user's sessions"}
+	return userCommand(c, did{"disabled", "is disabled already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		return users.DisableUser(ctx, id, byOperator())
 	})
 }
 
 func usersEnableCommand() *cobra.Command {
-	c := &cobra.Command{Use: "enable ID|EMAIL", Short: "Open an account again", Args: oneUser()}
-	return userCommand(c, "enabled", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+	c := &cobra.Command{Use: "enable ID|EMAIL", Short: "Open an account again"}
+	return userCommand(c, did{"enabled", "is not disabled"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		return users.EnableUser(ctx, id, byOperator())
 	})
 }
 
 func usersRolesCommand() *cobra.Command {
-	add := &cobra.Command{Use: "add ID|EMAIL ROLE", Short: "Give a user a role", Args: oneUser("role")}
-	remove := &cobra.Command{Use: "remove ID|EMAIL ROLE", Short: "Take a role from a user", Args: oneUser("role")}
+	add := &cobra.Command{Use: "add ID|EMAIL ROLE", Short: "Give a user a role", Example: "  usher users roles add ada@example.org admin"}
+	remove := &cobra.Command{Use: "remove ID|EMAIL ROLE", Short: "Take a role from a user", Example: "  usher users roles remove ada@example.org admin"}
 	return group("roles", "Give users roles and take them away",
-		userCommand(add, "given the role to", func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
+		userCommand(add, did{"given the role to", "has the role already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
 			return users.GrantRole(ctx, id, args[0], byOperator())
 		}),
-		userCommand(remove, "taken the role from", func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
+		userCommand(remove, did{"taken the role from", "does not have the role"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
 			return users.RevokeRole(ctx, id, args[0], byOperator())
 		}))
 }
@@ -124,15 +118,14 @@ func usersCreateCommand() *cobra.Command {
 		Short: "Make a user",
 		Long: "Make a user. Without a password the user can't log in before one is set, with a code that is mailed on request of\n" +
 			"the user or of an administrator.",
-		Args: cobra.ExactArgs(1),
+		Example: "  usher users create ada@example.org --name Ada --role editor --verified",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	name := c.Flags().String("name", "", "the user's name")
 	roles := c.Flags().StringSlice("role", nil, "a role of the user; several are separated by commas, or given each")
 	verified := c.Flags().Bool("verified", false, "the address counts as verified")
 	attributes := c.Flags().String("attributes", "", "a JSON object of what the application keeps about the user")
 	fromStdin := c.Flags().Bool("password-stdin", false, "read the user's password from the first line of standard input")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		n := identity.NewUser{Email: args[0], Name: *name, Roles: *roles, EmailVerified: *verified, Metadata: byOperator()}
 		if *attributes != "" {
 			n.Attributes = json.RawMessage(*attributes)
@@ -143,11 +136,6 @@ func usersCreateCommand() *cobra.Command {
 				return err
 			}
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
 		users, stop, err := d.withPasswords(cmd.Context())
 		if err != nil {
 			return err
@@ -158,13 +146,8 @@ func usersCreateCommand() *cobra.Command {
 			return explainUser(err)
 		}
 		d.pingRelay()
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), u)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made %s, at position %d\n", u.ID, result.Position)
-		return err
-	}
-	return c
+		return tell(cmd, u, text("made %s, at position %d", u.ID, result.Position))
+	})
 }
 
 // readPassword reads a password from the first line of a text.

@@ -60,11 +60,13 @@ func TestUsersAreAdministered(t *testing.T) {
 		t.Errorf("a weak password: %v\n%s", err, out)
 	}
 
-	for _, step := range []struct{ command, status string }{
-		{"lock", "locked"}, {"lock", "locked"}, {"disable", "disabled"}, {"unlock", "disabled"}, {"enable", "active"}, {"enable", "active"},
+	for _, step := range []struct{ command, status, says string }{
+		{"lock", "locked", "at position "}, {"lock", "locked", "is locked already; nothing was changed"}, {"disable", "disabled", "at position "},
+		{"unlock", "disabled", "at position "}, {"unlock", "disabled", "is not locked; nothing was changed"},
+		{"enable", "active", "at position "}, {"enable", "active", "is not disabled; nothing was changed"},
 	} {
 		text := users(step.command, "ada@example.org").wantDone(t).stdout
-		if !strings.Contains(text, made.ID) || !strings.Contains(text, "at position ") {
+		if !strings.Contains(text, made.ID) || !strings.Contains(text, step.says) {
 			t.Errorf("%s says %s", step.command, text)
 		}
 		if u := show(made.ID); u.Status != step.status {

@@ -42,7 +42,7 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
-		{"database", checkErasures},
+		{"database", checkErasures}, {"database", checkMasterKey},
 		{"auth", checkAuth},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
@@ -83,9 +83,9 @@ func checkCommand() *cobra.Command {
 		Short: "Check that the deployment is well",
 		Long: "Check that the deployment is well, from the database to the webhooks and mail. The exit code is 0 if nothing failed; a\n" +
 			"warning is no failure.",
-		Args: cobra.NoArgs,
+		Example: "  usher check\n  usher check --component outbox --verbose",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
+	dir := dirFlag(c)
 	component := c.Flags().String("component", "all", strings.Join(components, ", "))
 	verbose := c.Flags().Bool("verbose", false, "show what is well too, and the figures")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -97,15 +97,10 @@ func checkCommand() *cobra.Command {
 		for _, f := range findings {
 			worst = worse(worst, f.Status)
 		}
-		var err error
-		if *asJSON {
-			err = printJSON(cmd.OutOrStdout(), struct {
-				Status   health    `json:"status"`
-				Findings []finding `json:"checks"`
-			}{worst, findings})
-		} else {
-			err = printFindings(cmd.OutOrStdout(), findings, *verbose)
-		}
+		err := tell(cmd, struct {
+			Status   health    `json:"status"`
+			Findings []finding `json:"checks"`
+		}{worst, findings}, func(w io.Writer) error { return printFindings(w, findings, *verbose) })
 		if err == nil && worst == failed {
 			err = errUnhealthy
 		}

@@ -83,7 +83,7 @@ func TestCheckOfARunningDeployment(t *testing.T) {
 	if o := usher(t, dir, nil, "check", "--dir", dir).wantDone(t); !strings.HasPrefix(o.stdout, "all ") {
 		t.Errorf("it prints %q, want one line", o.stdout)
 	}
-	if o := usher(t, dir, nil, "check", "--dir", dir, "--verbose").wantDone(t); !strings.Contains(o.stdout, "latency=") {
+	if o := usher(t, dir, nil, "check", "--dir", dir, "--verbose").wantDone(t); !strings.Contains(o.stdout, "latency_ms=") {
 		t.Errorf("--verbose shows no figures:\n%s", o.stdout)
 	}
 }

@@ -25,6 +25,10 @@ const (
 	oldEvent      = time.Minute            // unpublished, or not in a read model
 )
 
+// Times are numbers in the figures of a check, and their names have the unit.
+func seconds(d time.Duration) float64      { return d.Round(time.Millisecond).Seconds() }
+func milliseconds(d time.Duration) float64 { return float64(d.Round(10*time.Microsecond)) / 1e6 }
+
 // readiness is what /readyz stands on: those checks that are cheap, and without which the API can't answer.
 func (d *deployment) readiness() []api.Check {
 	ready := func(component string, run func(context.Context, *deployment, *report)) api.Check {
@@ -52,7 +56,7 @@ func checkDatabase(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	latency := time.Since(began)
-	figures := map[string]any{"latency": latency.Round(10 * time.Microsecond).String()}
+	figures := map[string]any{"latency_ms": milliseconds(latency)}
 	if latency > slowDatabase {
 		r.warn("connection", "the database answers slowly", figures)
 	} else {
@@ -68,7 +72,7 @@ func checkDatabase(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	skew := now.Sub(began.Add(time.Since(began) / 2))
-	figures = map[string]any{"skew": skew.Round(time.Millisecond).String()}
+	figures = map[string]any{"skew_ms": milliseconds(skew)}
 	if skew.Abs() > skewedClock {
 		r.warn("clock", "the clocks of the database and of this machine differ; synchronise them, or tokens and sessions end at the wrong time", figures)
 		return
@@ -107,6 +111,35 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 		r.warn("partitions", "the log comes near the end of its last partition; a process that appends makes the next one, if its user may create tables", figures)
 	default:
 		r.ok("partitions", figures)
+	}
+}
+
+// checkMasterKey warns of a rotation that is not finished, and of a key that is needed no more.
+func checkMasterKey(ctx context.Context, d *deployment, r *report) {
+	states, err := eventstore.MasterKeyStates(ctx, d.store)
+	if err != nil {
+		r.fail("master key", err.Error(), nil)
+		return
+	}
+	used, known, figures := 0, 0, map[string]any{}
+	for _, s := range states {
+		if d.given(s.ID) {
+			known++
+		}
+		if s.State != "retired" {
+			used++
+			figures[s.State] = s.ID
+		}
+	}
+	switch given := len(d.masterKeys); {
+	case used > 1:
+		r.warn("master key", "a rotation is not finished; run `usher keys master rotate`", figures)
+	case given > known:
+		r.warn("master key", "a new key is given; once every process has it, run `usher keys master rotate`", figures)
+	case given > used:
+		r.warn("master key", "the key before is still given; take it out of the settings", figures)
+	default:
+		r.ok("master key", figures)
 	}
 }
 
@@ -185,7 +218,7 @@ func checkOutbox(ctx context.Context, d *deployment, r *report) {
 		r.ok("relay", figures)
 	}
 	age, err := d.ageAfter(ctx, s.Published)
-	figures = map[string]any{"events": s.Lag, "oldest": age.Round(time.Millisecond).String()}
+	figures = map[string]any{"events": s.Lag, "oldest_seconds": seconds(age)}
 	switch {
 	case err != nil:
 		r.fail("lag", err.Error(), nil)
@@ -222,7 +255,7 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 		r.fail("connection", "NATS does not answer: "+err.Error(), nil)
 		return
 	}
-	r.ok("connection", map[string]any{"server": conn.ConnectedServerVersion(), "rtt": rtt.Round(10 * time.Microsecond).String()})
+	r.ok("connection", map[string]any{"server": conn.ConnectedServerVersion(), "rtt_ms": milliseconds(rtt)})
 	relay, err := d.relay(conn)
 	if err != nil {
 		r.fail("stream", err.Error(), nil)
@@ -266,7 +299,7 @@ func checkProjections(ctx context.Context, d *deployment, r *report) {
 	for _, s := range list {
 		known[s.Name] = true
 		age, err := d.ageAfter(ctx, s.Position)
-		figures := map[string]any{"position": s.Position, "lag": s.Lag, "age": age.Round(time.Millisecond).String(), "state": s.State, "generation": s.Generation, "parked": s.ParkedCount}
+		figures := map[string]any{"position": s.Position, "lag": s.Lag, "age_seconds": seconds(age), "state": s.State, "generation": s.Generation, "parked": s.ParkedCount}
 		switch {
 		case err != nil:
 			r.fail(s.Name, err.Error(), nil)

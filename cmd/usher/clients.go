@@ -25,14 +25,8 @@ type clientView struct {
 }
 
 func clientsListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the clients", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "list", Short: "List the clients", Example: "  usher clients list"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		list, err := d.identity().Clients(cmd.Context())
 		if err != nil {
 			return err
@@ -43,12 +37,8 @@ func clientsListCommand() *cobra.Command {
 			views[i] = clientView{ID: client.ID, Name: client.Name, CreatedAt: client.CreatedAt}
 			rows[i] = []any{client.Name, client.ID, client.CreatedAt.Format(time.RFC3339)}
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), views)
-		}
-		return printTable(cmd.OutOrStdout(), []string{"NAME", "CLIENT ID", "CREATED"}, rows)
-	}
-	return c
+		return tell(cmd, views, table([]string{"NAME", "CLIENT ID", "CREATED"}, rows))
+	})
 }
 
 func clientsAddCommand() *cobra.Command {
@@ -57,42 +47,28 @@ func clientsAddCommand() *cobra.Command {
 		Short: "Make a client and print its secret, which can't be shown again",
 		Long: "Make a client and print its secret, which can't be shown again. With id and secret a service calls\n" +
 			"/oauth2/introspect and /oauth2/revoke.",
-		Args: cobra.ExactArgs(1),
+		Example: "  usher clients add billing",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		client, secret, err := d.identity().AddClient(cmd.Context(), args[0])
 		if err != nil {
 			return fmt.Errorf("add the client %q: %w", args[0], err)
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), clientView{client.ID, client.Name, client.CreatedAt, string(secret)})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.\n", client.ID, string(secret))
-		return err
-	}
-	return c
+		return tell(cmd, clientView{client.ID, client.Name, client.CreatedAt, string(secret)},
+			text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.", client.ID, string(secret)))
+	})
 }
 
 func clientsRemoveCommand() *cobra.Command {
-	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Args: cobra.ExactArgs(1)}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		err = d.identity().RemoveClient(cmd.Context(), args[0])
+	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Example: "  usher clients remove billing"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		err := d.identity().RemoveClient(cmd.Context(), args[0])
 		if errors.Is(err, identity.ErrNoClient) {
 			return errors.New("there is no such client")
 		}
-		return err
-	}
-	return c
+		if err != nil {
+			return err
+		}
+		return tell(cmd, map[string]string{"removed": args[0]}, text("removed %s", args[0]))
+	})
 }

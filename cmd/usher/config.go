@@ -21,6 +21,7 @@ import (
 
 	"usher.example/api"
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/mail"
 	"usher.example/identity/password"
@@ -32,7 +33,9 @@ import (
 type config struct {
 	DatabaseURL      secret `envconfig:"DATABASE_URL" expect:"postgres://user:password@host:5432/database" about:"The Postgres database. Needed outside of dev."`
 	DatabaseMaxConns int    `envconfig:"DATABASE_MAX_CONNS" default:"20" expect:"a whole number from 2 to 1000" about:"Connections to it from one process; commits have one more of their own."`
-	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev."`
+	MasterKey        secret `envconfig:"MASTER_KEY" expect:"32 bytes in base64 or hexadecimal; two such, separated by a comma, while one takes the place of the other" about:"Wraps the users' data keys and seals secrets. Losing it loses all personal data. Needed outside of dev, or one of the two that follow."`
+	MasterKeyFile    string `envconfig:"MASTER_KEY_FILE" expect:"the path of a readable file" about:"A file that has what MASTER_KEY would."`
+	MasterKeyCommand string `envconfig:"MASTER_KEY_COMMAND" expect:"a program and its arguments, separated by spaces" about:"A program that prints what MASTER_KEY would, for example one that has a key service open it. It is run at each start, without a shell, and has half a minute."`
 
 	NATSURL      secret `envconfig:"NATS_URL" expect:"nats://host:4222, several separated by commas" about:"The NATS servers. Needed by publisher, projections and webhooks."`
 	NATSCreds    string `envconfig:"NATS_CREDS" expect:"the path of a readable file" about:"A credentials file for them."`
@@ -75,8 +78,8 @@ type config struct {
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
-	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token. An account is slowed down after four failures in a row, whatever this says."`
-	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is. Without it the client is whoever connects, so behind a proxy all count as one."`
+	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) is slowed down that fails to log in 100 times in five minutes, or asks too often for what needs no access token, and a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
+	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects, so behind a proxy all count as one."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
@@ -90,6 +93,8 @@ type config struct {
 
 	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" expect:"debug, info, warn or error" about:"The least severe messages that are logged."`
 	LogFormat string     `envconfig:"LOG_FORMAT" default:"text" expect:"text or json" about:"The form of the log, on standard error."`
+
+	sources map[string]string // of the settings' values, by name
 }
 
 // defaultPublicURL is PUBLIC_URL unless it is set; see its tag.
@@ -110,27 +115,119 @@ func (s secret) String() string {
 func (s secret) GoString() string     { return s.String() }
 func (s secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
+// shown is what of a secret may be shown: of addresses, everything but what lets somebody in, so that one sees which database
+// it is. What is not surely understood is hidden whole.
+func (s secret) shown() string {
+	if !strings.Contains(string(s), "://") {
+		return s.String()
+	}
+	list := strings.Split(string(s), ",")
+	for i, address := range list {
+		scheme, rest, found := strings.Cut(address, "://")
+		if !found {
+			if i == 0 || strings.ContainsAny(address, "@?#") { // one more host of the address before
+				return s.String()
+			}
+			continue
+		}
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		who, host, named := strings.Cut(rest[:end], "@")
+		if strings.ContainsAny(host, "@") || strings.ContainsAny(rest[end:], "@#") {
+			return s.String()
+		}
+		user, _, both := strings.Cut(who, ":")
+		switch {
+		case !named:
+			who, host = "", who
+		case both:
+			who = user + ":" + s.String() + "@"
+		case strings.HasPrefix(scheme, "postgres"):
+			who = user + "@"
+		default: // to NATS it is a token
+			who = s.String() + "@"
+		}
+		path, query, asked := strings.Cut(rest[end:], "?")
+		if asked {
+			path += "?" + s.shownQuery(query)
+		}
+		list[i] = scheme + "://" + who + host + path
+	}
+	return strings.Join(list, ",")
+}
+
+// shownQuery is what of an address's parameters may be shown.
+func (s secret) shownQuery(query string) string {
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(name); err != nil || strings.Contains(strings.ToLower(decoded), "password") {
+			pairs[i] = name + "=" + s.String()
+		}
+	}
+	return strings.Join(pairs, "&")
+}
+
 // errUse is a mistake in how usher was called: exit code 2.
 var errUse = errors.New("wrong use")
 
-// loadConfig reads .env, where there is one, and the environment, which wins over it.
+// Where the value of a setting comes from.
+const (
+	fromEnvironment = "environment"
+	fromFile        = ".env"
+	fromDefault     = "default"
+	notSet          = "not set"
+)
+
+// loadConfig reads .env, where there is one, and the environment, which wins over it. It fails with every setting named that
+// has a bad value, and answers with the others then.
 func loadConfig() (*config, error) {
-	if err := godotenv.Load(".env"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	c := config{sources: map[string]string{}}
+	file, err := godotenv.Read(".env")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// The parser's error holds the line, and with it maybe a secret.
 		return nil, errors.New(".env can't be read; expected lines of the form NAME=value")
 	}
-	var c config
-	if err := envconfig.Process("", &c); err != nil {
+	for name, value := range file {
+		if _, set := os.LookupEnv(name); !set {
+			c.sources[name] = fromFile
+			if err := os.Setenv(name, value); err != nil {
+				return nil, fmt.Errorf("%s of .env can't be set: %w", name, err)
+			}
+		}
+	}
+	bad := map[string]bool{}
+	for err := envconfig.Process("", &c); err != nil; err = envconfig.Process("", &c) {
 		var parse *envconfig.ParseError
-		if errors.As(err, &parse) {
+		if !errors.As(err, &parse) || bad[parse.KeyName] {
+			return nil, fmt.Errorf("read the settings: %w", err)
+		}
+		bad[parse.KeyName] = true
+		if err := os.Unsetenv(parse.KeyName); err != nil { // so that the others are looked at too
 			return nil, badSetting(parse.KeyName)
 		}
-		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	for _, s := range c.settings() {
+		_, set := os.LookupEnv(s.Name)
+		switch {
+		case c.sources[s.Name] == fromFile:
+		case set:
+			c.sources[s.Name] = fromEnvironment
+		case s.Default != "":
+			c.sources[s.Name] = fromDefault
+		default:
+			c.sources[s.Name] = notSet
+		}
+	}
+	for _, value := range []*secret{&c.DatabaseURL, &c.MasterKey, &c.NATSURL, &c.SMTPURL} {
+		*value = secret(strings.TrimSpace(string(*value))) // files of secrets end in a line break
 	}
 	if c.JWTIssuer == "" {
-		c.JWTIssuer = c.PublicURL
+		c.JWTIssuer, c.sources["JWT_ISSUER"] = c.PublicURL, "PUBLIC_URL"
 	}
-	return &c, c.check()
+	return &c, c.check(bad)
 }
 
 // collectorChosen says whether whoever started the process chose when garbage is collected.
@@ -150,22 +247,27 @@ func tracingChosen() bool {
 // setting is one field of the config, as its tags describe it.
 type setting struct {
 	Name, Default, Expect, About string
-	Value                        string // secrets hidden
+	Value                        any    // of a secret, what may be shown
+	Source                       string // where it comes from
 	Secret                       bool
 }
 
 // settings lists every setting in the order of the config.
 func (c *config) settings() []setting {
 	v := reflect.ValueOf(c).Elem()
-	list := make([]setting, v.NumField())
-	for i := range list {
-		tag := v.Type().Field(i).Tag
-		_, isSecret := v.Field(i).Interface().(secret)
-		value := fmt.Sprint(v.Field(i).Interface())
-		if names, ok := v.Field(i).Interface().([]string); ok {
-			value = strings.Join(names, ",")
+	var list []setting
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name, is := field.Tag.Lookup("envconfig")
+		if !is {
+			continue
 		}
-		list[i] = setting{tag.Get("envconfig"), tag.Get("default"), tag.Get("expect"), tag.Get("about"), value, isSecret}
+		value := v.Field(i).Interface()
+		hidden, isSecret := value.(secret)
+		if isSecret {
+			value = hidden.shown()
+		}
+		list = append(list, setting{name, field.Tag.Get("default"), field.Tag.Get("expect"), field.Tag.Get("about"), value, c.sources[name], isSecret})
 	}
 	return list
 }
@@ -179,13 +281,17 @@ func badSetting(name string) error {
 	return fmt.Errorf("%s has a bad value", name)
 }
 
-// check names every setting whose value can't be used.
-func (c *config) check() error {
+// check names every setting whose value can't be used, those among them that are known to be bad.
+func (c *config) check(bad map[string]bool) error {
 	var errs []error
+	for name := range bad {
+		errs = append(errs, badSetting(name))
+	}
 	for name, ok := range map[string]bool{
-		"DATABASE_URL":                       c.DatabaseURL == "" || hasScheme(string(c.DatabaseURL), "postgres", "postgresql"),
+		"DATABASE_URL":                       c.DatabaseURL == "" || validDatabase(string(c.DatabaseURL)),
 		"DATABASE_MAX_CONNS":                 within(c.DatabaseMaxConns, 2, 1000),
 		"MASTER_KEY":                         c.MasterKey == "" || validMasterKey(string(c.MasterKey)),
+		"MASTER_KEY_FILE":                    c.MasterKeyFile == "" || readable(c.MasterKeyFile),
 		"NATS_URL":                           c.NATSURL == "" || validServers(string(c.NATSURL)),
 		"NATS_CREDS":                         c.NATSCreds == "" || readable(c.NATSCreds),
 		"NATS_REPLICAS":                      slices.Contains([]int{1, 3, 5}, c.NATSReplicas),
@@ -225,12 +331,19 @@ func (c *config) check() error {
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
 	} {
-		if !ok {
+		if !ok && !bad[name] {
 			errs = append(errs, badSetting(name))
 		}
 	}
+	var parameter *postgres.ParameterError
+	if _, err := postgres.ParseConfig(string(c.DatabaseURL)); errors.As(err, &parameter) {
+		errs = append(errs, fmt.Errorf("check DATABASE_URL: %w", parameter))
+	}
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
+	}
+	if c.MasterKey != "" && c.MasterKeyFile != "" || c.MasterKey != "" && c.MasterKeyCommand != "" || c.MasterKeyFile != "" && c.MasterKeyCommand != "" {
+		errs = append(errs, errors.New("MASTER_KEY, MASTER_KEY_FILE and MASTER_KEY_COMMAND stand for one another; set one of them"))
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
@@ -247,7 +360,9 @@ func (c *config) checkSecrets() error {
 			errs = append(errs, fmt.Errorf("%s has a value for development; make a secret one, for example with `openssl rand -base64 32`", name))
 		}
 	}
-	need("MASTER_KEY", c.MasterKey)
+	if c.MasterKeyFile == "" && c.MasterKeyCommand == "" {
+		need("MASTER_KEY", c.MasterKey)
+	}
 	if c.JWTAlgorithm == "HS256" {
 		need("JWT_SECRET_KEY", c.JWTSecretKey)
 	}
@@ -285,6 +400,11 @@ func hasScheme(text string, schemes ...string) bool {
 	return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.RawQuery != "")
 }
 
+func validDatabase(text string) bool {
+	_, err := postgres.ParseConfig(text)
+	return !errors.Is(err, postgres.ErrBadURL)
+}
+
 func validPublicURL(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && hasScheme(text, "http", "https") && strings.TrimSuffix(u.Path, "/") == "" && u.RawQuery == "" &&
@@ -317,7 +437,7 @@ func validProxies(list []string) bool {
 }
 
 func validMasterKey(text string) bool {
-	_, err := eventstore.ParseMasterKey(text)
+	_, err := eventstore.ParseMasterKeys(text)
 	return err == nil
 }
 

@@ -18,6 +18,7 @@ var badValues = map[string][]string{
 	"DATABASE_URL":                       {marker, "mysql://u:" + marker + "@host/db", "postgres://u:" + marker + "%zz@host/db", "postgres://u:p@host:" + marker + "/db", "host=h password=" + marker},
 	"DATABASE_MAX_CONNS":                 {marker, "1", "1001"},
 	"MASTER_KEY":                         {marker, strings.Repeat(marker, 9)},
+	"MASTER_KEY_FILE":                    {"/nowhere/" + marker},
 	"NATS_URL":                           {marker, "http://" + marker, "nats://host:4222," + marker, "nats://u:" + marker + "%zz@host"},
 	"NATS_CREDS":                         {"/nowhere/" + marker},
 	"NATS_REPLICAS":                      {marker, "0", "2"},
@@ -63,7 +64,7 @@ var badValues = map[string][]string{
 }
 
 // freeForm are the settings whose values can't be judged by themselves.
-var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true}
+var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true, "MASTER_KEY_COMMAND": true}
 
 func TestBadValueIsNamedAndNotEchoed(t *testing.T) {
 	t.Parallel()
@@ -94,10 +95,13 @@ func TestBadValueIsNamedAndNotEchoed(t *testing.T) {
 
 func TestEveryBadValueIsNamedAtOnce(t *testing.T) {
 	t.Parallel()
-	o := usher(t, t.TempDir(), []string{"LOG_FORMAT=" + marker, "BCRYPT_ROUNDS=99", "ADMIN_EMAIL=ada@example.org"}, "config")
+	o := usher(t, t.TempDir(), []string{"LOG_FORMAT=" + marker, "BCRYPT_ROUNDS=99", "ADMIN_EMAIL=ada@example.org", "LOG_LEVEL=" + marker,
+		"DATABASE_MAX_CONNS=many"}, "config")
 	want := "usher: ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither\n" +
 		"usher: BCRYPT_ROUNDS has a bad value; expected a whole number from 4 to 15\n" +
-		"usher: LOG_FORMAT has a bad value; expected text or json\n"
+		"usher: DATABASE_MAX_CONNS has a bad value; expected a whole number from 2 to 1000\n" +
+		"usher: LOG_FORMAT has a bad value; expected text or json\n" +
+		"usher: LOG_LEVEL has a bad value; expected debug, info, warn or error\n"
 	if o.stderr != want || o.code != exitFailed {
 		t.Errorf("exit code %d, stderr\n%s\nwant\n%s", o.code, o.stderr, want)
 	}
@@ -115,12 +119,19 @@ func TestDotEnv(t *testing.T) {
 		}
 	}
 	write("# settings\nLOG_LEVEL=debug\nexport BCRYPT_ROUNDS=5\nJWT_ISSUER=\"from the file\"\n")
-	values := configJSON(t, dir, "BCRYPT_ROUNDS=6")
-	if values["LOG_LEVEL"] != "DEBUG" || values["JWT_ISSUER"] != "from the file" {
-		t.Errorf(".env is not read: %v", values)
-	}
-	if values["BCRYPT_ROUNDS"] != "6" {
-		t.Errorf("BCRYPT_ROUNDS = %s, want the real variable's 6", values["BCRYPT_ROUNDS"])
+	values := configJSON(t, dir, "BCRYPT_ROUNDS=6", "PUBLIC_URL=https://users.example.org")
+	for name, want := range map[string]shownSetting{
+		"LOG_LEVEL":     {"DEBUG", fromFile},
+		"JWT_ISSUER":    {"from the file", fromFile},
+		"BCRYPT_ROUNDS": {6.0, fromEnvironment}, // the real variable wins
+		"PUBLIC_URL":    {"https://users.example.org", fromEnvironment},
+		"HTTP_ADDR":     {":8080", fromDefault},
+		"MAIL_FROM":     {"", notSet},
+		"RATE_LIMITS":   {"on", fromDefault},
+	} {
+		if values[name] != want {
+			t.Errorf("%s = %v, want %v", name, values[name], want)
+		}
 	}
 	for _, broken := range []string{
 		"MASTER_KEY=\"" + marker + "\n",
@@ -143,9 +154,14 @@ func TestDotEnv(t *testing.T) {
 	}
 }
 
-func configJSON(t *testing.T, dir string, env ...string) map[string]string {
+type shownSetting struct {
+	Value  any
+	Source string
+}
+
+func configJSON(t *testing.T, dir string, env ...string) map[string]shownSetting {
 	t.Helper()
-	var values map[string]string
+	var values map[string]shownSetting
 	text := usher(t, dir, env, "config", "--json").wantDone(t).stdout
 	if err := json.Unmarshal([]byte(text), &values); err != nil {
 		t.Fatalf("usher config --json: %v\n%s", err, text)
@@ -183,15 +199,45 @@ func TestConfigHidesSecrets(t *testing.T) {
 		if s.Secret != set {
 			t.Errorf("%s is a secret: %v, want %v", s.Name, s.Secret, set)
 		}
-		if set && values[s.Name] != "[hidden]" {
-			t.Errorf("%s = %q, want it hidden", s.Name, values[s.Name])
+		if text, _ := values[s.Name].Value.(string); set && !strings.Contains(text, "[hidden]") {
+			t.Errorf("%s = %q, want it hidden", s.Name, text)
 		}
 	}
-	if values["HTTP_ADDR"] != ":8081" || values["ADMIN_EMAIL"] != "ada@example.org" {
+	if values["HTTP_ADDR"].Value != ":8081" || values["ADMIN_EMAIL"].Value != "ada@example.org" {
 		t.Errorf("what is no secret is not shown: %v", values)
 	}
-	if values := configJSON(t, dir); values["MASTER_KEY"] != "" {
+	values = configJSON(t, dir)
+	if values["MASTER_KEY"] != (shownSetting{"", notSet}) {
 		t.Errorf("MASTER_KEY = %q where it is not set", values["MASTER_KEY"])
+	}
+	if values["JWT_ISSUER"] != (shownSetting{defaultPublicURL, "PUBLIC_URL"}) {
+		t.Errorf("JWT_ISSUER = %q where it is not set", values["JWT_ISSUER"])
+	}
+}
+
+// One sees which server a setting names, and nothing that lets anybody in.
+func TestShownSecrets(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[secret]string{
+		"":                                       "",
+		"a secret":                               "[hidden]",
+		"postgres://u:p@db:5432/usher":           "postgres://u:[hidden]@db:5432/usher",
+		"postgres://u:p@db1:5432,db2:5432/usher": "postgres://u:[hidden]@db1:5432,db2:5432/usher",
+		"postgres://db/usher?sslmode=require&password=p&sslpassword=p&pass%77ord=p": "postgres://db/usher?sslmode=require&password=[hidden]&sslpassword=[hidden]&pass%77ord=[hidden]",
+		"postgres://u@db/usher":                 "postgres://u@db/usher",
+		"nats://token@a:4222,nats://u:p@b:4222": "nats://[hidden]@a:4222,nats://u:[hidden]@b:4222",
+		"nats://a:4222,nats://b:4222":           "nats://a:4222,nats://b:4222",
+		"postgres://u:p,q@db/usher":             "[hidden]",
+		"postgres://u:12#34@db/usher":           "[hidden]",
+		"postgres://u:12?34@db/usher":           "[hidden]",
+		"postgres://u:1/2@db/usher":             "[hidden]",
+		"postgres://u:1@2@db/usher":             "[hidden]",
+		"host=db password=p":                    "[hidden]",
+		"smtp://u:p@mail:587?starttls=required": "smtp://u:[hidden]@mail:587?starttls=required",
+	} {
+		if got := in.shown(); got != want {
+			t.Errorf("%q is shown as %q, want %q", string(in), got, want)
+		}
 	}
 }
 

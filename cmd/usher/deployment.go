@@ -63,8 +63,10 @@ type deployment struct {
 	log        *eventstore.Log
 	webhooks   *webhook.Service
 	metrics    *logMetrics
-	tracer     trace.Tracer // nil where nothing is traced
-	natsURL    string       // "" where there is none
+	tracer     trace.Tracer           // nil where nothing is traced
+	natsURL    string                 // "" where there is none
+	dir        string                 // of usher dev; "" where it is none
+	masterKeys []eventstore.MasterKey // that this process was given
 	cursorKey  []byte
 	refreshKey []byte
 	codeKey    []byte
@@ -77,10 +79,26 @@ func dirFlag(c *cobra.Command) *string {
 	return c.Flags().String("dir", defaultDir, "the directory of usher dev, where neither DATABASE_URL nor NATS_URL is set")
 }
 
+// configFor are the settings for a command that works on a deployment, with every one named that can't be used. Its log is
+// for programs where what it prints is.
+func configFor(cmd *cobra.Command) (*config, error) {
+	c, err := loadConfig()
+	if c != nil && c.DatabaseURL != "" {
+		err = errors.Join(err, c.checkSecrets())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asJSON(cmd) {
+		c.LogFormat = "json"
+	}
+	return c, nil
+}
+
 // open finds the deployment that an operator command is for: by DATABASE_URL and NATS_URL, or else in a directory of
 // `usher dev`, whether that runs there or not.
 func open(cmd *cobra.Command, dir string) (*deployment, error) {
-	c, err := loadConfig()
+	c, err := configFor(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +116,7 @@ func open(cmd *cobra.Command, dir string) (*deployment, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.dir = dir
 	if a, err := readAddresses(dir); err == nil {
 		d.natsURL = "nats://" + a.NATS
 	}
@@ -114,10 +133,7 @@ func findDatabase(dir string) (path string, err error) {
 }
 
 func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deployment, error) {
-	if err := c.checkSecrets(); err != nil {
-		return nil, err
-	}
-	master, err := eventstore.ParseMasterKey(string(c.MasterKey))
+	keys, err := c.masterKeys(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -129,23 +145,15 @@ func openPostgres(ctx context.Context, c *config, logger *slog.Logger) (*deploym
 		return nil, err
 	}
 	d := &deployment{config: c, logger: logger, store: store, natsURL: string(c.NATSURL)}
-	return d, d.begin(ctx, master)
+	return d, d.begin(ctx, keys)
 }
 
-// openDir opens a directory of `usher dev`, whose master key is a file unless MASTER_KEY is set, and so is its erasure ledger
+// openDir opens a directory of `usher dev`, whose master key is a file unless a setting has it, and so is its erasure ledger
 // unless ERASURE_LEDGER is.
 func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*deployment, error) {
-	text := string(c.MasterKey)
-	if text == "" {
-		raw, err := os.ReadFile(filepath.Join(dir, masterKeyFile))
-		if err != nil {
-			return nil, fmt.Errorf("read the master key: %w", err)
-		}
-		text = string(raw)
-	}
-	master, err := eventstore.ParseMasterKey(text)
+	keys, err := c.masterKeys(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, masterKeyFile), err)
+		return nil, err
 	}
 	if c.ErasureLedger == "" {
 		c.ErasureLedger = filepath.Join(dir, ledgerFile)
@@ -160,18 +168,20 @@ func openDir(ctx context.Context, c *config, dir string, logger *slog.Logger) (*
 		return nil, err
 	}
 	d := &deployment{config: c, logger: logger, store: store}
-	return d, d.begin(ctx, master)
+	return d, d.begin(ctx, keys)
 }
 
 // begin makes the log; where it can't, the store is closed.
-func (d *deployment) begin(ctx context.Context, master eventstore.MasterKey) error {
-	if err := eventstore.CheckMasterKey(ctx, d.store, master); err != nil {
+func (d *deployment) begin(ctx context.Context, keys []eventstore.MasterKey) error {
+	master, err := eventstore.Unlock(ctx, d.store, keys...)
+	if err != nil {
 		d.store.Close()
 		if errors.Is(err, eventstore.ErrWrongMasterKey) {
-			return fmt.Errorf("%w; set the one it was made with", err)
+			return fmt.Errorf("%w; set the one it is sealed under (deploy/keys.md)", err)
 		}
 		return err
 	}
+	d.masterKeys = keys
 	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
 	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
 	d.metrics = newLogMetrics()
@@ -273,8 +283,11 @@ func natsUser(servers string) string {
 // connectNow connects to NATS for a command that has nothing to do without it.
 func (d *deployment) connectNow() (*nats.Conn, error) {
 	conn, err := d.connect(nats.RetryOnFailedConnect(false))
-	if err != nil && d.natsURL != "" {
-		err = fmt.Errorf("NATS can't be reached; check NATS_URL, or that `usher dev` runs: %w", err)
+	switch {
+	case err != nil && d.dir != "":
+		err = fmt.Errorf("NATS can't be reached: `usher dev` is not running in %s; start it", d.dir)
+	case err != nil && d.natsURL != "":
+		err = fmt.Errorf("NATS can't be reached; check NATS_URL: %w", err)
 	}
 	return conn, err
 }

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -36,7 +38,7 @@ func devCommand() *cobra.Command {
 		Short: "Run everything in one process, on SQLite and an embedded NATS server",
 		Long: "Run everything in one process, on SQLite and an embedded NATS server under one directory. Nothing has to be\n" +
 			"set up; secrets are made there at the first start. A later start goes on where the last one stopped.",
-		Args: cobra.NoArgs,
+		Example: "  usher dev\n  usher dev --dir /tmp/second --http 127.0.0.1:0 --nats 127.0.0.1:0 --metrics 127.0.0.1:0",
 	}
 	dir := c.Flags().String("dir", defaultDir, "where the data is kept")
 	at := devAddresses
@@ -44,12 +46,16 @@ func devCommand() *cobra.Command {
 	c.Flags().StringVar(&at.NATS, "nats", at.NATS, "where NATS listens; port 0 takes a free one")
 	c.Flags().StringVar(&at.Metrics, "metrics", at.Metrics, "where /metrics listens; port 0 takes a free one")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		for flag, addr := range map[string]string{"http": at.HTTP, "nats": at.NATS, "metrics": at.Metrics} {
-			if !validAddr(addr) {
-				return fmt.Errorf("%w: --%s takes host:port", errUse, flag)
+		var errs []error
+		for _, flag := range []addr{{at.HTTP, "--http"}, {at.NATS, "--nats"}, {at.Metrics, "--metrics"}} {
+			if !validAddr(flag.at) {
+				errs = append(errs, fmt.Errorf("%w: %s takes host:port", errUse, flag.setBy))
 			}
 		}
-		config, err := loadConfig()
+		if len(errs) > 0 {
+			return errors.Join(errs...)
+		}
+		config, err := configFor(cmd)
 		if err != nil {
 			return err
 		}
@@ -70,15 +76,14 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock ends with the process
 
-	l, err := listen(at.HTTP, at.Metrics)
-	if err != nil {
-		return err
-	}
+	l, listenErr := listen(addr{at.HTTP, "--http"}, addr{at.Metrics, "--metrics"})
 	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS)
-	if err != nil {
-		return errors.Join(err, l.http.Close(), l.metrics.Close())
+	if broker != nil {
+		defer broker.Shutdown()
 	}
-	defer broker.Shutdown()
+	if err := errors.Join(listenErr, err); err != nil { // every address that is taken is named
+		return errors.Join(err, l.close())
+	}
 
 	if err := makeMasterKey(c, dir); err != nil {
 		return err
@@ -152,7 +157,7 @@ func startBroker(store, addr string) (*devstack.NATSServer, error) {
 // makeMasterKey makes the directory's master key at the first start. The file appears whole or not at all: a start that
 // is killed here leaves nothing that keeps the next one from its data.
 func makeMasterKey(c *config, dir string) error {
-	if c.MasterKey != "" {
+	if c.MasterKey != "" || c.MasterKeyFile != "" || c.MasterKeyCommand != "" {
 		return nil
 	}
 	path := filepath.Join(dir, masterKeyFile)
@@ -208,6 +213,10 @@ func welcome(w io.Writer, dir string, at addresses) {
 	if dir != defaultDir {
 		suffix = " --dir " + dir
 	}
+	executable, err := os.Executable()
+	if err != nil {
+		executable = os.Args[0]
+	}
 	fmt.Fprintf(w, `usher %[1]s is ready
 
   API      http://%[2]s
@@ -217,13 +226,40 @@ func welcome(w io.Writer, dir string, at addresses) {
 
 Try, in another terminal:
 
-  curl -s http://%[2]s/v1/auth/register --json '{"email": "ada@example.org", "password": "a long passphrase", "name": "Ada"}'
-  curl -s http://%[2]s/v1/auth/login --json '{"email": "ada@example.org", "password": "a long passphrase"}'
-  nats --server nats://%[3]s sub 'usher.v1.>'
-  usher events tail%[6]s
+  curl -s http://%[2]s/v1/auth/register -H 'Content-Type: application/json' -d '{"email": "ada@example.org", "password": "a long passphrase", "name": "Ada"}'
+  curl -s http://%[2]s/v1/auth/login -H 'Content-Type: application/json' -d '{"email": "ada@example.org", "password": "a long passphrase"}'
+  %[7]s events tail%[6]s
+  %[7]s users list%[6]s
 
 Ctrl-C stops it.
-`, version, at.HTTP, at.NATS, at.Metrics, dir, suffix)
+`, version, at.HTTP, at.NATS, at.Metrics, dir, suffix, calledAs(executable, os.Args[0]))
+}
+
+// calledAs is how this program is run again, from the same directory: by its name where that is found, from its source where
+// `go run` made it, and else by its path.
+func calledAs(executable, arg string) string {
+	if found, err := exec.LookPath("usher"); err == nil && sameFile(found, executable) {
+		return "usher"
+	}
+	if goRun.MatchString(filepath.ToSlash(executable)) {
+		return "go run ./cmd/usher"
+	}
+	if strings.ContainsRune(arg, filepath.Separator) {
+		return arg
+	}
+	return executable
+}
+
+// goRun is where `go run` puts a program.
+var goRun = regexp.MustCompile(`/go-build[0-9]+/b[0-9]+/exe/[^/]+$`)
+
+func sameFile(a, b string) bool {
+	of, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	is, err := os.Stat(b)
+	return err == nil && os.SameFile(of, is)
 }
 
 // introduce shows the administrator of a first start, whose password nobody knows yet.

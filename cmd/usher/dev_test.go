@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
+	"strings"
+	"syscall"
 	"testing"
 
 	"usher.example/identity/password"
+	"usher.example/internal/devstack"
 )
 
 func TestNewPasswordPassesTheStrictPolicy(t *testing.T) {
@@ -18,6 +25,62 @@ func TestNewPasswordPassesTheStrictPolicy(t *testing.T) {
 		made := newPassword()
 		if err := policy.Check(password.Password(made), password.Subject{Email: devAdmin}); err != nil {
 			t.Fatalf("%s: %v", made, err)
+		}
+	}
+}
+
+// What the banner says to run can be run.
+func TestCalledAs(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, test := range []struct{ executable, arg, want string }{
+		{"/tmp/go-build123456/b001/exe/usher", "/tmp/go-build123456/b001/exe/usher", "go run ./cmd/usher"},
+		{"/src/usher/bin/usher", "bin/usher", "bin/usher"},
+		{"/opt/usher", "usher", "/opt/usher"}, // PATH was another one when it was found
+	} {
+		if got := calledAs(test.executable, test.arg); got != test.want {
+			t.Errorf("calledAs(%s, %s) = %s, want %s", test.executable, test.arg, got, test.want)
+		}
+	}
+	installed := filepath.Join(t.TempDir(), "usher")
+	if err := os.WriteFile(installed, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(installed))
+	if got := calledAs(installed, "usher"); got != "usher" {
+		t.Errorf("one that is in PATH is called as %s", got)
+	}
+}
+
+// An interrupt ends `make dev` without a word of failure, and what fails by itself is told.
+func TestMakeDevEndsWell(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	started := filepath.Join(bin, "started")
+	for _, test := range []struct{ program, want string }{
+		// What the go command does: it waits for the program, and then calls the interrupt a failure.
+		{"trap 'exit 1' INT; echo > " + started + "; while :; do sleep 0.01; done", ""},
+		{"exit 1", "Error 1"},
+	} {
+		if err := os.WriteFile(filepath.Join(bin, "go"), []byte("#!/bin/sh\n"+test.program+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("make", "-C", filepath.Join("..", ".."), "dev")
+		cmd.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal interrupts the whole group
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if test.want == "" {
+			devstack.Eventually(t, "started", func() bool { _, err := os.Stat(started); return err == nil })
+			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+				t.Error(err)
+			}
+		}
+		_ = cmd.Wait() // make itself ends by the interrupt
+		if failed := strings.Contains(said.String(), "Error"); failed != (test.want != "") {
+			t.Errorf("make dev says %q, want %q", &said, test.want)
 		}
 	}
 }

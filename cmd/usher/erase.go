@@ -26,10 +26,10 @@ func usersEraseCommand() *cobra.Command {
 		Long: "Forget a user, for good: the key to the user's personal data is destroyed, and all that is kept of the user beside\n" +
 			"the log is deleted. Nothing can bring it back, and the address can be registered again. A user who is only to be kept\n" +
 			"out is disabled instead.",
-		Args: oneUser(),
+		Example: "  usher users erase ada@example.org",
 	}
 	yes := c.Flags().Bool("yes", false, "do not ask")
-	return userCommand(c, "erased", func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+	return userCommand(c, did{"erased", "is erased already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
 		if !*yes {
 			if err := confirm(c.InOrStdin(), c.ErrOrStderr(), fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
 				return eventstore.Result{}, err
@@ -46,7 +46,7 @@ func findUser(ctx context.Context, users *identity.Service, text string) (uuid.U
 	}
 	id, err := users.UserWith(ctx, text)
 	if errors.Is(err, identity.ErrNotFound) {
-		err = errors.New("there is no such user")
+		err = explainUser(err)
 	}
 	return id, err
 }
@@ -83,7 +83,7 @@ func (d *deployment) pingRelay() {
 		err = errors.Join(publisher.Ping(conn), conn.FlushTimeout(time.Second))
 		conn.Close()
 	}
-	if err != nil {
+	if err != nil && d.dir == "" { // in a directory, it is `usher dev` that does not run
 		d.logger.Warn("the relay was not told, and publishes at its next poll", slog.Any("error", err))
 	}
 }

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"usher.example/api"
@@ -20,9 +18,10 @@ func eventsCommand() *cobra.Command {
 	return group("events", "Read the log", eventsTailCommand(), eventsShowCommand(), eventsExportCommand(), eventsVerifyCommand())
 }
 
-func printEvent(w io.Writer, e eventstore.Event, asJSON bool) error {
-	v := api.ViewEvent(e)
-	if asJSON {
+// printEvent prints an event on a line, also as JSON.
+func printEvent(cmd *cobra.Command, e eventstore.Event) error {
+	v, w := api.ViewEvent(e), cmd.OutOrStdout()
+	if asJSON(cmd) {
 		return json.NewEncoder(w).Encode(v)
 	}
 	forgotten := ""
@@ -40,21 +39,15 @@ const (
 
 func eventsTailCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "tail",
-		Short: "Print events as they are written",
-		Long:  "Print the newest events of the log and then each event as it is written, until interrupted.",
-		Args:  cobra.NoArgs,
+		Use:     "tail",
+		Short:   "Print events as they are written",
+		Long:    "Print the newest events of the log and then each event as it is written, until interrupted.",
+		Example: "  usher events tail\n  usher events tail --from 2026-01-02T15:04:05Z --no-follow --json",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	from := c.Flags().String("from", "", "begin at this position, or at a time such as 2026-01-02T15:04:05Z, instead of with the newest events")
 	last := c.Flags().Int64("last", 10, "how many of the newest events to begin with")
 	once := c.Flags().Bool("no-follow", false, "stop at the end of the log")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		ctx := cmd.Context()
 		head, err := d.log.Head(ctx)
 		if err != nil {
@@ -67,14 +60,13 @@ func eventsTailCommand() *cobra.Command {
 			}
 		}
 		err = tail(ctx, d.log, after, !*once, func(e eventstore.Event) error {
-			return printEvent(cmd.OutOrStdout(), e, *asJSON)
+			return printEvent(cmd, e)
 		})
 		if ctx.Err() != nil {
 			return nil // interrupted, as it is meant to be
 		}
 		return err
-	}
-	return c
+	})
 }
 
 // before is the position before the first event from a position, or from a time, on.
@@ -120,29 +112,25 @@ func tail(ctx context.Context, log *eventstore.Log, after int64, follow bool, ha
 
 func eventsShowCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "show STREAM",
+		Use:   "show STREAM|EMAIL",
 		Short: "Print the events of one stream",
-		Long:  "Print the events of one stream. The stream of a user has the user's id, that of a session the session's.",
-		Args:  cobra.ExactArgs(1),
+		Long: "Print the events of one stream. The stream of a user has the user's id, that of a session the session's. The address of a\n" +
+			"user stands for the user's stream.",
+		Example: "  usher events show ada@example.org",
+		Args:    oneUserOr("stream"),
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		stream, err := uuid.Parse(args[0])
-		if err != nil {
-			return fmt.Errorf("%w: %q is not the id of a stream; expected a UUID", errUse, args[0])
-		}
-		d, err := open(cmd, *dir)
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		stream, err := findUser(cmd.Context(), d.identity(), args[0])
 		if err != nil {
 			return err
 		}
-		defer d.close()
 		for version := 0; ; {
 			events, err := d.log.ReadStream(cmd.Context(), stream, version, eventPage)
 			if err != nil {
 				return err
 			}
 			for _, e := range events {
-				if err := printEvent(cmd.OutOrStdout(), e, *asJSON); err != nil {
+				if err := printEvent(cmd, e); err != nil {
 					return err
 				}
 				version = e.Version
@@ -154,6 +142,5 @@ func eventsShowCommand() *cobra.Command {
 				return nil
 			}
 		}
-	}
-	return c
+	})
 }

@@ -22,28 +22,26 @@ func eventsExportCommand() *cobra.Command {
 		Short: "Write the log as JSON Lines",
 		Long: "Write the log as JSON Lines, up to where it ends now: to standard output, or to a file. With --output, an export that\n" +
 			"was interrupted, or that is out of date, goes on where the file ends.",
-		Args: cobra.NoArgs,
+		Example: "  usher events export > log.jsonl\n  usher events export --output log.jsonl",
 	}
-	dir, output := dirFlag(c), c.Flags().String("output", "", "the file to write, or to go on with")
+	output := c.Flags().String("output", "", "the file to write, or to go on with")
 	from := c.Flags().String("from", "", "begin at this position or time")
-	jsonFlag(c) // it is JSON in any case
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if *output != "" && *from != "" {
 			return fmt.Errorf("%w: --from and --output don't go together: the file says where to go on", errUse)
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		if *output == "" {
 			after := int64(0)
 			if *from != "" {
+				var err error
 				if after, err = before(cmd.Context(), d.log, *from); err != nil {
 					return err
 				}
 			}
-			_, err = export(cmd.Context(), d.log, after, cmd.OutOrStdout())
+			_, err := export(cmd.Context(), d.log, after, asItIs(cmd.OutOrStdout()))
 			return err
 		}
 		f, after, err := resumeExport(*output)
@@ -54,10 +52,12 @@ func eventsExportCommand() *cobra.Command {
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "exported %d events after position %d\n", n, after)
-		return err
-	}
-	return c
+		line := text("exported %d events after position %d", n, after)
+		if n == 0 {
+			line = text("nothing to export: the file has everything, up to position %d", after)
+		}
+		return tell(cmd, map[string]int64{"exported_events": n, "after_position": after}, line)
+	})
 }
 
 // export writes the events after a position, a line each, up to the log's head.

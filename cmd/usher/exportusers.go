@@ -23,25 +23,24 @@ func usersExportCommand() *cobra.Command {
 		Short: "Write all users to a file that import reads",
 		Long: "Write all users as JSON Lines or CSV, with the fields that import reads: to standard output, or to a file. Password\n" +
 			"hashes are left out unless they are asked for; whoever has them can try passwords for as long as they like.",
-		Args: cobra.NoArgs,
+		Example: "  usher users export --format csv > users.csv\n  usher users export --with-hashes --output users.jsonl",
 	}
-	dir := dirFlag(c)
 	output := c.Flags().String("output", "", "the file to write")
 	format := c.Flags().String("format", string(userfile.JSONLines), "jsonl or csv")
 	hashes := c.Flags().Bool("with-hashes", false, "write the password hashes too")
-	c.Flags().Bool("json", false, "the same as --format jsonl")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		form, err := userfile.ParseFormat(*format)
-		if err != nil {
+	var form userfile.Format
+	c.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if form, err = userfile.ParseFormat(*format); err != nil {
 			return fmt.Errorf("%w: --format: %w", errUse, err)
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
+		if *output == "" && form == userfile.CSV && asJSON(cmd) {
+			return fmt.Errorf("%w: --json and --format csv don't go together, but for a file", errUse)
 		}
-		defer d.close()
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		if *output == "" {
-			_, err := d.exportUsers(cmd.Context(), cmd.OutOrStdout(), form, *hashes)
+			_, err := d.exportUsers(cmd.Context(), asItIs(cmd.OutOrStdout()), form, *hashes)
 			return err
 		}
 		f, err := os.OpenFile(*output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -52,10 +51,8 @@ func usersExportCommand() *cobra.Command {
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "exported %d users\n", n)
-		return err
-	}
-	return c
+		return tell(cmd, map[string]int{"exported_users": n}, text("exported %d users", n))
+	})
 }
 
 // exportWait bounds how long an export waits for the read model.

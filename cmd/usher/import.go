@@ -11,7 +11,6 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"usher.example/identity/userfile"
 )
@@ -25,22 +24,33 @@ func usersImportCommand() *cobra.Command {
 			"scrypt and PBKDF2 are taken as they are, also in Django's form, and are replaced when their users log in.\n\n" +
 			"A line that was imported once is not imported again, whatever has become of the user since, so an import that was\n" +
 			"interrupted is simply done again. Lines that are refused are told by their numbers, and change nothing.",
-		Args: cobra.ExactArgs(1),
+		Example: "  usher users import users.csv --dry-run\n  usher users import users.jsonl --report refused.jsonl",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	format := c.Flags().String("format", "", "jsonl or csv; told by the file's first character unless it is given")
 	dry := c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	report := c.Flags().String("report", "", "write the refused lines to this file, as JSON Lines, instead of standard error")
-	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *format != "" {
+			if _, err := userfile.ParseFormat(*format); err != nil {
+				return fmt.Errorf("%w: --format: %w", errUse, err)
+			}
+		}
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) (err error) {
 		file, size, err := openUsers(cmd, args[0])
 		if err != nil {
 			return err
 		}
 		defer file.Close()
-		i := importing{dry: *dry, refuse: func(r userfile.Result) error {
-			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "line %d: %s\n", r.Line, r.Reason)
-			return err
-		}}
+		i := importing{dry: *dry, refuse: tellRefused(cmd)}
+		endBar := func() {}
+		if f := terminal(cmd.ErrOrStderr()); f != nil && !asJSON(cmd) {
+			bar := newBar(f, size, progressbar.OptionShowBytes(true))
+			endBar = bar.end
+			i.show = bar
+			i.refuse = func(r userfile.Result) error { return bar.screen.above(cmd.ErrOrStderr(), r.String()) }
+		}
 		if *report != "" {
 			f, err := os.OpenFile(*report, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 			if err != nil {
@@ -49,23 +59,24 @@ func usersImportCommand() *cobra.Command {
 			defer func() { err = errors.Join(err, f.Close()) }()
 			i.refuse = func(r userfile.Result) error { return json.NewEncoder(f).Encode(r) }
 		}
-		if w, ok := cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(w.Fd())) {
-			bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(w), progressbar.OptionFullWidth(), progressbar.OptionShowBytes(true),
-				progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
-			defer bar.Exit() //nolint:errcheck // the import is done, whatever becomes of the terminal
-			i.show = bar
-		}
-		d, err := open(cmd, *dir)
+		err = i.run(cmd.Context(), d, file, userfile.Format(*format))
+		endBar()
 		if err != nil {
 			return err
 		}
-		defer d.close()
-		if err := i.run(cmd.Context(), d, file, userfile.Format(*format)); err != nil {
-			return err
-		}
-		return i.tell(cmd.OutOrStdout(), *asJSON)
+		return i.tell(cmd)
+	})
+}
+
+// tellRefused tells of a refused line on standard error.
+func tellRefused(cmd *cobra.Command) func(userfile.Result) error {
+	if asJSON(cmd) {
+		return func(r userfile.Result) error { return json.NewEncoder(cmd.ErrOrStderr()).Encode(r) }
 	}
-	return c
+	return func(r userfile.Result) error {
+		_, err := fmt.Fprintln(cmd.ErrOrStderr(), r)
+		return err
+	}
 }
 
 // openUsers opens a file to import, and says how large it is, -1 where that is not known.
@@ -99,11 +110,6 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 	if !collectorChosen() {
 		debug.SetGCPercent(gcPercent)
 	}
-	if format != "" {
-		if _, err := userfile.ParseFormat(string(format)); err != nil {
-			return fmt.Errorf("%w: --format: %w", errUse, err)
-		}
-	}
 	if i.show != nil {
 		file = io.TeeReader(file, i.show)
 	}
@@ -135,19 +141,13 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 }
 
 // tell says what was done, and fails where lines were refused.
-func (i *importing) tell(w io.Writer, asJSON bool) error {
-	if asJSON {
-		if err := printJSON(w, i); err != nil {
-			return err
-		}
-	} else {
-		verb := "imported"
-		if i.dry {
-			verb = "would import"
-		}
-		if _, err := fmt.Fprintf(w, "%s %d users; %d were imported already\n", verb, i.Imported, i.Already); err != nil {
-			return err
-		}
+func (i *importing) tell(cmd *cobra.Command) error {
+	verb := "imported"
+	if i.dry {
+		verb = "would import"
+	}
+	if err := tell(cmd, i, text("%s %d users; %d were imported already", verb, i.Imported, i.Already)); err != nil {
+		return err
 	}
 	if i.Refused > 0 {
 		return fmt.Errorf("%d lines were refused", i.Refused)

@@ -63,7 +63,8 @@ func TestUsersImportAndExport(t *testing.T) {
 
 	imported(summary{500, 0, 4}, "--dry-run", file)
 	o := imported(summary{500, 0, 4}, file)
-	for _, says := range []string{"line 501: the address has no @", "line 502: the password hash is of no scheme", "line 503: the address is taken", `line 504: there is no field "mail"`, "4 lines were refused"} {
+	for _, says := range []string{`{"line":501,"reason":"the address has no @"}`, `"line":502,"reason":"the password hash is of no scheme`, `"line":503,"reason":"the address is taken`,
+		`"line":504,"reason":"there is no field \"mail\"`, `"detail":"4 lines were refused"`} {
 		if !strings.Contains(o.stderr, says) {
 			t.Errorf("stderr lacks %q:\n%s", says, o.stderr)
 		}
@@ -80,6 +81,9 @@ func TestUsersImportAndExport(t *testing.T) {
 		t.Errorf("from standard input: %v\n%s", err, text)
 	}
 
+	if o := users("import", file); !strings.Contains(o.stderr, "line 501: the address has no @\n") || !strings.Contains(o.stdout, "imported 0 users; 500 were imported already\n") {
+		t.Errorf("without --json:\n%s%s", o.stdout, o.stderr)
+	}
 	users("import", filepath.Join(dir, "missing")).wantRefused(t, "no such file")
 	users("import", write("wrong.csv", "mail\nx\n")).wantRefused(t, `there is no field "mail"`)
 	if o := users("import", file, "--format", "xml"); o.code != exitUse {

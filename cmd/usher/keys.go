@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	return group("keys", "See and rotate the keys that sign access tokens", keysListCommand(), keysRotateCommand())
+	return group("keys", "See and rotate the keys that sign access tokens, and the master key", keysListCommand(), keysRotateCommand(), keysMasterCommand())
 }
 
 // keyView is a signing key as commands show it.
@@ -35,25 +36,16 @@ func viewKeys(keys []identity.SigningKey) []keyView {
 
 func keysListCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys in force: the one that signs, one that is announced, and those that still verify",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the keys in force: the one that signs, one that is announced, and those that still verify",
+		Example: "  usher keys list",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		keys, err := d.identity().SigningKeys(cmd.Context())
 		if err != nil {
 			return err
 		}
 		views := viewKeys(keys)
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), views)
-		}
 		rows := make([][]any, len(views))
 		for i, v := range views {
 			until := "replaced"
@@ -62,9 +54,8 @@ func keysListCommand() *cobra.Command {
 			}
 			rows[i] = []any{v.ID, v.Algorithm, v.State, v.Since.Format(time.RFC3339), until}
 		}
-		return printTable(cmd.OutOrStdout(), []string{"KID", "ALGORITHM", "STATE", "SINCE", "UNTIL"}, rows)
-	}
-	return c
+		return tell(cmd, views, table([]string{"KID", "ALGORITHM", "STATE", "SINCE", "UNTIL"}, rows))
+	})
 }
 
 // announceTime is for how long a new key is announced: twice as long as anybody may keep the JWKS document.
@@ -79,24 +70,21 @@ func keysRotateCommand() *cobra.Command {
 			"then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
 			"The new key is of JWT_ALGORITHM. With HS256 it is JWT_SECRET_KEY: run this with the new one in the environment, and\n" +
 			"give it to the processes of usher before they are started the next time.",
-		Args: cobra.NoArgs,
+		Example: "  usher keys rotate\n  usher keys rotate --leaked --now",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	announce := c.Flags().Duration("announce", announceTime, "how long before it signs")
 	now := c.Flags().Bool("now", false, "do not announce it: who verifies tokens has to fetch the keys when they see an unknown one")
 	leaked := c.Flags().Bool("leaked", false, "somebody has a copy of a key: trust none of those before, so that every access token has to be refreshed")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("announce") && (*now || *leaked) {
 			return fmt.Errorf("%w: --announce does not go with --now or --leaked", errUse)
 		}
 		if *announce < api.KeysMaxAge || *announce > 30*24*time.Hour {
 			return fmt.Errorf("%w: --announce takes a duration from %v, for which the keys may be kept, to 720h", errUse, api.KeysMaxAge)
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		wish, err := d.config.keyWish()
 		if err != nil {
 			return err
@@ -117,20 +105,18 @@ func keysRotateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), viewKeys(keys))
-		}
-		for _, k := range keys {
-			switch k.State {
-			case identity.KeyAnnounced:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is announced, and signs from %s\n", k, k.SignsFrom.Format(time.RFC3339))
-			case identity.KeySigning:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s signs\n", k)
-			case identity.KeyVerifying:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s verifies until %s\n", k, k.Until.Format(time.RFC3339))
+		return tell(cmd, viewKeys(keys), func(w io.Writer) error {
+			for _, k := range keys {
+				switch k.State {
+				case identity.KeyAnnounced:
+					fmt.Fprintf(w, "%s is announced, and signs from %s\n", k, k.SignsFrom.Format(time.RFC3339))
+				case identity.KeySigning:
+					fmt.Fprintf(w, "%s signs\n", k)
+				case identity.KeyVerifying:
+					fmt.Fprintf(w, "%s verifies until %s\n", k, k.Until.Format(time.RFC3339))
+				}
 			}
-		}
-		return nil
-	}
-	return c
+			return nil
+		})
+	})
 }

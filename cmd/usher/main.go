@@ -5,12 +5,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -39,21 +38,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	began := false
 	root := newRoot(&began)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
+	out := &visible{w: stderr}
+	root.SetOut(&visible{w: stdout})
+	root.SetErr(out)
+	c, err := root.ExecuteContextC(ctx)
+	if err == nil {
 		return exitDone
-	case !began || errors.Is(err, errUse):
-		fmt.Fprintf(stderr, "usher: %v\nSee `usher --help`.\n", err)
-		return exitUse
 	}
-	// Several errors are a line each; what a driver indents goes on with the line before.
-	for _, line := range strings.Split(strings.ReplaceAll(err.Error(), "\n\t", " "), "\n") {
-		fmt.Fprintln(stderr, "usher:", line)
+	code := exitFailed
+	if !began || errors.Is(err, errUse) {
+		code = exitUse
 	}
-	return exitFailed
+	// A command line that can't be read may not have come as far as its --json.
+	fail(out, c, err, code, asJSON(c) || slices.Contains(args, "--"+flagJSON))
+	return code
 }
 
 // newRoot makes the command tree. began is set once a command runs: an error before that is one of use.
@@ -61,30 +59,15 @@ func newRoot(began *bool) *cobra.Command {
 	root := group("usher", "A self-hosted, event-sourced user service",
 		devCommand(), serveCommand(), publishCommand(), projectCommand(), webhooksCommand(), migrateCommand(),
 		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(),
-		purgeCommand(), checkCommand(), healthCommand(), configCommand(),
+		purgeCommand(), checkCommand(), healthCommand(), configCommand(), versionCommand(),
 	)
 	root.Version = version
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().Bool(flagJSON, false, "print JSON, of errors and in the log too")
 	root.PersistentPreRun = func(*cobra.Command, []string) { *began = true }
+	countArguments(root)
 	return root
-}
-
-// group makes a command of others. Alone it prints its help; a name that it doesn't have is wrong use.
-func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("there is no command %q", c.CommandPath()+" "+args[0])
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(commands...)
-	return c
 }
 
 // newLogger logs as the settings say.

@@ -162,26 +162,27 @@ func TestExitCodes(t *testing.T) {
 		{"serve", exitFailed, "DATABASE_URL is not set"},
 
 		{"sreve", exitUse, `there is no command "usher sreve"`},
-		{"users lost", exitUse, `there is no command "usher users lost"`},
+		{"users lst", exitUse, `there is no command "usher users lst"; did you mean list?`},
+		{"migrate", exitDone, "Usage:"},
 		{"migrate sideways", exitUse, `there is no command "usher migrate sideways"`},
 		{"--colour", exitUse, "unknown flag: --colour"},
 		{"users list --colour", exitUse, "unknown flag: --colour"},
 		{"users list --limit many", exitUse, `invalid argument "many"`},
 		{"keys rotate --now --announce 10m", exitUse, "--announce does not go with --now"},
-		{"clients add", exitUse, "accepts 1 arg(s), received 0"},
+		{"clients add", exitUse, "NAME is missing; the usage is: usher clients add NAME [flags]"},
 		{"keys rotate --announce 1m", exitUse, "--announce takes a duration from 5m0s"},
-		{"users list extra", exitUse, "usher users list"},
-		{"users show", exitUse, "accepts 1 arg(s), received 0"},
+		{"users list extra", exitUse, `"extra" is an argument too many; the usage is: usher users list [flags]`},
+		{"users show", exitUse, "ID|EMAIL is missing; the usage is: usher users show ID|EMAIL [flags]"},
 		{"users show ada", exitUse, `"ada" is not a user; expected the id of a user or an email address`},
 		{"users lock ada", exitUse, `"ada" is not a user`},
-		{"users roles add ada@example.org", exitUse, "accepts 2 arg(s), received 1"},
-		{"users create", exitUse, "accepts 1 arg(s), received 0"},
+		{"users roles add ada@example.org", exitUse, "ROLE is missing"},
+		{"users create", exitUse, "EMAIL is missing"},
 		{"users create ada@example.org", exitFailed, "there is no deployment in .usher"},
-		{"events show ada", exitUse, `"ada" is not the id of a stream; expected a UUID`},
+		{"events show ada", exitUse, `"ada" is not a stream; expected the id of a stream or an email address`},
 		{"serve --with relay", exitUse, "--with takes publisher, projections and webhooks"},
 		{"project orders", exitUse, `there is no projection "orders"; there are [users sessions activity stats]`},
 		{"publish --batch-size -1", exitUse, "--batch-size takes a whole number from 1 to 10000"},
-		{"webhooks add", exitUse, "accepts 1 arg(s), received 0"},
+		{"webhooks add", exitUse, "URL is missing"},
 		{"webhooks test x", exitUse, `"x" is not the id of a webhook; expected a UUID`},
 		{"webhooks redrive 0198c0de-0000-7000-8000-000000000000 x", exitUse, `"x" is not the id of a delivery; expected a UUID`},
 		{"webhooks list", exitFailed, "there is no deployment in .usher"},
@@ -203,8 +204,16 @@ func TestExitCodes(t *testing.T) {
 			if !strings.Contains(said, test.says) || silent != "" {
 				t.Errorf("stdout:\n%s\nstderr:\n%s\nwant %q", o.stdout, o.stderr, test.says)
 			}
-			if hint := strings.Contains(o.stderr, "See `usher --help`."); hint != (test.code == exitUse) {
+			if hint := strings.Contains(o.stderr, "\nSee `usher"); hint != (test.code == exitUse) {
 				t.Errorf("points to the help: %v, with exit code %d", hint, o.code)
+			}
+			if test.code == exitDone {
+				return
+			}
+			o = usher(t, dir, []string{"HTTP_ADDR=127.0.0.1:0"}, append(strings.Fields(test.args), "--json")...)
+			var told failure
+			if err := json.Unmarshal([]byte(o.stderr), &told); err != nil || told.ExitCode != test.code || len(told.Errors) == 0 || told.Errors[0].Code == "" {
+				t.Errorf("with --json: exit code %d, %+v, %v\n%s", o.code, told, err, o.stderr)
 			}
 		})
 	}

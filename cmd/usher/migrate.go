@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,15 @@ import (
 func migrateCommand() *cobra.Command {
 	return group("migrate", "Bring the database to the schema of this version",
 		migrateUpCommand(), migrateStatusCommand(), migrateZeroCommand())
+}
+
+// onSchema has a command do something to the schema of the deployment's database, whichever that is of.
+func onSchema(c *cobra.Command, do func(cmd *cobra.Command, m *schema.Migrator) error) *cobra.Command {
+	dir := dirFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error { return do(cmd, m) })
+	}
+	return c
 }
 
 // withMigrator runs do on the database of the deployment.
@@ -45,68 +55,64 @@ func withMigrator(ctx context.Context, dir string, do func(*schema.Migrator) err
 
 func migrateUpCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "up",
-		Short: "Apply the migrations that are missing",
-		Long:  "Apply the migrations that are missing. Several processes may do so at once: one migrates, the others wait.",
-		Args:  cobra.NoArgs,
+		Use:     "up",
+		Short:   "Apply the migrations that are missing",
+		Long:    "Apply the migrations that are missing. Several processes may do so at once: one migrates, the others wait.",
+		Example: "  usher migrate up",
 	}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error {
-			applied, err := m.Up(cmd.Context())
+	return onSchema(c, func(cmd *cobra.Command, m *schema.Migrator) error {
+		applied, err := m.Up(cmd.Context())
+		told := tell(cmd, map[string]any{"applied": append([]schema.Migration{}, applied...)}, func(w io.Writer) error {
 			for _, step := range applied {
-				fmt.Fprintln(cmd.OutOrStdout(), "applied", step.Name)
+				fmt.Fprintln(w, "applied", step.Name)
 			}
 			if err == nil && len(applied) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "nothing to apply")
+				fmt.Fprintln(w, "nothing to apply")
 			}
-			return err
+			return nil
 		})
-	}
-	return c
+		return errors.Join(err, told)
+	})
 }
 
 func migrateStatusCommand() *cobra.Command {
-	c := &cobra.Command{Use: "status", Short: "List the migrations and when they were applied", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error {
-			list, err := m.Status(cmd.Context())
-			if err != nil {
-				return err
+	c := &cobra.Command{Use: "status", Short: "List the migrations and when they were applied", Example: "  usher migrate status"}
+	return onSchema(c, func(cmd *cobra.Command, m *schema.Migrator) error {
+		list, err := m.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		rows := make([][]any, len(list))
+		for i, step := range list {
+			applied := "pending"
+			if !step.Applied.IsZero() {
+				applied = step.Applied.Format(time.RFC3339)
 			}
-			if *asJSON {
-				return printJSON(cmd.OutOrStdout(), list)
-			}
-			rows := make([][]any, len(list))
-			for i, step := range list {
-				applied := "pending"
-				if !step.Applied.IsZero() {
-					applied = step.Applied.Format(time.RFC3339)
-				}
-				rows[i] = []any{step.Version, step.Name, applied}
-			}
-			return printTable(cmd.OutOrStdout(), []string{"VERSION", "NAME", "APPLIED"}, rows)
-		})
-	}
-	return c
+			rows[i] = []any{step.Version, step.Name, applied}
+		}
+		return tell(cmd, list, table([]string{"VERSION", "NAME", "APPLIED"}, rows))
+	})
 }
 
 func migrateZeroCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "zero",
-		Short: "Undo every migration and destroy all data (development only)",
-		Args:  cobra.NoArgs,
+		Use:     "zero",
+		Short:   "Undo every migration and destroy all data (development only)",
+		Example: "  usher migrate zero --destroy-all-data",
 	}
-	dir := dirFlag(c)
 	sure := c.Flags().Bool("destroy-all-data", false, "say that you mean it")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if !*sure {
 			return fmt.Errorf("%w: migrate zero destroys every user and every event; add --destroy-all-data if you mean it", errUse)
 		}
-		return withMigrator(cmd.Context(), *dir, func(m *schema.Migrator) error { return m.Zero(cmd.Context()) })
+		return nil
 	}
-	return c
+	return onSchema(c, func(cmd *cobra.Command, m *schema.Migrator) error {
+		if err := m.Zero(cmd.Context()); err != nil {
+			return err
+		}
+		return tell(cmd, map[string]bool{"destroyed": true}, text("every table is gone; `usher migrate up` makes them anew"))
+	})
 }
 
 // migrated applies missing migrations to the database of `usher dev`.

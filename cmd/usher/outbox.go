@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"usher.example/publisher"
@@ -14,31 +16,20 @@ func outboxCommand() *cobra.Command {
 }
 
 func outboxStatusCommand() *cobra.Command {
-	c := &cobra.Command{Use: "status", Short: "Show the log's head, what is published, and how the relay is", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "status", Short: "Show the log's head, what is published, and how the relay is", Example: "  usher outbox status"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		s, err := publisher.ReadStatus(cmd.Context(), d.log, d.store, publisher.DefaultStream, time.Now())
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), s)
-		}
-		if err := printTable(cmd.OutOrStdout(), []string{"HEAD", "PUBLISHED", "LAG", "STATE"},
-			[][]any{{s.Head, s.Published, s.Lag, s.State}}); err != nil {
+		return tell(cmd, s, func(w io.Writer) error {
+			err := printTable(w, []string{"HEAD", "PUBLISHED", "LAG", "STATE"}, [][]any{{s.Head, s.Published, s.Lag, s.State}})
+			if err == nil && s.Error != "" {
+				_, err = fmt.Fprintln(w, s.Error)
+			}
 			return err
-		}
-		if s.Error != "" {
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), s.Error)
-		}
-		return err
-	}
-	return c
+		})
+	})
 }
 
 func outboxResetCommand() *cobra.Command {
@@ -48,25 +39,13 @@ func outboxResetCommand() *cobra.Command {
 		Long: "Make the JetStream stream anew from the log, after the relay has halted because the two do not belong\n" +
 			"together: the log was restored from a backup, or the stream is another log's. The stream is deleted and\n" +
 			"published again; subscribers that had read further than the log now reaches have seen events that are gone.",
-		Args: cobra.NoArgs,
+		Example: "  usher outbox reset",
 	}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		conn, err := d.connectNow()
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
+	return onBroker(c, func(cmd *cobra.Command, d *deployment, conn *nats.Conn) error {
 		relay, err := d.relay(conn)
 		if err != nil {
 			return err
 		}
 		return relay.Reset(cmd.Context())
-	}
-	return c
+	})
 }

@@ -30,33 +30,21 @@ func projectCommand() *cobra.Command {
 		Short: "Keep read models up to date",
 		Long: "Keep the named read models up to date, or all of them, until interrupted. Several workers may run: one works\n" +
 			"on a read model, the others stand by.",
+		Example:   "  usher project\n  usher project users sessions",
 		ValidArgs: projectionNames(),
-	}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, names []string) error {
-		for _, name := range names {
-			if !slices.Contains(projectionNames(), name) {
-				return fmt.Errorf("%w: there is no projection %q; there are %v", errUse, name, projectionNames())
+		Args: func(_ *cobra.Command, names []string) error {
+			for _, name := range names {
+				if !slices.Contains(projectionNames(), name) {
+					return fmt.Errorf("there is no projection %q; there are %v", name, projectionNames())
+				}
 			}
-		}
+			return nil
+		},
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, names []string) error {
 		if len(names) == 0 {
 			names = projectionNames()
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		conn, err := d.connect()
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		l, err := d.listenMetrics()
-		if err != nil {
-			return err
-		}
-		return d.serve(cmd.Context(), process{projections: names, conn: conn, listeners: l})
-	}
-	return c
+		return d.work(cmd, process{projections: names})
+	})
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -32,50 +34,51 @@ func projectionsCommand() *cobra.Command {
 			}),
 		operatorCommand("pause NAME", "Stop keeping a read model up to date; queries go on",
 			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				paused, err := isPaused(cmd, o, name)
+				if err != nil || paused {
+					return "it is paused already; nothing was changed", err
+				}
 				return "paused", o.Pause(cmd.Context(), name)
 			}),
 		operatorCommand("resume NAME", "Go on after a pause",
 			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+				paused, err := isPaused(cmd, o, name)
+				if err != nil || !paused {
+					return "it is not paused; nothing was changed", err
+				}
 				return "resumed", o.Resume(cmd.Context(), name)
 			}),
 		projectionsRetryCommand(), projectionsSkipCommand())
 }
 
 func projectionsListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the read models, their position, lag and state", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "list", Short: "List the read models, their position, lag and state", Example: "  usher projections list"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		list, err := projections.NewCheckpoints(d.store).List(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), list)
-		}
-		rows := make([][]any, len(list))
-		for i, s := range list {
-			rows[i] = []any{s.Name, s.Generation, s.Position, s.Lag, s.State, s.ParkedCount, s.SkipCount, describeStandby(s), describeRebuild(s), s.Error}
-		}
-		w := cmd.OutOrStdout()
-		if err := printTable(w, []string{"NAME", "GENERATION", "POSITION", "LAG", "STATE", "PARKED", "SKIPPED", "STANDBY", "REBUILD", "ERROR"}, rows); err != nil {
-			return err
-		}
-		for _, s := range list {
-			for _, p := range s.Parked {
-				fmt.Fprintf(w, "%s: parked: position %d of user %s: %s\n", s.Name, p.Position, p.Subject, p.Error)
-			}
-			for _, p := range s.Skipped {
-				fmt.Fprintf(w, "%s: skipped: position %d of user %s\n", s.Name, p.Position, p.Subject)
-			}
-		}
-		return nil
+		return tell(cmd, list, func(w io.Writer) error { return printReadModels(w, list) })
+	})
+}
+
+func printReadModels(w io.Writer, list []projections.Status) error {
+	rows := make([][]any, len(list))
+	for i, s := range list {
+		rows[i] = []any{s.Name, s.Generation, s.Position, s.Lag, s.State, s.ParkedCount, s.SkipCount, describeStandby(s), describeRebuild(s), s.Error}
 	}
-	return c
+	if err := printTable(w, []string{"NAME", "GENERATION", "POSITION", "LAG", "STATE", "PARKED", "SKIPPED", "STANDBY", "REBUILD", "ERROR"}, rows); err != nil {
+		return err
+	}
+	for _, s := range list {
+		for _, p := range s.Parked {
+			fmt.Fprintf(w, "%s: parked: position %d of user %s: %s\n", s.Name, p.Position, p.Subject, p.Error)
+		}
+		for _, p := range s.Skipped {
+			fmt.Fprintf(w, "%s: skipped: position %d of user %s\n", s.Name, p.Position, p.Subject)
+		}
+	}
+	return nil
 }
 
 func describeStandby(s projections.Status) string {
@@ -100,29 +103,24 @@ func describeRebuild(s projections.Status) string {
 
 // operatorCommand makes a command that does something to one projection and says what.
 func operatorCommand(use, short string, do func(*cobra.Command, *projections.Operator, string) (string, error)) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgs: projectionNames()}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	verb, _, _ := strings.Cut(use, " ")
+	c := &cobra.Command{Use: use, Short: short, Example: "  usher projections " + verb + " users", ValidArgs: projectionNames()}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		done, err := do(cmd, d.operator(cmd), args[0])
 		if err != nil {
 			return explainProjection(err)
-		}
-		if !*asJSON {
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", args[0], done)
-			return err
 		}
 		status, err := projections.NewCheckpoints(d.store).Status(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		return printJSON(cmd.OutOrStdout(), status)
-	}
-	return c
+		return tell(cmd, status, text("%s: %s", args[0], done))
+	})
+}
+
+func isPaused(cmd *cobra.Command, o *projections.Operator, name string) (bool, error) {
+	s, err := projections.NewCheckpoints(o.DB).Status(cmd.Context(), name)
+	return s.State == projections.StatePaused, err
 }
 
 // operator does to the deployment's projections what its commands are for. They say themselves what they do: only what

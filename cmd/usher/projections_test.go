@@ -86,7 +86,7 @@ func TestProgress(t *testing.T) {
 	eta := int64(90)
 	at := projections.Rebuild{State: projections.RebuildLoading, Position: 2500, Target: 10_000, Rate: 83, ETA: &eta}
 	var plain bytes.Buffer
-	l := showProgress(&plain)
+	l := showProgress(&plain, false)
 	l.tell(at)
 	l.tell(at) // so soon that it says nothing
 	at.State, at.Elsewhere = projections.RebuildComparing, true
@@ -96,10 +96,24 @@ func TestProgress(t *testing.T) {
 		t.Errorf("lines:\n%s\nwant\n%s", &plain, want)
 	}
 	var terminal bytes.Buffer
-	b := newBar(&terminal)
+	b := newRebuildBar(&terminal)
 	b.tell(at)
 	b.end()
 	if !strings.Contains(terminal.String(), "comparing") || !strings.Contains(terminal.String(), "25%") {
 		t.Errorf("the bar is %q, want what is done and 25%%", &terminal)
+	}
+	if !strings.HasSuffix(terminal.String(), "\n") {
+		t.Errorf("the bar does not end its line: %q", &terminal)
+	}
+	// A line above the bar has nothing of the bar in it, and what follows an end of the bar that was not drawn since is no empty line.
+	b = newRebuildBar(&terminal)
+	terminal.Reset()
+	b.tell(at)
+	if err := b.screen.above(&terminal, "line 3: refused"); err != nil {
+		t.Fatal(err)
+	}
+	b.end()
+	if !strings.HasSuffix(terminal.String(), "\r\x1b[2Kline 3: refused\n") {
+		t.Errorf("a line above the bar: %q", &terminal)
 	}
 }

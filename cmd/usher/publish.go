@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 )
 
@@ -13,39 +12,28 @@ func publishCommand() *cobra.Command {
 		Short: "Copy the log to the JetStream stream",
 		Long: "Copy the events that are not published yet to the JetStream stream and stop, or go on with --continuous.\n" +
 			"Several may run: one works, the others stand by.",
-		Args: cobra.NoArgs,
+		Example: "  usher publish\n  usher publish --continuous",
 	}
-	dir := dirFlag(c)
 	continuous := c.Flags().Bool("continuous", false, "go on until interrupted")
 	batch := c.Flags().Int("batch-size", 0, "events read at once while few are waiting; OUTBOX_BATCH_SIZE when 0")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if *batch != 0 && !within(*batch, 1, maxBatch) {
 			return fmt.Errorf("%w: --batch-size takes a whole number from 1 to %d", errUse, maxBatch)
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		if *batch > 0 {
 			d.config.OutboxBatchSize = *batch
 		}
-		connect := d.connectNow
 		if *continuous {
-			connect = func() (*nats.Conn, error) { return d.connect() }
+			return d.work(cmd, process{publisher: true})
 		}
-		conn, err := connect()
+		conn, err := d.connectNow()
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		if *continuous {
-			l, err := d.listenMetrics()
-			if err != nil {
-				return err
-			}
-			return d.serve(cmd.Context(), process{publisher: true, conn: conn, listeners: l})
-		}
 		if _, err := d.applyLedger(cmd.Context()); err != nil {
 			return err
 		}
@@ -53,7 +41,21 @@ func publishCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return relay.Flush(cmd.Context())
-	}
-	return c
+		before, err := d.outbox(cmd.Context())
+		if err == nil {
+			err = relay.Flush(cmd.Context())
+		}
+		if err != nil {
+			return err
+		}
+		after, err := d.outbox(cmd.Context())
+		if err != nil {
+			return err
+		}
+		line := text("nothing to publish: the JetStream stream has all %d events", after.Published)
+		if n := after.Published - before.Published; n > 0 {
+			line = text("published %d events, up to position %d", n, after.Published)
+		}
+		return tell(cmd, map[string]int64{"published_events": max(0, after.Published-before.Published), "position": after.Published}, line)
+	})
 }

@@ -28,34 +28,25 @@ func purgeCommand() *cobra.Command {
 			"tables of read models that are not live (the way back from a rebuild, and what a failed one left). Deliveries that\n" +
 			"are pending stay, and so does everything in the log. It may run at any time, beside the service; run it once a day.\n" +
 			"What expires by itself (sessions, codes, idempotency keys) needs no purge.",
-		Args: cobra.NoArgs,
+		Example: "  usher purge --dry-run\n  usher purge --older-than 90d",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	limit := age(30 * day)
 	c.Flags().Var(&limit, "older-than", "remove what ended longer ago than this, as 30d or 36h")
 	dry := c.Flags().Bool("dry-run", false, "remove nothing, and tell what would be removed")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		ctx, o := cmd.Context(), d.operator(cmd)
 		deliveries, generations := d.webhooks.Purge, o.DropOld
 		if *dry {
 			deliveries, generations = d.webhooks.Purgeable, o.Old
 		}
 		out := purged{Before: time.Now().UTC().Add(-time.Duration(limit)).Truncate(time.Second), DryRun: *dry}
+		var err error
 		if out.Purged, err = deliveries(ctx, out.Before); err == nil {
 			out.Generations, err = generations(ctx, out.Before)
 		}
 		// What was removed is removed, whatever failed then.
-		if *asJSON {
-			return errors.Join(err, printJSON(cmd.OutOrStdout(), out))
-		}
-		return errors.Join(err, printPurged(cmd.OutOrStdout(), out))
-	}
-	return c
+		return errors.Join(err, tell(cmd, out, func(w io.Writer) error { return printPurged(w, out) }))
+	})
 }
 
 func printPurged(w io.Writer, out purged) error {

@@ -61,9 +61,9 @@ func parseRoles(names []string) (process, error) {
 
 func serveCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the API against Postgres and NATS",
-		Args:  cobra.NoArgs,
+		Use:     "serve",
+		Short:   "Run the API against Postgres and NATS",
+		Example: "  usher serve --with publisher,projections,webhooks",
 	}
 	with := c.Flags().StringSlice("with", nil, "what else to run in this process: publisher, projections, webhooks")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,7 +71,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		config, err := loadConfig()
+		config, err := configFor(cmd)
 		if err != nil {
 			return err
 		}
@@ -91,8 +91,9 @@ func serveCommand() *cobra.Command {
 			}
 			defer p.conn.Close()
 		}
-		if p.listeners, err = listen(config.HTTPAddr, cmp.Or(config.MetricsAddr, defaultMetricsAddr)); err != nil {
-			return err
+		if p.listeners, err = listen(addr{config.HTTPAddr, "HTTP_ADDR"},
+			addr{cmp.Or(config.MetricsAddr, defaultMetricsAddr), "METRICS_ADDR"}); err != nil {
+			return errors.Join(err, p.listeners.close())
 		}
 		p.ready = func(madeAdmin bool) error {
 			if madeAdmin {
@@ -110,14 +111,34 @@ func serveCommand() *cobra.Command {
 // listeners are where a process answers. One that is nil is not served.
 type listeners struct{ http, metrics net.Listener }
 
-func listen(httpAddr, metricsAddr string) (l listeners, err error) {
-	if l.http, err = net.Listen("tcp", httpAddr); err != nil {
-		return l, fmt.Errorf("listen for HTTP; set HTTP_ADDR or --http: %w", err)
-	}
-	if l.metrics, err = net.Listen("tcp", metricsAddr); err != nil {
-		return l, errors.Join(fmt.Errorf("listen for metrics; set METRICS_ADDR or --metrics: %w", err), l.http.Close())
+// addr is an address to listen at, and what it is set by.
+type addr struct{ at, setBy string }
+
+// listen listens where the API answers and where /metrics does. It names every address that can't be had, and answers with
+// what it could open, to be closed.
+func listen(api, metrics addr) (l listeners, err error) {
+	var errs [2]error
+	l.http, errs[0] = listenAt(api)
+	l.metrics, errs[1] = listenAt(metrics)
+	return l, errors.Join(errs[:]...)
+}
+
+func listenAt(a addr) (net.Listener, error) {
+	l, err := net.Listen("tcp", a.at)
+	if err != nil {
+		return nil, fmt.Errorf("set %s to another address: %w", a.setBy, err)
 	}
 	return l, nil
+}
+
+func (l listeners) close() error {
+	var errs []error
+	for _, listener := range []net.Listener{l.http, l.metrics} {
+		if listener != nil {
+			errs = append(errs, listener.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // defaultMetricsAddr is where serve listens for scrapes unless METRICS_ADDR says otherwise.
@@ -128,8 +149,8 @@ func (d *deployment) listenMetrics() (l listeners, err error) {
 	if d.config.MetricsAddr == "" {
 		return l, nil
 	}
-	if l.metrics, err = net.Listen("tcp", d.config.MetricsAddr); err != nil {
-		return l, fmt.Errorf("listen for metrics; set METRICS_ADDR: %w", err)
+	if l.metrics, err = listenAt(addr{d.config.MetricsAddr, "METRICS_ADDR"}); err != nil {
+		return l, err
 	}
 	d.logger.Info("listening", slog.String("metrics", l.metrics.Addr().String()), slog.String("version", version))
 	return l, nil

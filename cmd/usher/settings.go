@@ -11,10 +11,11 @@ import (
 func configCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
-		Short: "Show the settings in force, secrets hidden",
-		Args:  cobra.NoArgs,
+		Short: "Show the settings in force, and where each comes from",
+		Long: "Show the settings in force, and where each comes from: the environment, the file .env in the working directory, or\n" +
+			"the default. Secrets are hidden; of a server's address, only what lets somebody in.",
+		Example: "  usher config\n  usher config --json",
 	}
-	asJSON := jsonFlag(c)
 	asMarkdown := c.Flags().Bool("markdown", false, "describe every setting, as deploy/settings.md does")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *asMarkdown {
@@ -24,19 +25,20 @@ func configCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list := loaded.settings()
-		if *asJSON {
-			values := map[string]string{}
-			for _, s := range list {
-				values[s.Name] = s.Value
+		type shown struct {
+			Value  any    `json:"value"`
+			Source string `json:"source"`
+		}
+		values := map[string]shown{}
+		var rows [][]any
+		for _, s := range loaded.settings() {
+			values[s.Name] = shown{s.Value, s.Source}
+			if names, several := s.Value.([]string); several {
+				s.Value = strings.Join(names, ",")
 			}
-			return printJSON(cmd.OutOrStdout(), values)
+			rows = append(rows, []any{s.Name, s.Value, s.Source})
 		}
-		rows := make([][]any, len(list))
-		for i, s := range list {
-			rows[i] = []any{s.Name, s.Value}
-		}
-		return printTable(cmd.OutOrStdout(), []string{"SETTING", "VALUE"}, rows)
+		return tell(cmd, values, table([]string{"SETTING", "VALUE", "FROM"}, rows))
 	}
 	return c
 }
@@ -46,7 +48,7 @@ func writeSettings(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# Settings\n\nThis file is made from the code: `usher config --markdown > deploy/settings.md`.\n\n" +
 		"Settings are environment variables. A file `.env` in the working directory is read when there is one; a real\n" +
-		"variable wins over it. `usher config` shows what is in force, with secrets hidden.\n\n" +
+		"variable wins over it. `usher config` shows what is in force, with secrets hidden, and where each value comes from.\n\n" +
 		"| setting | default | expected | what it does |\n|---|---|---|---|\n")
 	for _, s := range new(config).settings() {
 		name := "`" + s.Name + "`"

@@ -82,7 +82,7 @@ func TestWrongMasterKey(t *testing.T) {
 	t.Parallel()
 	dsn := migratedPostgres(t)
 	usher(t, t.TempDir(), settingsFor(dsn), "users", "list") // which makes the deployment with the first key
-	wantNoStart(t, settingsFor(dsn), "MASTER_KEY", "set the one it was made with")
+	wantNoStart(t, settingsFor(dsn), "MASTER_KEY", "set the one it is sealed under")
 }
 
 func TestWrongMasterKeyOfADirectory(t *testing.T) {
@@ -91,7 +91,7 @@ func TestWrongMasterKeyOfADirectory(t *testing.T) {
 	_, other := eventstore.NewMasterKey()
 	for _, args := range [][]string{{"events", "tail", "--no-follow"}, {"dev", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}} {
 		o := usher(t, dir, []string{"MASTER_KEY=" + other}, append(args, "--dir", dir)...)
-		o.wantRefused(t, "MASTER_KEY", "set the one it was made with")
+		o.wantRefused(t, "MASTER_KEY", "set the one it is sealed under")
 	}
 }
 
@@ -200,5 +200,22 @@ func TestAddressTaken(t *testing.T) {
 	for _, flag := range []string{"--http", "--nats", "--metrics"} {
 		args := []string{"dev", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0", flag, addr}
 		usher(t, t.TempDir(), nil, args...).wantRefused(t, flag, addr)
+	}
+	// All that are taken are told at once.
+	o := usher(t, t.TempDir(), append(settings, "HTTP_ADDR="+addr, "METRICS_ADDR="+addr), "serve")
+	if o.code != exitFailed || !strings.Contains(o.stderr, "set HTTP_ADDR") || !strings.Contains(o.stderr, "set METRICS_ADDR") {
+		t.Errorf("two taken addresses: exit code %d\n%s", o.code, o.stderr)
+	}
+	o = usher(t, t.TempDir(), nil, "dev", "--http", addr, "--nats", addr, "--metrics", addr)
+	if o.code != exitFailed || !strings.Contains(o.stderr, "--http") || !strings.Contains(o.stderr, "--nats") || !strings.Contains(o.stderr, "--metrics") {
+		t.Errorf("three taken addresses: exit code %d\n%s", o.code, o.stderr)
+	}
+	o = usher(t, t.TempDir(), nil, "dev", "--http", "here", "--nats", "there", "--metrics", "nowhere")
+	if o.code != exitUse || strings.Count(o.stderr, "takes host:port") != 3 {
+		t.Errorf("three wrong addresses: exit code %d\n%s", o.code, o.stderr)
+	}
+	o = usher(t, t.TempDir(), []string{"DATABASE_URL=" + settings[0][len("DATABASE_URL="):], "LOG_FORMAT=" + marker}, "serve")
+	if o.code != exitFailed || !strings.Contains(o.stderr, "MASTER_KEY is not set") || !strings.Contains(o.stderr, "LOG_FORMAT has a bad value") {
+		t.Errorf("a bad setting and a missing one: exit code %d\n%s", o.code, o.stderr)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math"
 	"strconv"
 	"strings"
@@ -27,8 +29,7 @@ func (d *deployment) users() projections.Users {
 }
 
 func usersListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List users, the newest first", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c := &cobra.Command{Use: "list", Short: "List users, the newest first", Example: "  usher users list --query ada\n  usher users list --role admin --status active --json"}
 	query := c.Flags().String("query", "", "what is in the email or the name; fewer than three characters are what either begins with")
 	status := c.Flags().String("status", "", "active, locked or disabled")
 	role := c.Flags().String("role", "", "a role that they have")
@@ -37,8 +38,9 @@ func usersListCommand() *cobra.Command {
 	before := c.Flags().String("created-before", "", "the same")
 	limit := c.Flags().Int("limit", projections.DefaultLimit, "users on a page")
 	cursor := c.Flags().String("cursor", "", "the page to go on with")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		f := projections.UserFilter{Query: *query, Status: identity.Status(*status), Role: *role, Limit: *limit, Cursor: *cursor}
+	var f projections.UserFilter
+	c.PreRunE = func(*cobra.Command, []string) error {
+		f = projections.UserFilter{Query: *query, Status: identity.Status(*status), Role: *role, Limit: *limit, Cursor: *cursor}
 		for _, flag := range []struct {
 			name, text string
 			into       *time.Time
@@ -58,50 +60,45 @@ func usersListCommand() *cobra.Command {
 			}
 			f.EmailVerified = &yes
 		}
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+		return nil
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		page, err := d.users().List(cmd.Context(), f)
-		if errors.Is(err, projections.ErrBadFilter) || errors.Is(err, projections.ErrBadCursor) {
+		var filter *projections.FilterError
+		if errors.As(err, &filter) {
+			return fmt.Errorf("%w: %s", errUse, filter.Detail)
+		}
+		if errors.Is(err, projections.ErrBadCursor) {
 			return fmt.Errorf("%w: %w", errUse, err)
 		}
 		if err != nil {
 			return explainReadModel(err)
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), page)
+		if err := d.warnIfBehind(cmd, projections.UsersName); err != nil {
+			return err
 		}
 		rows := make([][]any, len(page.Items))
 		for i, u := range page.Items {
 			rows[i] = []any{u.ID, u.Email, u.Name, u.Status, strings.Join(u.Roles, ","), u.CreatedAt.Format(time.RFC3339)}
 		}
-		if err := printTable(cmd.OutOrStdout(), []string{"ID", "EMAIL", "NAME", "STATUS", "ROLES", "CREATED"}, rows); err != nil {
+		return tell(cmd, page, func(w io.Writer) error {
+			err := printTable(w, []string{"ID", "EMAIL", "NAME", "STATUS", "ROLES", "CREATED"}, rows)
+			if err == nil && page.NextCursor != "" {
+				_, err = fmt.Fprintln(w, "more: --cursor", page.NextCursor)
+			}
 			return err
-		}
-		if page.NextCursor != "" {
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "more: --cursor", page.NextCursor)
-		}
-		return err
-	}
-	return c
+		})
+	})
 }
 
 func usersShowCommand() *cobra.Command {
-	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, now or as of a moment", Args: oneUser()}
-	dir := dirFlag(c)
-	jsonFlag(c) // it is JSON in any case
+	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, now or as of a moment", Example: "  usher users show ada@example.org --at 2026-01-02T15:04:05Z", Args: oneUser}
 	at := c.Flags().String("at", "", "a position, or a time such as 2026-01-02T15:04:05Z: the user as of then")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		ctx, users := cmd.Context(), d.identity()
 		position := int64(math.MaxInt64)
 		if *at != "" {
+			var err error
 			if position, err = d.moment(ctx, *at); err != nil {
 				return err
 			}
@@ -115,8 +112,7 @@ func usersShowCommand() *cobra.Command {
 			return explainUser(err)
 		}
 		return printJSON(cmd.OutOrStdout(), u)
-	}
-	return c
+	})
 }
 
 // moment is the position that the log was at at a moment.
@@ -136,6 +132,28 @@ func (d *deployment) moment(ctx context.Context, text string) (int64, error) {
 		return 0, fmt.Errorf("%w: --at is a time that is still to come", errUse)
 	}
 	return d.log.PositionAt(ctx, at)
+}
+
+// warnIfBehind says so where a read model lacks what is in the log: nobody keeps it up to date, or not fast enough.
+func (d *deployment) warnIfBehind(cmd *cobra.Command, name string) error {
+	s, err := projections.NewCheckpoints(d.store).Status(cmd.Context(), name)
+	if err != nil || s.Lag == 0 {
+		return err
+	}
+	age, err := d.ageAfter(cmd.Context(), s.Position)
+	if err != nil || s.State != projections.StateStopped && age < oldEvent { // it has them in a moment
+		return err
+	}
+	what := fmt.Sprintf("the list is %d events behind the log", s.Lag)
+	if s.State == projections.StateStopped {
+		what += ": no process keeps it up to date; start `usher dev`, or `usher project`"
+	}
+	if asJSON(cmd) {
+		d.logger.Warn(what, slog.String("projection", name), slog.Int64("position", s.Position), slog.Int64("behind_events", s.Lag))
+		return nil
+	}
+	_, err = fmt.Fprintln(cmd.ErrOrStderr(), "usher:", what)
+	return err
 }
 
 // explainReadModel says what to do about a read model that is not there.

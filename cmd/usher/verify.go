@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 )
 
@@ -13,20 +14,9 @@ func eventsVerifyCommand() *cobra.Command {
 		Short: "Prove that log and JetStream stream hold the same events",
 		Long: "Walk the log and the JetStream stream side by side, and compare every message with its event: order, id, headers and\n" +
 			"content. The exit code is 1 where they differ, and the first difference is named. It may run beside everything else.",
-		Args: cobra.NoArgs,
+		Example: "  usher events verify --json",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		conn, err := d.connectNow()
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
+	return onBroker(c, func(cmd *cobra.Command, d *deployment, conn *nats.Conn) error {
 		relay, err := d.relay(conn)
 		if err != nil {
 			return err
@@ -35,14 +25,10 @@ func eventsVerifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			err = printJSON(cmd.OutOrStdout(), report)
-		} else {
-			err = printTable(cmd.OutOrStdout(), []string{"", "POSITIONS", "MESSAGES", "MISSING", "DIFFERENT", "SHA-256"}, [][]any{
-				{"stream", fmt.Sprintf("%d-%d", report.First, report.Last), report.Messages, report.Missing, report.Differ, report.Stream},
-				{"log", fmt.Sprintf("1-%d", report.Head), "", "", "", report.Log},
-			})
-		}
+		err = tell(cmd, report, table([]string{"", "POSITIONS", "MESSAGES", "MISSING", "DIFFERENT", "SHA-256"}, [][]any{
+			{"stream", fmt.Sprintf("%d-%d", report.First, report.Last), report.Messages, report.Missing, report.Differ, report.Stream},
+			{"log", fmt.Sprintf("1-%d", report.Head), "", "", "", report.Log},
+		}))
 		if err == nil && !report.Same() {
 			err = fmt.Errorf("they differ, first at position %d: %s", report.FirstDifference, report.What)
 		}
@@ -50,8 +36,7 @@ func eventsVerifyCommand() *cobra.Command {
 			err = errNotPublished
 		}
 		return err
-	}
-	return c
+	})
 }
 
 // errNotPublished: what is compared is the same, and the end of the log is missing.

@@ -52,52 +52,26 @@ func webhooksRunCommand() *cobra.Command {
 		Short: "Send the events of all webhooks",
 		Long: "Send the events of all webhooks, until interrupted. Several workers may run: for each webhook one works, the others\n" +
 			"stand by.",
-		Args: cobra.NoArgs,
+		Example: "  usher webhooks run",
 	}
-	dir := dirFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		conn, err := d.connect()
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		l, err := d.listenMetrics()
-		if err != nil {
-			return err
-		}
-		return d.serve(cmd.Context(), process{webhooks: true, conn: conn, listeners: l})
-	}
-	return c
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
+		return d.work(cmd, process{webhooks: true})
+	})
 }
 
 func webhooksListCommand() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List webhooks, and how they are", Args: cobra.NoArgs}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "list", Short: "List webhooks, and how they are", Example: "  usher webhooks list"}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		list, err := d.webhooks.List(cmd.Context(), uuid.Nil, webhook.MaxWebhooks)
 		if err != nil {
 			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), list)
 		}
 		rows := make([][]any, len(list))
 		for i, h := range list {
 			rows[i] = []any{h.ID, h.URL, strings.Join(h.Events, ","), statusText(h), h.Position, h.Pending, h.Dead}
 		}
-		return printTable(cmd.OutOrStdout(), []string{"ID", "URL", "EVENTS", "STATUS", "POSITION", "PENDING", "DEAD"}, rows)
-	}
-	return c
+		return tell(cmd, list, table([]string{"ID", "URL", "EVENTS", "STATUS", "POSITION", "PENDING", "DEAD"}, rows))
+	})
 }
 
 // statusText is how a webhook is, in a few words.
@@ -117,53 +91,37 @@ func webhooksAddCommand() *cobra.Command {
 		Short: "Have events sent to an endpoint",
 		Long: "Have events sent to an endpoint, as CloudEvents in structured JSON, signed as Standard Webhooks says. The secret\n" +
 			"that they are signed with is printed, and not shown again.",
-		Args: cobra.ExactArgs(1),
+		Example: "  usher webhooks add https://hooks.example.org/usher --events 'user.*'",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
 	events := c.Flags().StringSlice("events", nil, "event types, or prefixes such as user.*; every event when left out")
 	from := c.Flags().Int64("from", 0, "the position of the first event; those that are appended from now on when left out")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := open(cmd, *dir)
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		hook, secret, err := d.webhooks.Create(cmd.Context(), webhook.Wish{URL: args[0], Events: *events, From: *from})
 		if err != nil {
 			return explainWebhook(err)
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), struct {
-				webhook.Webhook
-				Secret string `json:"secret"`
-			}{hook, secret.Reveal()})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "webhook  %s\nsecret   %s\n", hook.ID, secret.Reveal())
-		return err
-	}
-	return c
+		return tell(cmd, withSecret{hook, secret.Reveal()}, text("webhook  %s\nsecret   %s", hook.ID, secret.Reveal()))
+	})
+}
+
+// withSecret is a webhook with the secret that its events are signed with, which is shown once.
+type withSecret struct {
+	webhook.Webhook
+	Secret string `json:"secret"`
 }
 
 func webhooksDeliveriesCommand() *cobra.Command {
-	c := &cobra.Command{Use: "deliveries ID", Short: "List what was sent to a webhook and what is to be, the newest first", Args: cobra.ExactArgs(1)}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
+	c := &cobra.Command{Use: "deliveries ID", Short: "List what was sent to a webhook and what is to be, the newest first",
+		Example: "  usher webhooks deliveries ID --status dead"}
 	status := c.Flags().String("status", "", "pending, delivered or dead")
 	limit := c.Flags().Int("limit", webhook.DefaultLimit, "how many at most")
 	before := c.Flags().Int64("before", 0, "only those of positions before this one")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, id, err := openWebhook(cmd, *dir, args[0])
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
 		list, err := d.webhooks.Deliveries(cmd.Context(), id, webhook.DeliveryFilter{
 			Status: webhook.DeliveryStatus(*status), Limit: *limit, Before: *before,
 		})
 		if err != nil {
 			return explainWebhook(err)
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), list)
 		}
 		rows := make([][]any, len(list))
 		for i, v := range list {
@@ -173,24 +131,19 @@ func webhooksDeliveriesCommand() *cobra.Command {
 			}
 			rows[i] = []any{v.ID, v.Position, v.Type, v.Status, v.Attempts, next, v.Reason}
 		}
-		return printTable(cmd.OutOrStdout(), []string{"ID", "POSITION", "TYPE", "STATUS", "ATTEMPTS", "NEXT", "REASON"}, rows)
-	}
-	return c
+		return tell(cmd, list, table([]string{"ID", "POSITION", "TYPE", "STATUS", "ATTEMPTS", "NEXT", "REASON"}, rows))
+	})
 }
 
 func webhooksRedriveCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "redrive ID [DELIVERY…]",
-		Short: "Send dead letters again",
-		Long:  "Send the dead letters of a webhook again: the named deliveries, or all of them.",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "redrive ID [DELIVERY…]",
+		Short:   "Send dead letters again",
+		Long:    "Send the dead letters of a webhook again: the named deliveries, or all of them.",
+		Example: "  usher webhooks redrive ID",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		deliveries := []uuid.UUID{uuid.Nil}
-		if len(args) > 1 {
-			deliveries = nil
-		}
+	var deliveries []uuid.UUID
+	c.PreRunE = func(_ *cobra.Command, args []string) error {
 		for _, text := range args[1:] {
 			delivery, err := uuid.Parse(text)
 			if err != nil || delivery == uuid.Nil {
@@ -198,11 +151,12 @@ func webhooksRedriveCommand() *cobra.Command {
 			}
 			deliveries = append(deliveries, delivery)
 		}
-		d, id, err := openWebhook(cmd, *dir, args[0])
-		if err != nil {
-			return err
+		if len(deliveries) == 0 {
+			deliveries = []uuid.UUID{uuid.Nil} // all of them
 		}
-		defer d.close()
+		return nil
+	}
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
 		redriven := 0
 		for _, delivery := range deliveries {
 			n, err := d.webhooks.Redrive(cmd.Context(), id, delivery)
@@ -211,13 +165,12 @@ func webhooksRedriveCommand() *cobra.Command {
 			}
 			redriven += n
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]int{"redriven": redriven})
+		line := text("%d pending again", redriven)
+		if redriven == 0 {
+			line = text("there are no dead letters to send again")
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d pending again\n", redriven)
-		return err
-	}
-	return c
+		return tell(cmd, map[string]int{"redriven": redriven}, line)
+	})
 }
 
 // errNotDelivered: a test failed, and why was printed.
@@ -225,67 +178,48 @@ var errNotDelivered = errors.New("the test was not delivered")
 
 func webhooksTestCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "test ID",
-		Short: "Send a test to a webhook now",
-		Long:  "Send an event of the type webhook.test to a webhook now, and say what came of it. The exit code is 1 if it was not taken.",
-		Args:  cobra.ExactArgs(1),
+		Use:     "test ID",
+		Short:   "Send a test to a webhook now",
+		Long:    "Send an event of the type webhook.test to a webhook now, and say what came of it. The exit code is 1 if it was not taken.",
+		Example: "  usher webhooks test ID",
 	}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, id, err := openWebhook(cmd, *dir, args[0])
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
 		trial, err := d.webhooks.Test(cmd.Context(), id, uuid.Nil)
 		if err != nil {
 			return explainWebhook(err)
 		}
-		switch {
-		case *asJSON:
-			err = printJSON(cmd.OutOrStdout(), trial)
-		case trial.Delivered:
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "delivered in %v s: answered %d\n", trial.Took, trial.Status)
-		default:
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "not delivered after %v s: %s\n%s", trial.Took, trial.Reason, trial.Response)
+		line := text("delivered in %v s: answered %d", trial.Took, trial.Status)
+		if !trial.Delivered {
+			line = text("not delivered after %v s: %s\n%s", trial.Took, trial.Reason, trial.Response)
 		}
-		if err == nil && !trial.Delivered {
+		if err = tell(cmd, trial, line); err == nil && !trial.Delivered {
 			err = errNotDelivered
 		}
 		return err
-	}
-	return c
+	})
 }
 
 func webhooksRemoveCommand() *cobra.Command {
-	c := &cobra.Command{Use: "remove ID", Short: "Delete a webhook and its deliveries", Args: cobra.ExactArgs(1)}
-	dir, asJSON := dirFlag(c), jsonFlag(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		d, id, err := openWebhook(cmd, *dir, args[0])
-		if err != nil {
-			return err
-		}
-		defer d.close()
+	c := &cobra.Command{Use: "remove ID", Short: "Delete a webhook and its deliveries", Example: "  usher webhooks remove ID"}
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
 		if err := d.webhooks.Delete(cmd.Context(), id); err != nil {
 			return explainWebhook(err)
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]uuid.UUID{"removed": id})
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), "removed", id)
-		return err
-	}
-	return c
+		return tell(cmd, map[string]uuid.UUID{"removed": id}, text("removed %s", id))
+	})
 }
 
-// openWebhook opens the deployment for a command that is about one webhook.
-func openWebhook(cmd *cobra.Command, dir, text string) (*deployment, uuid.UUID, error) {
-	id, err := uuid.Parse(text)
-	if err != nil {
-		return nil, uuid.Nil, fmt.Errorf("%w: %q is not the id of a webhook; expected a UUID", errUse, text)
+// onWebhook is onDeployment for a command that is about one webhook, its first argument.
+func onWebhook(c *cobra.Command, do func(cmd *cobra.Command, d *deployment, id uuid.UUID, args []string) error) *cobra.Command {
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if _, err := uuid.Parse(args[0]); err != nil {
+			return fmt.Errorf("%q is not the id of a webhook; expected a UUID", args[0])
+		}
+		return nil
 	}
-	d, err := open(cmd, dir)
-	return d, id, err
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		return do(cmd, d, uuid.MustParse(args[0]), args[1:])
+	})
 }
 
 // explainWebhook shows a refusal without its code, and as wrong use where it is one.
@@ -298,7 +232,7 @@ func explainWebhook(err error) error {
 	case identity.CodeInvalidURL, identity.CodeUnknownEvent, identity.CodeInvalidRequest:
 		return fmt.Errorf("%w: %s", errUse, refused.Detail)
 	}
-	return errors.New(refused.Detail)
+	return plainError{refused}
 }
 
 // checkWebhooks looks at every webhook.
@@ -312,7 +246,7 @@ func checkWebhooks(ctx context.Context, d *deployment, r *report) {
 	for _, h := range list {
 		name := "webhook " + h.ID.String()
 		age, err := d.ageAfter(ctx, h.Position)
-		figures := map[string]any{"position": h.Position, "age": age.Round(time.Millisecond).String(), "pending": h.Pending, "dead": h.Dead, "status": h.Status}
+		figures := map[string]any{"position": h.Position, "age_seconds": seconds(age), "pending": h.Pending, "dead": h.Dead, "status": h.Status}
 		switch {
 		case err != nil:
 			r.fail(name, err.Error(), nil)

@@ -39,23 +39,26 @@ const (
 	HeaderPosition = "ce-position"
 	HeaderPersonal = "ce-personal"
 	HeaderSource   = "ce-source"
+	HeaderSubject  = "ce-subject" // the user
+	HeaderType     = "ce-type"
 
 	// SubjectPrefix begins every subject; the number is the version of the layout of subjects and messages.
 	SubjectPrefix = "usher.v1."
-	// SystemSubject stands for the user id where an event concerns no user.
-	SystemSubject = "system"
+	// SystemShard is the shard of the events that concern no user.
+	SystemShard = "system"
 	// PersonalOmitted is the value of HeaderPersonal where the log has personal fields that the message lacks.
 	PersonalOmitted = "omitted"
 	// MetadataSetBack is the key, in the metadata of a durable consumer, of the position that the consumer was set back to when
 	// the log was restored from a backup: what it had been given after that is not in the log.
 	MetadataSetBack = "usher-set-back"
+	// MetadataPerUser is the key, in the metadata of a durable consumer, of a mark: its filter names a user's subjects, which
+	// there are no longer, so the relay paused it where it was.
+	MetadataPerUser = "usher-per-user-filter"
 	// PersonalForgotten is the value of HeaderPersonal where the key to the personal fields has been destroyed.
 	PersonalForgotten = "forgotten"
 
 	headerSpecVersion   = "ce-specversion"
-	headerType          = "ce-type"
 	headerTime          = "ce-time"
-	headerSubject       = "ce-subject"
 	headerSchema        = "ce-dataschema"
 	headerStreamID      = "ce-streamid"
 	headerStreamKind    = "ce-streamkind"
@@ -83,25 +86,6 @@ type Options struct {
 	OmitPersonal bool   // leave personal fields out
 }
 
-// Subject is the NATS subject of an event: usher.v1.<user id>.<event type>, with "system" for the user id where the
-// event concerns no user.
-func Subject(e eventstore.Event) string {
-	if e.Stream.Subject == uuid.Nil {
-		return SystemSubjectOf(e.Type)
-	}
-	b := make([]byte, 0, len(SubjectPrefix)+36+1+len(e.Type))
-	b = append(b, SubjectPrefix...)
-	b = appendUUID(b, e.Stream.Subject)
-	b = append(b, '.')
-	return string(append(b, e.Type...))
-}
-
-// SystemSubjectOf is the NATS subject of the events of a type that concern no user.
-func SystemSubjectOf(eventType string) string { return SubjectPrefix + SystemSubject + "." + eventType }
-
-// UserSubjects is the NATS wildcard for every event about a user.
-func UserSubjects(user uuid.UUID) string { return SubjectPrefix + user.String() + ".>" }
-
 // Encode writes an event, which must have been opened, as the headers and body of a message. The body may share memory
 // with the event. The header has room for a few more entries.
 func Encode(e eventstore.Event, o Options) (header nats.Header, body []byte) {
@@ -109,11 +93,11 @@ func Encode(e eventstore.Event, o Options) (header nats.Header, body []byte) {
 	w.plain(headerSpecVersion, specVersion)
 	w.uuid(HeaderID, e.ID)
 	w.escaped(HeaderSource, o.Source)
-	w.escaped(headerType, e.Type)
+	w.escaped(HeaderType, e.Type)
 	w.text = e.RecordedAt.UTC().AppendFormat(w.text, time.RFC3339Nano)
 	w.end(headerTime)
 	if e.Stream.Subject != uuid.Nil {
-		w.uuid(headerSubject, e.Stream.Subject)
+		w.uuid(HeaderSubject, e.Stream.Subject)
 	}
 	w.text = append(w.text, schemaPrefix...)
 	w.text = appendEscaped(w.text, e.Type)
@@ -159,11 +143,11 @@ func Decode(header nats.Header, body []byte) (eventstore.Event, error) {
 		Stream: eventstore.Stream{
 			ID:      r.uuid(headerStreamID),
 			Kind:    eventstore.Kind(r.text(headerStreamKind)),
-			Subject: r.optionalUUID(headerSubject),
+			Subject: r.optionalUUID(HeaderSubject),
 		},
 		Version: int(r.number(headerStreamVersion)),
 		ID:      r.uuid(HeaderID),
-		Type:    r.text(headerType),
+		Type:    r.text(HeaderType),
 		Data:    body,
 		Metadata: eventstore.Metadata{
 			Correlation: r.optionalUUID(headerCorrelation),
@@ -321,13 +305,14 @@ func (r *reader) schemaVersion(eventType string) int {
 	return n
 }
 
+const hexDigits = "0123456789abcdef"
+
 func appendUUID(b []byte, id uuid.UUID) []byte {
-	const digits = "0123456789abcdef"
 	for i, c := range id {
 		if i == 4 || i == 6 || i == 8 || i == 10 {
 			b = append(b, '-')
 		}
-		b = append(b, digits[c>>4], digits[c&15])
+		b = append(b, hexDigits[c>>4], hexDigits[c&15])
 	}
 	return b
 }

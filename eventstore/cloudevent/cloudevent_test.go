@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,15 +87,34 @@ func TestEncode(t *testing.T) {
 
 func TestSubject(t *testing.T) {
 	t.Parallel()
-	if got, want := Subject(fullEvent()), "usher.v1."+user.String()+".session.started"; got != want {
+	id := user.String()
+	if got, want := Subject(fullEvent()), "usher.v1."+id[len(id)-2:]+".session.started"; got != want {
 		t.Errorf("Subject() = %s, want %s", got, want)
 	}
 	system := eventstore.Event{Stream: eventstore.SystemStream("keys"), Type: "key.rotated"}
 	if got, want := Subject(system), "usher.v1.system.key.rotated"; got != want {
 		t.Errorf("Subject() = %s, want %s", got, want)
 	}
-	if got, want := UserSubjects(user), "usher.v1."+user.String()+".>"; got != want {
-		t.Errorf("UserSubjects() = %s, want %s", got, want)
+	for id, want := range map[string]string{
+		"0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1e00": "00", "0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1e0a": "0a",
+		"0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1ea0": "a0", "0198b7a0-4b1e-7c3f-9d27-5f0d8a6c1eff": "ff",
+		"00000000-0000-0000-0000-000000000000": "system",
+	} {
+		if got := Shard(uuid.MustParse(id)); got != want {
+			t.Errorf("Shard(%s) = %s, want %s", id, got, want)
+		}
+		if got := ShardSubjects(want); got != "usher.v1."+want+".>" {
+			t.Errorf("ShardSubjects(%s) = %s", want, got)
+		}
+	}
+	for subject, want := range map[string]bool{
+		"usher.v1." + id + ".user.registered": true, "usher.v1." + id + ".>": true, "usher.v1." + id: true,
+		"usher.v1.a3.user.registered": false, "usher.v1.system.key.rotated": false, "usher.v1.*.user.>": false, "usher.v1.>": false,
+		"usher.v1." + strings.ReplaceAll(id, "-", "") + ".>": false, "orders." + id + ".>": false, ">": false,
+	} {
+		if got := PerUser(subject); got != want {
+			t.Errorf("PerUser(%s) = %v, want %v", subject, got, want)
+		}
 	}
 }
 

@@ -16,12 +16,11 @@ import (
 // is needed and made again when it broke.
 type commitConn struct {
 	config *pgx.ConnConfig
-	limit  time.Duration // for making the connection, and for a query
 	// connected is called once a connection was made.
 	connected func()
 	turn      sync.Mutex // held by whoever has taken the connection
 	conn      *pgx.Conn
-	// statement is append_events, prepared; nil where the database's address asks for no prepared statements.
+	// statement is append_events, prepared; nil where statements are not kept by name, see ParseConfig.
 	statement *pgconn.StatementDescription
 	used      time.Time
 	stop      func() bool // of the watch that is on
@@ -52,10 +51,14 @@ func (c *commitConn) take(ctx context.Context) (*commitConn, error) {
 // connect makes the connection, ready for append_events. pgx forgets a statement that it prepared by itself when it fails,
 // as append_events may; what is prepared here stays.
 func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, c.config)
 	if err != nil {
+		return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	}
+	if err := prepareSession(ctx, conn); err != nil {
+		conn.Close(ctx)
 		return nil, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}
 	if c.config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
@@ -79,7 +82,7 @@ func (c *commitConn) appendEvents(ctx context.Context, careful bool, args [][]by
 		all[0][0] = 1
 	}
 	all = append(all, args...)
-	_ = pg.Conn().SetDeadline(time.Now().Add(c.limit)) // fails only on a closed connection, as the query then does
+	_ = pg.Conn().SetDeadline(time.Now().Add(commitTimeout)) // fails only on a closed connection, as the query then does
 	c.stop = context.AfterFunc(ctx, func() { _ = pg.Conn().SetDeadline(time.Unix(1, 0)) })
 	var reader *pgconn.ResultReader
 	if c.statement != nil {

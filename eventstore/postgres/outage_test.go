@@ -138,8 +138,11 @@ func TestLockHeld(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	dsn := migrated(t)
-	s := open(t, dsn, postgres.Options{CommitTimeout: 200 * time.Millisecond})
+	s := open(t, dsn, postgres.Options{})
 	log := newLog(s)
+	if _, err := s.Exec(ctx, "ALTER FUNCTION append_events SET lock_timeout = '100ms'"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := log.Append(ctx, fact(uuid.New())); err != nil {
 		t.Fatal(err)
 	}

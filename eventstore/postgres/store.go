@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,6 @@ type Store struct {
 	pool    *pgxpool.Pool
 	commits commitConn
 
-	timeout    time.Duration
 	partition  int64        // positions in a partition
 	ensured    atomic.Int64 // the position up to which there are partitions, as far as this process knows
 	unfit      atomic.Int64 // when an append last did not fit, in nanoseconds since 1970
@@ -43,52 +43,46 @@ var (
 
 // Options of a Store. The zero value is good.
 type Options struct {
-	MaxConns      int           // for everything but commits; pgx's default when 0
-	PartitionSize int64         // positions in a new partition of events; 10,000,000 when 0
-	CommitTimeout time.Duration // after which the outcome of a commit is given up as unknown; 30 s when 0
+	MaxConns      int   // for everything but commits, unless the connection string has pool_max_conns; pgx's default when 0
+	PartitionSize int64 // positions in a new partition of events; 10,000,000 when 0
 	// Configure is called with the configuration of the connections before the first is opened, for tracing and tests.
 	Configure func(*pgxpool.Config)
 }
 
 const (
-	defaultPartition     = 10_000_000
-	defaultCommitTimeout = 30 * time.Second
+	defaultPartition = 10_000_000
+	// commitTimeout is when the outcome of a commit is given up as unknown. append_events waits for its turn half as long, so that
+	// the server gives up first and the outcome is known.
+	commitTimeout = 30 * time.Second
 )
 
-// Open connects to a migrated database. It fails with eventstore.ErrUnavailable where the database can't be reached.
+// Open connects to a migrated database. It fails with eventstore.ErrUnavailable where the database can't be reached, which may be
+// ErrUnfit.
 func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
-	config, err := pgxpool.ParseConfig(dsn)
+	config, err := ParseConfig(dsn)
 	if err != nil {
-		return nil, errors.New("DATABASE_URL is not a Postgres connection string; expected postgres://user:password@host:5432/database")
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	if o.PartitionSize == 0 {
 		o.PartitionSize = defaultPartition
 	}
-	if o.MaxConns > 0 {
+	if o.MaxConns > 0 && !poolMaxConns(dsn) {
 		config.MaxConns = int32(o.MaxConns)
-	}
-	if o.CommitTimeout == 0 {
-		o.CommitTimeout = defaultCommitTimeout
 	}
 	if o.Configure != nil {
 		o.Configure(config)
 	}
-	s := &Store{timeout: o.CommitTimeout, partition: o.PartitionSize}
+	s := &Store{partition: o.PartitionSize}
 	config.AfterConnect = s.connected.after(config.AfterConnect)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the database: %w", classify(err))
 	}
-	s.commits.config, s.commits.limit, s.commits.connected = config.ConnConfig.Copy(), o.CommitTimeout, s.connected.tell
-	// The server gives up first, so that the outcome is known: a commit that waits for its turn that long is refused.
-	s.commits.config.RuntimeParams["lock_timeout"] = fmt.Sprint((o.CommitTimeout / 2).Milliseconds())
-	// append_events is called with batches of every size, over tables that grow. One plan for all of them is as good as
-	// any, since every row is looked up by its key; planning anew would cost more than running, and a plan made while
-	// the tables are small must not scan them once they are large.
-	for _, setting := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
-		s.commits.config.RuntimeParams[setting] = "off"
-	}
-	s.commits.config.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	s.commits.config, s.commits.connected = config.ConnConfig.Copy(), s.connected.tell
 	s.db = db{s.pool}
+	if err := s.checkPooler(ctx); err != nil { // before any statement is kept
+		s.Close()
+		return nil, fmt.Errorf("open the database: %w", classify(err))
+	}
 	// Whoever only reads may not make partitions, and need not: appends do, see keepAhead.
 	var last int64
 	if err := s.pool.QueryRow(ctx, "SELECT last_partitioned()").Scan(&last); err != nil {
@@ -127,7 +121,7 @@ func (s *Store) keepAhead(head int64) {
 		return
 	}
 	s.background.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 		defer cancel()
 		if err := s.ensurePartitions(ctx, head+s.partition); err != nil {
 			s.ensured.Store(ensured) // the next commit tries again, and one that runs out of partitions makes them itself
@@ -187,7 +181,7 @@ func classify(err error) error {
 		return nil
 	case errors.Is(err, pgx.ErrNoRows):
 		return eventstore.ErrNoRows
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrUnfit):
 		return err
 	case !errors.As(err, &refused):
 		if unreachable(err) {
@@ -206,8 +200,14 @@ func classify(err error) error {
 	case "25006", // read-only: a standby
 		"40P01", "55P03": // deadlock, lock not available: the whole statement was undone
 		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	case "26000", "42P05": // a statement that was kept is not there, or another's is
+		return errLost
 	case "23000": // raised by the triggers of state tables alone: what Postgres itself finds has a code of its own
 		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
+	case "23514": // a check
+		if strings.HasPrefix(refused.ConstraintName, eventstore.RetiredKeyGuard) {
+			return fmt.Errorf("%w: %w", eventstore.ErrMasterKeyRetired, err)
+		}
 	}
 	return err
 }

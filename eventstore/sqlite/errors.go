@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	modernc "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -22,6 +23,8 @@ func (s *Store) mapped(err error) error {
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return eventstore.ErrNoRows
+	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER && strings.Contains(e.Error(), eventstore.RetiredKeyGuard):
+		return fmt.Errorf("%w: %w", eventstore.ErrMasterKeyRetired, err)
 	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
 		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
 	case s.closed.Load() || errors.As(err, &e) && !blames(e):

@@ -1,7 +1,6 @@
 package password
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,8 @@ var (
 	ErrStopped = errors.New("password: hashing pool is stopped")
 )
 
-// OverloadedError is returned at once when the queue is full. It matches
+// OverloadedError is returned when the queue is full, or the caller's share of
+// it: at once, or to whoever waited and had to make room. It matches
 // [ErrOverloaded].
 type OverloadedError struct {
 	// RetryAfter is how long the present queue takes, in whole seconds, at
@@ -47,8 +47,10 @@ type PoolConfig struct {
 // Pool hashes and verifies in a few threads of its own, beside the request
 // goroutines and never in their place: on Linux the threads have the lowest
 // priority, and GOMAXPROCS is raised by their number while they run. Callers
-// queue in order of arrival; past the queue's bound they are told so at once.
-// Imported hashes of argon2 and scrypt fill memory, 256 MiB at most at the same
+// queue, up to a bound; past it they are told so. The queue is shared out between
+// networks, and within one between accounts: they are served in turn, none has
+// more than a quarter while others wait, and where there is no room for somebody
+// who has little, whoever has the most makes some. Imported hashes of argon2 and scrypt fill memory, 256 MiB at most at the same
 // time: those that need more than is left wait, and bcrypt and PBKDF2 pass them.
 // argon2 alone is computed at ordinary priority.
 //
@@ -63,7 +65,8 @@ type Pool struct {
 
 	mu      sync.Mutex
 	arrived *sync.Cond // a job was queued, or the pool stopped
-	queue   *list.List // of *job, oldest first
+	queue   share
+	short   *job // that waits for memory, and is the next to get some
 	busy    int
 	memory  int // that the computations at work hold
 	started bool
@@ -73,11 +76,12 @@ type Pool struct {
 
 // job is one computation and the caller who waits for it.
 type job struct {
+	by       Caller
 	method   method
 	password Password
-	memory   int           // that the method takes
-	run      computation   // begun by the worker: even normalising and keying are part of the work
-	place    *list.Element // nil once a worker has taken it; guarded by Pool.mu
+	memory   int         // that the method takes
+	run      computation // begun by the worker: even normalising and keying are part of the work
+	queued   bool        // until a worker has taken it; guarded by Pool.mu
 	begun    time.Time
 	digest   string
 	err      error
@@ -102,7 +106,7 @@ func NewPool(config PoolConfig) (*Pool, error) {
 	if config.Queue == 0 {
 		config.Queue = max(64, 32*config.Workers)
 	}
-	p := &Pool{cost: config.Cost, workers: config.Workers, bound: config.Queue, cpuTime: threadTime, queue: list.New()}
+	p := &Pool{cost: config.Cost, workers: config.Workers, bound: config.Queue, cpuTime: threadTime}
 	p.arrived = sync.NewCond(&p.mu)
 	return p, nil
 }
@@ -117,7 +121,7 @@ func (p *Pool) Workers() int { return p.workers }
 func (p *Pool) Queued() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.queue.Len()
+	return p.queue.size
 }
 
 // Busy is the number of workers at work.
@@ -131,7 +135,7 @@ func (p *Pool) Busy() int {
 // [*OverloadedError], [ErrStopped] or the cause of ctx's end. A caller whose
 // ctx ends while it waits leaves the queue and its work is not done; work that
 // has begun is finished and discarded.
-func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
+func (p *Pool) Hash(ctx context.Context, by Caller, password Password) (Hash, error) {
 	if err := password.check(); err != nil {
 		return "", err
 	}
@@ -139,7 +143,7 @@ func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
 	if err != nil {
 		return "", err
 	}
-	digest, err := p.compute(ctx, m, password)
+	digest, err := p.compute(ctx, by, m, password)
 	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
@@ -150,7 +154,7 @@ func (p *Pool) Hash(ctx context.Context, password Password) (Hash, error) {
 // whether the hash should be replaced by a new one of the pool's cost. It
 // always costs one computation at the hash's own cost, right or wrong. Its
 // errors are those of [Pool.Hash] and of the function [Verify].
-func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match, rehash bool, err error) {
+func (p *Pool) Verify(ctx context.Context, by Caller, hash Hash, password Password) (match, rehash bool, err error) {
 	if err := password.check(); err != nil {
 		return false, false, err
 	}
@@ -158,7 +162,7 @@ func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match,
 	if err != nil {
 		return false, false, err
 	}
-	digest, err := p.compute(ctx, s.method, password)
+	digest, err := p.compute(ctx, by, s.method, password)
 	if err != nil {
 		return false, false, fmt.Errorf("verify password: %w", err)
 	}
@@ -171,9 +175,9 @@ func (p *Pool) Verify(ctx context.Context, hash Hash, password Password) (match,
 // Verify, and looks at MaxHistory of them at most. A hash that can't be read
 // matches nothing: it keeps nobody from a new password. Its errors are those of
 // [Pool.Hash].
-func (p *Pool) Reused(ctx context.Context, hashes []Hash, password Password) (bool, error) {
+func (p *Pool) Reused(ctx context.Context, by Caller, hashes []Hash, password Password) (bool, error) {
 	for _, hash := range hashes[:min(len(hashes), MaxHistory)] {
-		match, _, err := p.Verify(ctx, hash, password)
+		match, _, err := p.Verify(ctx, by, hash, password)
 		switch {
 		case errors.Is(err, ErrUnknownScheme), errors.Is(err, ErrCost):
 		case match || err != nil:
@@ -186,7 +190,7 @@ func (p *Pool) Reused(ctx context.Context, hashes []Hash, password Password) (bo
 // VerifyUnknown does the work of a Verify at the pool's cost for an account
 // that doesn't exist, so that the time of the answer doesn't tell. Its errors
 // are those of [Pool.Hash].
-func (p *Pool) VerifyUnknown(ctx context.Context, password Password) error {
+func (p *Pool) VerifyUnknown(ctx context.Context, by Caller, password Password) error {
 	if err := password.check(); err != nil {
 		return err
 	}
@@ -194,32 +198,21 @@ func (p *Pool) VerifyUnknown(ctx context.Context, password Password) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.compute(ctx, m, password); err != nil {
+	if _, err := p.compute(ctx, by, m, password); err != nil {
 		return fmt.Errorf("verify password: %w", err)
 	}
 	return nil
 }
 
 // compute queues one computation and waits for its digest.
-func (p *Pool) compute(ctx context.Context, m method, password Password) (string, error) {
+func (p *Pool) compute(ctx context.Context, by Caller, m method, password Password) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	j := &job{method: m, password: password, memory: m.memory(), done: make(chan struct{})}
-	p.mu.Lock()
-	if p.stopped {
-		p.mu.Unlock()
-		return "", ErrStopped
-	}
-	if p.queue.Len() >= p.bound {
-		err := &OverloadedError{RetryAfter: p.backlog()}
-		p.mu.Unlock()
+	j := &job{by: by, method: m, password: password, memory: m.memory(), done: make(chan struct{})}
+	if err := p.enqueue(j); err != nil {
 		return "", err
 	}
-	j.place = p.queue.PushBack(j)
-	p.mu.Unlock()
-	p.arrived.Signal()
-
 	select {
 	case <-j.done:
 		return j.digest, j.err
@@ -227,51 +220,79 @@ func (p *Pool) compute(ctx context.Context, m method, password Password) (string
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if j.place != nil {
-		p.queue.Remove(j.place)
-		j.place = nil
+	if j.queued {
+		p.dequeue(j, false)
 	}
 	return "", context.Cause(ctx)
 }
 
-// backlog is how long the queue as it stands will take.
-func (p *Pool) backlog() time.Duration {
-	wait := p.average * time.Duration(p.queue.Len()) / time.Duration(p.workers)
-	return max(time.Second, (wait + time.Second - 1).Truncate(time.Second))
-}
-
-// next waits for a job and takes it; nil means that the pool has stopped.
-func (p *Pool) next() *job {
+// enqueue queues a job, in the place of another if need be.
+func (p *Pool) enqueue(j *job) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var e *list.Element
-	for e = p.first(); e == nil; e = p.first() {
+	if p.stopped {
+		return ErrStopped
+	}
+	instead, ok := p.queue.admit(p.bound, j.by.path())
+	if !ok {
+		return p.overloaded()
+	}
+	if instead != nil {
+		p.dequeue(instead, false)
+		instead.err = p.overloaded()
+		close(instead.done)
+	}
+	p.queue.push(j, j.by.path())
+	j.queued = true
+	p.arrived.Signal()
+	return nil
+}
+
+// dequeue takes a job out of the queue.
+func (p *Pool) dequeue(j *job, served bool) {
+	p.queue.remove(j, j.by.path(), served)
+	j.queued = false
+	if p.short == j {
+		p.short = nil
+		p.arrived.Broadcast() // those behind it may go on
+	}
+}
+
+// overloaded says how long the queue as it stands will take.
+func (p *Pool) overloaded() *OverloadedError {
+	wait := p.average * time.Duration(p.queue.size) / time.Duration(p.workers)
+	return &OverloadedError{RetryAfter: max(time.Second, (wait + time.Second - 1).Truncate(time.Second))}
+}
+
+// take waits for a job and takes it; nil means that the pool has stopped.
+func (p *Pool) take() *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var j *job
+	for j = p.queue.next(p.canBegin); j == nil; j = p.queue.next(p.canBegin) {
 		if p.stopped {
 			return nil
 		}
 		p.arrived.Wait()
 	}
-	j := p.queue.Remove(e).(*job)
-	j.place = nil
+	p.dequeue(j, true)
 	j.begun = time.Now()
 	p.busy++
 	p.memory += j.memory
 	return j
 }
 
-// first is the place of the oldest job that there is memory for. Those that
-// need none pass one that waits for memory; those that need some don't, or it
-// might wait for ever.
-func (p *Pool) first() *list.Element {
-	short := false
-	for e := p.queue.Front(); e != nil; e = e.Next() {
-		switch memory := e.Value.(*job).memory; {
-		case memory == 0, !short && p.memory+memory <= maxMemory:
-			return e
-		}
-		short = true
+// canBegin says whether there is memory for a job. Those that need none pass
+// one that waits for memory; those that need some don't, or it might wait for
+// ever.
+func (p *Pool) canBegin(j *job) bool {
+	if j.memory == 0 {
+		return true
 	}
-	return nil
+	if p.short == nil && p.memory+j.memory > maxMemory {
+		p.short = j
+	}
+	return (p.short == nil || p.short == j) && p.memory+j.memory <= maxMemory
 }
 
 // finish hands the digest to the caller, or the error of a job that didn't begin.
@@ -317,12 +338,11 @@ func (p *Pool) Run(ctx context.Context) error {
 
 	p.mu.Lock()
 	p.stopped = true
-	for e := p.queue.Front(); e != nil; e = e.Next() {
-		j := e.Value.(*job)
-		j.place, j.err = nil, ErrStopped
+	p.queue.each(func(j *job) {
+		j.queued, j.err = false, ErrStopped
 		close(j.done)
-	}
-	p.queue.Init()
+	})
+	p.queue, p.short = share{}, nil
 	p.mu.Unlock()
 	p.arrived.Broadcast()
 	workers.Wait()

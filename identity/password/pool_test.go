@@ -46,7 +46,7 @@ func occupy(t *testing.T, p *Pool) (release func() error) {
 	t.Helper()
 	taken, gate, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		_, err := p.compute(context.Background(), fake{begun: func() (computation, error) {
+		_, err := p.compute(context.Background(), Caller{}, fake{begun: func() (computation, error) {
 			close(taken)
 			<-gate
 			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
@@ -81,7 +81,7 @@ func TestPoolHashesAndVerifies(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	p, _ := start(t, PoolConfig{Cost: MinCost})
-	h, err := p.Hash(ctx, "correct horse")
+	h, err := p.Hash(ctx, Caller{}, "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,20 +100,20 @@ func TestPoolHashesAndVerifies(t *testing.T) {
 		{"right, other cost", older, "correct horse", true, true},
 		{"wrong, other cost", older, "battery staple", false, false},
 	} {
-		match, rehash, err := p.Verify(ctx, test.hash, test.password)
+		match, rehash, err := p.Verify(ctx, Caller{}, test.hash, test.password)
 		if match != test.match || rehash != test.rehash || err != nil {
 			t.Errorf("%s: Verify = %v, %v, %v, want %v, %v, nil", test.name, match, rehash, err, test.match, test.rehash)
 		}
 	}
-	if err := p.VerifyUnknown(ctx, "correct horse"); err != nil {
+	if err := p.VerifyUnknown(ctx, Caller{}, "correct horse"); err != nil {
 		t.Errorf("VerifyUnknown = %v, want nil", err)
 	}
-	if _, _, err := p.Verify(ctx, "nonsense", "correct horse"); !errors.Is(err, ErrUnknownScheme) {
+	if _, _, err := p.Verify(ctx, Caller{}, "nonsense", "correct horse"); !errors.Is(err, ErrUnknownScheme) {
 		t.Errorf("Verify(nonsense) = %v, want %v", err, ErrUnknownScheme)
 	}
-	_, onHash := p.Hash(ctx, "a\x00b")
-	_, _, onVerify := p.Verify(ctx, h, "a\x00b")
-	for _, err := range []error{onHash, onVerify, p.VerifyUnknown(ctx, "a\x00b")} {
+	_, onHash := p.Hash(ctx, Caller{}, "a\x00b")
+	_, _, onVerify := p.Verify(ctx, Caller{}, h, "a\x00b")
+	for _, err := range []error{onHash, onVerify, p.VerifyUnknown(ctx, Caller{}, "a\x00b")} {
 		if !errors.Is(err, ErrRefused) {
 			t.Errorf("error for a NUL = %v, want %v", err, ErrRefused)
 		}
@@ -149,18 +149,18 @@ func TestReused(t *testing.T) {
 	} {
 		var got bool
 		did := rounds(t, p, func() (err error) {
-			got, err = p.Reused(ctx, test.hashes, "correct horse")
+			got, err = p.Reused(ctx, Caller{}, test.hashes, "correct horse")
 			return err
 		})
 		if got != test.want || did != test.rounds {
 			t.Errorf("%s: Reused = %v in %d rounds, want %v in %d", test.name, got, did, test.want, test.rounds)
 		}
 	}
-	if _, err := p.Reused(ctx, many, "a\x00b"); !errors.Is(err, ErrRefused) {
+	if _, err := p.Reused(ctx, Caller{}, many, "a\x00b"); !errors.Is(err, ErrRefused) {
 		t.Errorf("Reused for a NUL = %v, want %v", err, ErrRefused)
 	}
 	stop()
-	if _, err := p.Reused(ctx, many, "correct horse"); !errors.Is(err, ErrStopped) {
+	if _, err := p.Reused(ctx, Caller{}, many, "correct horse"); !errors.Is(err, ErrStopped) {
 		t.Errorf("Reused on a stopped pool = %v, want %v", err, ErrStopped)
 	}
 }
@@ -189,7 +189,7 @@ func TestWorkOfALogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func(h Hash, password Password) func() error {
-		return func() error { _, _, err := p.Verify(ctx, h, password); return err }
+		return func() error { _, _, err := p.Verify(ctx, Caller{}, h, password); return err }
 	}
 	for _, test := range []struct {
 		name string
@@ -198,7 +198,7 @@ func TestWorkOfALogin(t *testing.T) {
 	}{
 		{"right", verify(current, "correct horse"), 1 << 6},
 		{"wrong", verify(current, "battery staple"), 1 << 6},
-		{"unknown", func() error { return p.VerifyUnknown(ctx, "battery staple") }, 1 << 6},
+		{"unknown", func() error { return p.VerifyUnknown(ctx, Caller{}, "battery staple") }, 1 << 6},
 		{"wrong, other cost", verify(older, "battery staple"), 1 << 5},
 		{"right, other cost", verify(older, "correct horse"), 1 << 5},
 	} {
@@ -222,7 +222,7 @@ func TestLoginWithAForeignHash(t *testing.T) {
 		}
 		for password, want := range map[Password]bool{test.password: true, test.password + "x": false} {
 			computations = 0
-			match, rehash, err := p.Verify(ctx, test.hash, password)
+			match, rehash, err := p.Verify(ctx, Caller{}, test.hash, password)
 			if match != want || rehash != want || err != nil {
 				t.Errorf("%s: Verify = %v, %v, %v, want %v, %v, nil", test.origin, match, rehash, err, want, want)
 			}
@@ -251,7 +251,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	ask := func(name string, memory int, gate <-chan struct{}) {
 		go func() {
-			_, err := p.compute(context.Background(), fake{memory, func() (computation, error) {
+			_, err := p.compute(context.Background(), Caller{}, fake{memory, func() (computation, error) {
 				began <- name
 				return gated{gate}, nil
 			}}, "")
@@ -289,7 +289,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	ask("a byte", 1, others)
 	queued(2)
 	// Only what needs no memory passes those that wait for some.
-	if err := p.VerifyUnknown(context.Background(), "correct horse"); err != nil {
+	if err := p.VerifyUnknown(context.Background(), Caller{}, "correct horse"); err != nil {
 		t.Errorf("VerifyUnknown = %v, want nil", err)
 	}
 	if p.Queued() != 2 || len(began) != 0 {
@@ -319,11 +319,11 @@ func TestComputationThatCannotBegin(t *testing.T) {
 	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 1})
 	none := errors.New("no memory")
 	for range 2 {
-		if _, err := p.compute(context.Background(), fake{maxMemory, func() (computation, error) { return nil, none }}, ""); !errors.Is(err, none) {
+		if _, err := p.compute(context.Background(), Caller{}, fake{maxMemory, func() (computation, error) { return nil, none }}, ""); !errors.Is(err, none) {
 			t.Errorf("compute = %v, want %v", err, none)
 		}
 	}
-	if err := p.VerifyUnknown(context.Background(), "correct horse"); err != nil {
+	if err := p.VerifyUnknown(context.Background(), Caller{}, "correct horse"); err != nil {
 		t.Errorf("VerifyUnknown after it = %v, want nil", err)
 	}
 }
@@ -337,11 +337,11 @@ func TestPoolOverload(t *testing.T) {
 	}
 	results := make(chan error, 3)
 	for range 3 {
-		go func() { _, err := p.Hash(context.Background(), "correct horse"); results <- err }()
+		go func() { _, err := p.Hash(context.Background(), Caller{}, "correct horse"); results <- err }()
 	}
 	await(t, "three queued", func() bool { return p.Queued() == 3 })
 
-	_, err := p.Hash(context.Background(), "correct horse")
+	_, err := p.Hash(context.Background(), Caller{}, "correct horse")
 	var overloaded *OverloadedError
 	if !errors.As(err, &overloaded) || !errors.Is(err, ErrOverloaded) || overloaded.RetryAfter < time.Second {
 		t.Errorf("Hash past the bound = %v, want an OverloadedError of a second or more", err)
@@ -365,12 +365,12 @@ func TestRetryAfterIsTheTimeOfTheQueue(t *testing.T) {
 	}
 	p.average = 250 * time.Millisecond
 	for n, want := range map[int]time.Duration{0: time.Second, 8: time.Second, 9: 2 * time.Second, 64: 8 * time.Second} {
-		p.queue.Init()
+		p.queue = share{}
 		for range n {
-			p.queue.PushBack(&job{})
+			p.queue.push(&job{}, Caller{}.path())
 		}
-		if got := p.backlog(); got != want {
-			t.Errorf("backlog of %d = %v, want %v", n, got, want)
+		if got := p.overloaded().RetryAfter; got != want {
+			t.Errorf("RetryAfter of %d = %v, want %v", n, got, want)
 		}
 	}
 }
@@ -383,7 +383,7 @@ func TestCallerWhoGivesUpWhileQueued(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	result, computed := make(chan error, 1), false
 	go func() {
-		_, err := p.compute(ctx, fake{begun: func() (computation, error) { computed = true; return newBcryptRun("", [saltBytes]byte{}, MinCost), nil }}, "")
+		_, err := p.compute(ctx, Caller{}, fake{begun: func() (computation, error) { computed = true; return newBcryptRun("", [saltBytes]byte{}, MinCost), nil }}, "")
 		result <- err
 	}()
 	await(t, "queued", func() bool { return p.Queued() == 1 })
@@ -396,7 +396,7 @@ func TestCallerWhoGivesUpWhileQueued(t *testing.T) {
 	}
 	// The freed place is good for another caller, who comes after the one who left.
 	next := make(chan error, 1)
-	go func() { next <- p.VerifyUnknown(context.Background(), "correct horse") }()
+	go func() { next <- p.VerifyUnknown(context.Background(), Caller{}, "correct horse") }()
 	await(t, "next queued", func() bool { return p.Queued() == 1 })
 	if err := release(); err != nil {
 		t.Error(err)
@@ -407,7 +407,7 @@ func TestCallerWhoGivesUpWhileQueued(t *testing.T) {
 	if computed {
 		t.Error("the work of a caller who had left was done")
 	}
-	if _, err := p.Hash(ctx, "correct horse"); !errors.Is(err, gone) {
+	if _, err := p.Hash(ctx, Caller{}, "correct horse"); !errors.Is(err, gone) {
 		t.Errorf("Hash with an ended context = %v, want %v", err, gone)
 	}
 }
@@ -418,7 +418,7 @@ func TestCallerWhoGivesUpWhileHashed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	gate, taken, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		_, err := p.compute(ctx, fake{begun: func() (computation, error) {
+		_, err := p.compute(ctx, Caller{}, fake{begun: func() (computation, error) {
 			close(taken)
 			<-gate
 			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
@@ -431,7 +431,7 @@ func TestCallerWhoGivesUpWhileHashed(t *testing.T) {
 		t.Errorf("error = %v, want %v", err, context.Canceled)
 	}
 	close(gate)
-	if _, err := p.Hash(context.Background(), "correct horse"); err != nil {
+	if _, err := p.Hash(context.Background(), Caller{}, "correct horse"); err != nil {
 		t.Errorf("Hash after it = %v, want nil", err)
 	}
 	await(t, "idle", func() bool { return p.Busy() == 0 })
@@ -443,7 +443,7 @@ func TestStop(t *testing.T) {
 	release := occupy(t, p)
 	queued := make(chan error, 2)
 	for range 2 {
-		go func() { _, err := p.Hash(context.Background(), "correct horse"); queued <- err }()
+		go func() { _, err := p.Hash(context.Background(), Caller{}, "correct horse"); queued <- err }()
 	}
 	await(t, "two queued", func() bool { return p.Queued() == 2 })
 
@@ -463,7 +463,7 @@ func TestStop(t *testing.T) {
 		t.Errorf("job in work = %v, want nil", err)
 	}
 	<-stopped
-	if _, err := p.Hash(context.Background(), "correct horse"); !errors.Is(err, ErrStopped) {
+	if _, err := p.Hash(context.Background(), Caller{}, "correct horse"); !errors.Is(err, ErrStopped) {
 		t.Errorf("Hash on a stopped pool = %v, want %v", err, ErrStopped)
 	}
 	if err := p.Run(context.Background()); !errors.Is(err, ErrStopped) {
@@ -477,7 +477,7 @@ func TestProcessorsAreRestored(t *testing.T) {
 	first, stopFirst := start(t, PoolConfig{Cost: MinCost, Workers: 2})
 	second, stopSecond := start(t, PoolConfig{Cost: MinCost, Workers: 3})
 	for _, p := range []*Pool{first, second} {
-		if err := p.VerifyUnknown(context.Background(), "correct horse"); err != nil {
+		if err := p.VerifyUnknown(context.Background(), Caller{}, "correct horse"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -520,7 +520,7 @@ func TestManyCallers(t *testing.T) {
 				if i%4 == 0 {
 					go cancel()
 				}
-				match, _, err := p.Verify(ctx, h, "correct horse")
+				match, _, err := p.Verify(ctx, Caller{}, h, "correct horse")
 				switch {
 				case err == nil && match, errors.Is(err, ErrOverloaded), i%4 == 0 && errors.Is(err, context.Canceled):
 				default:
@@ -550,7 +550,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.SetParallelism(8)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if _, _, err := p.Verify(ctx, h, "battery staple"); err != nil {
+				if _, _, err := p.Verify(ctx, Caller{}, h, "battery staple"); err != nil {
 					b.Error(err)
 				}
 			}

@@ -16,7 +16,7 @@ func niceness(t *testing.T, p *Pool) int {
 	t.Helper()
 	var raw int
 	var err error
-	if _, failed := p.compute(context.Background(), fake{begun: func() (computation, error) {
+	if _, failed := p.compute(context.Background(), Caller{}, fake{begun: func() (computation, error) {
 		raw, err = unix.Getpriority(unix.PRIO_PROCESS, 0)
 		return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
 	}}, ""); failed != nil {
@@ -55,7 +55,7 @@ func TestWorkersLeaveTheMainThreadAlone(t *testing.T) {
 	p, _ := start(t, PoolConfig{Cost: MinCost, Workers: 4})
 	for range 40 {
 		main := false
-		if _, err := p.compute(context.Background(), fake{begun: func() (computation, error) {
+		if _, err := p.compute(context.Background(), Caller{}, fake{begun: func() (computation, error) {
 			main = onMainThread()
 			return newBcryptRun("", [saltBytes]byte{}, MinCost), nil
 		}}, ""); err != nil || main {
@@ -103,12 +103,12 @@ func TestStarvedWorkerGetsOrdinaryPriority(t *testing.T) {
 	if before != 19 {
 		t.Errorf("niceness before = %d, want 19", before)
 	}
-	h, err := p.Hash(ctx, "correct horse")
+	h, err := p.Hash(ctx, Caller{}, "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
 	raised := &untilRaised{deadline: time.Now().Add(20 * time.Second)}
-	if _, err := p.compute(ctx, fake{begun: func() (computation, error) { return raised, nil }}, ""); err != nil {
+	if _, err := p.compute(ctx, Caller{}, fake{begun: func() (computation, error) { return raised, nil }}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if raised.err != nil || raised.raw <= 1 {

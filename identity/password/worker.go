@@ -63,7 +63,7 @@ func (p *Pool) work(workers *sync.WaitGroup, j *job, respite time.Duration) {
 			began, lowered = time.Now(), true
 		}
 		if j == nil {
-			if j = p.next(); j == nil {
+			if j = p.take(); j == nil {
 				return
 			}
 			if j.run, j.err = j.method.begin(j.password); j.err != nil {

@@ -3,6 +3,7 @@ package userfile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"golang.org/x/sync/errgroup"
@@ -27,6 +28,9 @@ type Result struct {
 	Outcome Outcome `json:"-"`
 	Reason  string  `json:"reason"` // why it was refused; nothing of the line is in it
 }
+
+// String is the result of a line that was refused, as people read it.
+func (r Result) String() string { return fmt.Sprintf("line %d: %s", r.Line, r.Reason) }
 
 // atOnce is how many users are brought in at the same time: they share commits, and commits are what takes time.
 const atOnce = 1024

@@ -134,6 +134,23 @@ func (s *signer) sign(id string, at time.Time, body []byte) string {
 	return string(signatures)
 }
 
+// SealedColumns are those of this package whose values are sealed under the master key itself, for its rotation: the secrets of
+// webhooks, and what endpoints answered to events that are about no user.
+var SealedColumns = []eventstore.SealedColumn{
+	{
+		Table: "webhooks", Column: "secrets", Key: []string{"id"},
+		Scan:  func() []any { return []any{new(uuid.UUID)} },
+		Place: func(row []any) string { return secretsPlace(*row[0].(*uuid.UUID)) },
+	},
+	{
+		Table: "webhook_deliveries", Column: "response", Key: []string{"webhook", "position"}, Beside: []string{"event_id"},
+		Scan: func() []any { return []any{new(uuid.UUID), new(int64), new(uuid.UUID)} },
+		Place: func(row []any) string {
+			return responsePlace(deliveryID(*row[0].(*uuid.UUID), *row[2].(*uuid.UUID), *row[1].(*int64)))
+		},
+	},
+}
+
 func secretsPlace(webhook uuid.UUID) string { return "webhooks/" + webhook.String() }
 
 func (r keyRing) seal(s *eventstore.Sealer, webhook uuid.UUID) []byte {

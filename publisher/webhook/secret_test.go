@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,8 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/sqlite"
+	"usher.example/schema"
 )
 
 // The example of the specification of Standard Webhooks.
@@ -108,6 +111,59 @@ func TestSecretsAreSealed(t *testing.T) {
 	}
 	if _, err := openKeyRing(sealer, uuid.Must(uuid.NewV7()), sealed); err == nil {
 		t.Error("the secrets open as those of another webhook")
+	}
+}
+
+// A rotation of the master key finds whatever is sealed under it.
+func TestSealedUnderAnotherMasterKey(t *testing.T) {
+	t.Parallel()
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "usher.db")
+	m, err := schema.SQLite(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = m.Up(ctx); errors.Join(err, m.Close()) != nil {
+		t.Fatal(err)
+	}
+	db, err := sqlite.Open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	from, _ := eventstore.NewMasterKey()
+	to, _ := eventstore.NewMasterKey()
+	master, err := eventstore.Unlock(ctx, db, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, keys, now := eventstore.NewSealer(master, nil), keyRing{newKey(1)}, time.Now().UTC()
+	id, event := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	delivery := deliveryID(id, event, 7)
+	if _, err := db.Exec(ctx, `INSERT INTO webhooks (id, url, events, secrets, request, created_at, updated_at) VALUES ($1, 'x', '[]', $2, $3, $4, $4)`,
+		id, keys.seal(sealer, id), []byte{}, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(ctx, `INSERT INTO webhook_deliveries (webhook, position, subject, is_user, event_id, type, status, attempts, reason, response, created_at)
+		VALUES ($1, 7, $1, false, $2, 'key.rotated', 'dead', 1, 'x', $3, $4)`, id, event, sealer.SealState(responsePlace(delivery), []byte("no")), now); err != nil {
+		t.Fatal(err)
+	}
+	rotation := eventstore.Rotation{DB: db, From: from, To: to, Columns: SealedColumns, Settle: time.Millisecond}
+	if changed, err := rotation.Run(ctx); !changed || err != nil {
+		t.Fatalf("rotate: %v, %v", changed, err)
+	}
+	if master, err = eventstore.Unlock(ctx, db, to); err != nil {
+		t.Fatal(err)
+	}
+	sealer = eventstore.NewSealer(master, nil)
+	var secrets, response []byte
+	if err := db.QueryRow(ctx, `SELECT secrets, response FROM webhooks, webhook_deliveries WHERE id = webhook`).Scan(&secrets, &response); err != nil {
+		t.Fatal(err)
+	}
+	if opened, err := openKeyRing(sealer, id, secrets); err != nil || opened[0].reveal() != keys[0].reveal() {
+		t.Errorf("the secrets: %v", err)
+	}
+	if plain, err := sealer.OpenState(responsePlace(delivery), response); err != nil || string(plain) != "no" {
+		t.Errorf("the answer: %q, %v", plain, err)
 	}
 }
 

@@ -54,7 +54,7 @@ COMMENT ON TABLE user_keys IS 'state table: removed by the append that erases it
 -- The last position that has a partition; 0 where there are none.
 -- +goose StatementBegin
 CREATE FUNCTION last_partitioned() RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint), 1) - 1
+    SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO [(]''([0-9]+)''[)]'))[1]::bigint), 1) - 1
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'events'::regclass
 $$;
@@ -120,6 +120,11 @@ SELECT ensure_partitions(20000000);
 -- 20 us before it touches a row, an expression half a us, anew in each transaction; so there are few, and those with
 -- nothing to do are left out. Rows come from one generate_series and subscripts, which cost nothing on a function's
 -- arguments; unnest fills a tuplestore a column.
+--
+-- It brings the settings that it needs, since a pooler gives each transaction any connection. It waits half as long for its turn as
+-- its caller waits for it, so that the outcome is known where it gives up. Batches are of every size, over tables that
+-- grow: one plan for all of them is as good as any, since every row is looked up by its key; planning anew would cost more
+-- than running, and a plan made while the tables are small must not scan them once they are large.
 -- +goose StatementBegin
 CREATE FUNCTION append_events(
     careful boolean,
@@ -129,7 +134,10 @@ CREATE FUNCTION append_events(
     h_append int[], h_scope text[], h_key bytea[],
     l_append int[], l_scope text[], l_key bytea[],
     s_table text[], s_new jsonb[], s_put jsonb[], s_removed jsonb[]
-) RETURNS bigint[] LANGUAGE plpgsql AS $$
+) RETURNS bigint[] LANGUAGE plpgsql
+SET lock_timeout = '15s' SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
     locked    boolean := pg_advisory_xact_lock(7236001) IS NULL; -- which costs a tenth of a PERFORM
     head      bigint;

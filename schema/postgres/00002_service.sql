@@ -1,13 +1,17 @@
 -- What stands beside the log: identity's state tables, and the bookkeeping of relay, projections and leases.
 -- +goose Up
 
--- One row: what this database belongs to. key_check is derived from the master key, so that a start with another
--- master key is noticed before anything is sealed with it.
-CREATE TABLE deployment (
-    id         int PRIMARY KEY CHECK (id = 1),
-    key_check  bytea NOT NULL,
-    created_at timestamptz NOT NULL
+-- The master keys that this database was ever sealed under, by an id that is derived from each. root is the deployment's own
+-- secret, sealed under that key; it is the same in all rows, and null once a key is retired. The current key is the one to
+-- seal with; beside it another is accepted while what it sealed is sealed anew.
+CREATE TABLE master_keys (
+    id         bytea PRIMARY KEY,
+    root       bytea,
+    state      text NOT NULL CHECK (state IN ('current', 'accepted', 'retired')),
+    created_at timestamptz NOT NULL,
+    CHECK ((root IS NULL) = (state = 'retired'))
 );
+CREATE UNIQUE INDEX master_keys_current ON master_keys (state) WHERE state = 'current';
 
 CREATE TABLE credentials (
     user_id    uuid PRIMARY KEY,
@@ -161,4 +165,4 @@ SELECT make_apply_state();
 
 -- +goose Down
 DROP FUNCTION apply_state, erase_state, make_apply_state;
-DROP TABLE parked_events, projections, relay, leases, signing_keys, sessions, credentials, deployment;
+DROP TABLE parked_events, projections, relay, leases, signing_keys, sessions, credentials, master_keys;

@@ -1,10 +1,13 @@
 -- What stands beside the log, as in postgres/00002_service.sql.
 -- +goose Up
-CREATE TABLE deployment (
-    id         INTEGER PRIMARY KEY CHECK (id = 1),
-    key_check  BLOB NOT NULL,
-    created_at TIMESTAMP NOT NULL
-);
+CREATE TABLE master_keys (
+    id         BLOB PRIMARY KEY,
+    root       BLOB,
+    state      TEXT NOT NULL CHECK (state IN ('current', 'accepted', 'retired')),
+    created_at TIMESTAMP NOT NULL,
+    CHECK ((root IS NULL) = (state = 'retired'))
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX master_keys_current ON master_keys (state) WHERE state = 'current';
 
 CREATE TABLE credentials (
     user_id    TEXT PRIMARY KEY,
@@ -76,4 +79,4 @@ DROP TABLE leases;
 DROP TABLE signing_keys;
 DROP TABLE sessions;
 DROP TABLE credentials;
-DROP TABLE deployment;
+DROP TABLE master_keys;

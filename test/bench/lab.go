@@ -163,13 +163,16 @@ func (s *stage) openLog(o eventstore.Options) (*logOn, error) {
 	s.after(func() error { store.Close(); return nil })
 	l := &logOn{dsn: dsn, store: store}
 	l.master, l.masterKey = eventstore.NewMasterKey()
+	if l.master, err = eventstore.Unlock(s.ctx, store, l.master); err != nil {
+		return nil, err
+	}
 	l.log = eventstore.New(store, l.master, o)
 	s.after(func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), time.Minute)
 		defer cancel()
 		return l.log.Close(ctx)
 	})
-	return l, eventstore.CheckMasterKey(s.ctx, store, l.master)
+	return l, nil
 }
 
 // appendMany makes and appends n appends.

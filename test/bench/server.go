@@ -137,6 +137,9 @@ func runServer(ctx context.Context, config string) error {
 		return err
 	}
 	defer store.Close()
+	if master, err = eventstore.Unlock(ctx, store, master); err != nil {
+		return err
+	}
 	log := eventstore.New(store, master, eventstore.Options{})
 	group, ctx := errgroup.WithContext(ctx)
 	handler, err := newHandler(ctx, group, c, store, log)

@@ -96,7 +96,7 @@ type event struct {
 
 // readPage reads the events after a position, with the subject and the headers that usher's relay gives them.
 func readPage(ctx context.Context, tx pgx.Tx, after int64) ([]event, error) {
-	rows, err := tx.Query(ctx, `SELECT position, 'usher.v1.' || subject || '.' || type, event_id::text, data::text, json_build_object(
+	rows, err := tx.Query(ctx, `SELECT position, 'usher.v1.' || right(subject::text, 2) || '.' || type, event_id::text, data::text, json_build_object(
 			'ce-specversion', '1.0', 'ce-id', event_id, 'ce-source', $3::text, 'ce-type', type, 'ce-time', recorded_at, 'ce-subject', subject,
 			'ce-dataschema', 'urn:usher:event:' || type || ':v' || schema_version, 'ce-position', position::text, 'ce-streamid', stream,
 			'ce-streamkind', kind, 'ce-streamversion', version::text, 'ce-correlationid', metadata->>'correlation_id', 'ce-actor', metadata->>'actor',

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+)
+
+// onDeployment has a command find its deployment and do something to it, between opening and closing it. What can be
+// said of the command line before that belongs in the command's Args and PreRunE.
+func onDeployment(c *cobra.Command, do func(cmd *cobra.Command, d *deployment, args []string) error) *cobra.Command {
+	dir := dirFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := open(cmd, *dir)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		return do(cmd, d, args)
+	}
+	return c
+}
+
+// onBroker is onDeployment for what can't be done without NATS.
+func onBroker(c *cobra.Command, do func(cmd *cobra.Command, d *deployment, conn *nats.Conn) error) *cobra.Command {
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
+		conn, err := d.connectNow()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return do(cmd, d, conn)
+	})
+}
+
+// work does what a process without the API does, until it is interrupted.
+func (d *deployment) work(cmd *cobra.Command, p process) error {
+	conn, err := d.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	p.conn = conn
+	if p.listeners, err = d.listenMetrics(); err != nil {
+		return err
+	}
+	return d.serve(cmd.Context(), p)
+}
+
+// group makes a command of others. Alone it prints its help; a name that it doesn't have is wrong use.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			err := fmt.Errorf("there is no command %q", c.CommandPath()+" "+args[0])
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+			}
+			return err
+		},
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+		SuggestionsMinimumDistance: 2,
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// countArguments has every command that does something refuse the wrong number of arguments, as its usage tells it: NAME is
+// needed, [NAME] may be missing, and there may be more of what ends in an ellipsis.
+func countArguments(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		countArguments(sub)
+	}
+	if c.HasSubCommands() {
+		return
+	}
+	check := c.Args
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		most := 0
+		for i, name := range strings.Fields(cmd.Use)[1:] {
+			switch optional := strings.HasPrefix(name, "["); {
+			case i >= len(args) && !optional:
+				return fmt.Errorf("%s is missing; the usage is: %s", name, cmd.UseLine())
+			case strings.Contains(name, "…"):
+				most = len(args)
+			default:
+				most++
+			}
+		}
+		if len(args) > most {
+			return fmt.Errorf("%q is an argument too many; the usage is: %s", args[most], cmd.UseLine())
+		}
+		if check == nil {
+			return nil
+		}
+		return check(cmd, args)
+	}
+}
