@@ -55,6 +55,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	forked         func() (done func())
 	ledger         *Ledger
 	now            func() time.Time
 	logger         *slog.Logger
@@ -98,6 +99,9 @@ type Config struct {
 	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
 	// be nil.
 	KeyRotated func()
+	// Forked is told, while Follow runs, that the log is another one than was read before: whatever else was kept of it in memory
+	// is to be dropped. What it answers with is called once SessionEnded was told anew. It must not block. It may be nil.
+	Forked func() (done func())
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
@@ -119,11 +123,14 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures),
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}
+	}
+	if s.forked == nil {
+		s.forked = func() func() { return func() {} }
 	}
 	if s.keyRotated == nil {
 		s.keyRotated = func() {}

@@ -25,6 +25,8 @@ type loop struct {
 	fresh    bool  // the consumer was set to position, and nothing has come since
 	jump     jump
 	versions *versions
+	accepted time.Time // when the consumer was made whose mark of a restore says nothing more, since this loop began before it
+	given    uint64    // the consumer's number of the last message that came in this session
 
 	last           message // handled, and not acknowledged yet
 	unacknowledged int
@@ -64,6 +66,7 @@ const certainJumps = 3
 type message struct {
 	jetstream.Msg
 	position int64
+	given    uint64 // the consumer's own number of the message
 	event    eventstore.Event
 	unusable bool // the event is to be read from the source
 }
@@ -80,7 +83,7 @@ func (l *loop) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	l.position, l.last, l.unacknowledged = position, message{}, 0
+	l.position, l.last, l.unacknowledged, l.given = position, message{}, 0, 0
 	consumer, err := l.consumer(ctx)
 	if err != nil {
 		return err
@@ -190,7 +193,7 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 		l.logger().ErrorContext(ctx, "message without a sequence", slog.Any("error", err))
 		return m
 	}
-	m.position = int64(meta.Sequence.Stream)
+	m.position, m.given = int64(meta.Sequence.Stream), meta.Sequence.Consumer
 	m.event, err = cloudevent.Decode(raw.Headers(), raw.Data())
 	if err == nil && m.event.Position != m.position {
 		err = fmt.Errorf("it says that its position is %d", m.event.Position)
@@ -261,11 +264,13 @@ func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	return c, nil
 }
 
-// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was
-// restored. Once the subscription has gone on from there, the mark that is left says nothing any more.
+// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was restored.
+// Once the subscription has gone on from there, the mark that is left says nothing any more: the consumer's acknowledgements
+// tell, and in this process the loop remembers. Where a process died before the first of them arrived, what it handled has to be
+// taken back for nothing, which does no harm; the other way round would.
 func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
 	mark, marked := info.Config.Metadata[cloudevent.MetadataSetBack]
-	if !marked || l.BesideLog {
+	if !marked || l.BesideLog || info.Created.Equal(l.accepted) {
 		return nil
 	}
 	after, err := strconv.ParseInt(mark, 10, 64)
@@ -275,7 +280,28 @@ func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
 	if l.position > after && int64(info.AckFloor.Stream) <= after {
 		return &RestoredError{After: after, Checkpoint: l.position}
 	}
+	l.accepted = info.Created
 	return nil
+}
+
+// stillTheSame looks at the consumer again where a batch shows that it was made anew, or set, since the session began: its own
+// numbers begin anew then. It fails as checkSetBack does.
+func (l *loop) stillTheSame(ctx context.Context, batch []message) error {
+	anew := false
+	for _, m := range batch {
+		anew = anew || m.given <= l.given
+		l.given = m.given
+	}
+	if !anew || l.BesideLog {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
+	if err != nil {
+		return fmt.Errorf("durable consumer: %w", err)
+	}
+	return l.checkSetBack(c.CachedInfo())
 }
 
 func filterOf(c jetstream.ConsumerConfig) []string {
@@ -287,6 +313,9 @@ func filterOf(c jetstream.ConsumerConfig) []string {
 
 // take hands a batch of messages over. Those at or below the position, which are delivered again, are dropped.
 func (l *loop) take(ctx context.Context, batch []message) error {
+	if err := l.stillTheSame(ctx, batch); err != nil {
+		return err
+	}
 	hand := l.inOrder
 	if len(l.Subjects) > 0 {
 		hand = l.filtered

@@ -36,6 +36,9 @@ type RevocationFeed struct {
 	// except one; the nil UUID stands for none. They are called one at a time and must be quick.
 	EndSession func(session uuid.UUID)
 	EndUser    func(user uuid.UUID, before time.Time, except uuid.UUID)
+	// Renew is told that what was told so far may not have happened, as after a restore of the log: it is all told anew, and then
+	// done is called, after which nothing else counts any more. It may be nil: then sessions that ended in vain stay ended.
+	Renew func() (done func())
 
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string
@@ -55,11 +58,15 @@ const (
 	userDisabled    = "user.disabled"
 	passwordChanged = "user.password_changed"
 	userErased      = "user.erased"
+	// What began in vain has ended too.
+	sessionStarted = "session.started"
+	userRegistered = "user.registered"
+	userImported   = "user.imported"
 
 	reasonRehash = "rehash" // of user.password_changed: the same password, stored in another way
 )
 
-var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased}
+var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, eventstore.TypeRestored}
 
 const (
 	feedCheck    = time.Second // between looks at whether anything is on its way
@@ -123,6 +130,10 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 		if l.told > told || errors.Is(err, errReconnected) {
 			wait, reported = firstWait, ""
 		}
+		if errors.Is(err, errRestored) {
+			wait = 0
+			continue
+		}
 		if text := err.Error(); text != reported {
 			reported = text
 			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
@@ -139,7 +150,13 @@ type feedLoop struct {
 	*RevocationFeed
 	logger *slog.Logger
 	told   int // messages
+
+	restored uuid.UUID // the event that told of the last restore
+	renew    bool      // everything is to be told anew
 }
+
+// errRestored: the log was restored, so what was told has to be told anew.
+var errRestored = errors.New("the log was restored")
 
 // session tells what happened lately and what happens, until something fails.
 func (l *feedLoop) session(ctx context.Context) error {
@@ -149,13 +166,22 @@ func (l *feedLoop) session(ctx context.Context) error {
 	if err := connected(ctx, conn, status); err != nil {
 		return err
 	}
+	done := func() {}
+	if l.renew && l.Renew != nil {
+		done = sync.OnceFunc(l.Renew())
+	}
 	begin := time.Now()
 	consumer, err := l.consumer(ctx)
 	if err != nil {
 		return err
 	}
+	caughtUp := func(moment time.Time) {
+		done()
+		l.renew = false
+		l.caughtUp(moment)
+	}
 	if consumer.CachedInfo().NumPending == 0 {
-		l.caughtUp(begin)
+		caughtUp(begin)
 	}
 
 	failed := make(chan error, 1)
@@ -167,6 +193,7 @@ func (l *feedLoop) session(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	sequence := uint64(0) // of the consumer's last message
+	ending := false       // everything is to be told anew
 	pull, err := consumer.Consume(func(m jetstream.Msg) {
 		arrived := time.Now()
 		meta, err := m.Metadata()
@@ -181,10 +208,17 @@ func (l *feedLoop) session(ctx context.Context) error {
 			return
 		}
 		sequence = meta.Sequence.Consumer
-		l.tell(ctx, m, meta)
+		if ending {
+			return
+		}
+		ending = l.tell(ctx, m, meta)
 		l.told++
-		if meta.NumPending == 0 {
-			l.caughtUp(arrived)
+		switch {
+		case ending:
+			l.renew = true
+			fail(errRestored)
+		case meta.NumPending == 0:
+			caughtUp(arrived)
 		}
 	},
 		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
@@ -209,8 +243,8 @@ func (l *feedLoop) session(ctx context.Context) error {
 				return err
 			}
 			mu.Lock()
-			if info.NumPending == 0 && info.Delivered.Consumer == sequence {
-				l.caughtUp(asked)
+			if info.NumPending == 0 && info.Delivered.Consumer == sequence && !ending {
+				caughtUp(asked)
 			}
 			mu.Unlock()
 		case err := <-failed:
@@ -263,12 +297,14 @@ func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jets
 func (l *feedLoop) since() time.Time { return time.Now().Add(-l.Lifetime - feedMargin) }
 
 // tell tells what a message says. Of one that can't be read the header of the user may be left, and when it came: then all
-// sessions of the user are taken to have ended, for they may have.
-func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+// sessions of the user are taken to have ended, for they may have. It says whether the log was restored.
+func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) (restored bool) {
 	e, err := cloudevent.Decode(m.Headers(), m.Data())
 	var content struct {
-		Reason  string    `json:"reason"`
-		Session uuid.UUID `json:"session"`
+		Reason  string                 `json:"reason"`
+		Session uuid.UUID              `json:"session"`
+		Void    []eventstore.VoidEvent `json:"void"`
+		Part    int                    `json:"part"`
 	}
 	if err == nil {
 		err = json.Unmarshal(e.Data, &content)
@@ -278,12 +314,33 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 		if user, err := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)); err == nil {
 			l.EndUser(user, meta.Timestamp, uuid.Nil)
 		}
-		return
+		return false
 	}
 	if e.RecordedAt.Before(l.since()) { // the stream was filled again, or the event waited to be published
-		return
+		return false
 	}
-	l.revoke(e, content.Reason, content.Session)
+	if e.Type != eventstore.TypeRestored {
+		l.revoke(e, content.Reason, content.Session)
+		return false
+	}
+	for _, void := range content.Void {
+		l.revokeVoid(e, void)
+	}
+	if content.Part > 1 || e.ID == l.restored {
+		return false
+	}
+	l.restored = e.ID
+	return true
+}
+
+// revokeVoid ends what began in vain, but has tokens.
+func (l *feedLoop) revokeVoid(e eventstore.Event, void eventstore.VoidEvent) {
+	switch void.Type {
+	case sessionStarted:
+		l.EndSession(void.Stream)
+	case userRegistered, userImported:
+		l.EndUser(void.Stream, e.RecordedAt, uuid.Nil)
+	}
 }
 
 func (l *feedLoop) revoke(e eventstore.Event, reason string, kept uuid.UUID) {
