@@ -9,7 +9,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
-.PHONY: help dev test manifests lint bench build module
+.PHONY: help dev test manifests generated lint bench build module
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,11 +19,14 @@ dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.u
 	@trap 'exit 0' INT; go run ./cmd/usher dev
 
 test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
-	test/postgres.sh go test $(RACE) -timeout 15m $(PKG)
+	test/memory.sh test/postgres.sh go test $(RACE) -timeout 30m $(PKG)
 
 manifests: ## check what is in deploy/ with its own tools: alert rules, compose.yaml, Kubernetes
 	deploy/prometheus/test.sh
 	cd test/manifests && go vet ./... && go test -count=1 ./...
+
+generated: ## lint the API document, make clients of it with five generators, and have them call a server
+	test/sdk/run.sh
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }

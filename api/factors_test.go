@@ -23,8 +23,15 @@ const (
 // castFactors makes the user whose second factor the scenarios set up, use and lose.
 func castFactors(s *stack, c map[string]string) {
 	s.tb.Helper()
-	c["fay"] = s.user("fay@example.org").String()
+	c["fay"] = s.user("fay@example.org", verified("fay@example.org")).String()
 	c["fay's token"] = s.login("fay@example.org")
+}
+
+// verified is the event of a user who has shown to read mail at an address.
+func verified(email string) identity.Payload {
+	var p identity.EmailVerified
+	p.Personal.Email = email
+	return p
 }
 
 // authenticator is what fay has at hand: the secret and the recovery codes that the answers told, and a clock that she may
@@ -116,6 +123,8 @@ var factorScenarios = slices.Concat([]scenario{
 	{name: "factor, wrong password", method: "POST", path: ownTOTP, as: "fay", body: proof("wrong password", ""), status: 401, code: identity.CodeInvalidCredentials,
 		lacks: []string{"secret"}},
 	{name: "factor, no password", method: "POST", path: ownTOTP, as: "fay", status: 400, code: identity.CodeInvalidRequest, has: []string{"current_password"}},
+	{name: "factor, address not verified", method: "POST", path: ownTOTP, as: "ada", body: proof(secret, ""), status: 403, code: identity.CodeEmailNotVerified,
+		has: []string{"verify-email/resend"}, answered: []string{"Cache-Control", "no-store"}},
 	{name: "factor, unknown field", method: "POST", path: ownTOTP, as: "fay", body: proof(secret, "", "digits", "8"), status: 400, code: identity.CodeInvalidRequest},
 	{name: "factor, for nobody", method: "POST", path: ownTOTP, body: proof(secret, ""), status: 401, code: identity.CodeUnauthenticated},
 	{name: "factor, start", method: "POST", path: ownTOTP, as: "fay", body: proof(secret, ""), status: 200,
@@ -182,7 +191,7 @@ func TestASVS_7_4_3_SessionsCanEndAfterAFactorChanged(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		fay := authenticator{cast: map[string]string{}}
 		s := newStack(t, db, options{document: true, identity: func(c *identity.Config) { c.Now = fay.now }})
-		s.user("fay@example.org")
+		s.user("fay@example.org", verified("fay@example.org"))
 		here, there := s.tokens("fay@example.org"), s.tokens("fay@example.org")
 		started := s.as(here.access, "POST", ownTOTP, proof(secret, ""))
 		s.want(started, http.StatusOK, "")

@@ -45,6 +45,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeTOTPRequired:       {http.StatusUnauthorized, "A second factor is needed", false},
 	identity.CodeInvalidRefresh:     {http.StatusUnauthorized, "The refresh token is not valid", false},
 	identity.CodeForbidden:          {http.StatusForbidden, "Not allowed", false},
+	identity.CodeEmailNotVerified:   {http.StatusForbidden, "The address is not verified", false},
 	identity.CodeUserLocked:         {http.StatusForbidden, "The account is locked", false},
 	identity.CodePasswordExpired:    {http.StatusForbidden, "The password is too old", false},
 	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},

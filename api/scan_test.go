@@ -14,6 +14,7 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/internal/devstack"
+	"usher.example/projections"
 	"usher.example/publisher"
 )
 
@@ -59,7 +60,7 @@ func scanForSecrets(t *testing.T, s *stack, c map[string]string) {
 	promhttp.HandlerFor(s.server.Registry, promhttp.HandlerOpts{}).ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
 	places := map[string]string{
 		"the log output": s.output.String(), "the metrics": metrics.Body.String(), "the JetStream stream": published(t, s),
-		"the read model": strings.Join(dump(t, s.db, "users_live", "*"), "\n"),
+		"the read model": strings.Join(dump(t, s.db, projections.ViewName(s.db.Dialect(), projections.UsersName), "*"), "\n"),
 	}
 	for _, table := range tables(t, s.db) {
 		places["the table "+table] = strings.Join(dump(t, s.db, table, "*"), "\n")
@@ -128,7 +129,7 @@ func tables(t *testing.T, db database) []string {
 	t.Helper()
 	query := "SELECT name FROM sqlite_master WHERE type = 'table'"
 	if db.Dialect() == eventstore.Postgres {
-		query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+		query = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('public'::regnamespace, 'readmodels'::regnamespace)"
 	}
 	return texts(t, db, query)
 }

@@ -3,7 +3,6 @@ package api
 import (
 	"net/http"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
@@ -55,10 +54,7 @@ func (s *Server) logoutAll(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Identity.Confirm(c.Request().Context(), who.ID, who.session, p, who.metadata); err != nil {
-		return err
-	}
-	position, err := s.Identity.EndSessions(c.Request().Context(), who.ID, uuid.Nil, identity.EndedLogout, who.metadata)
+	position, err := s.Identity.EndOwnSessions(c.Request().Context(), who.ID, who.session, p, who.metadata)
 	if err != nil {
 		return err
 	}
@@ -93,12 +89,7 @@ func (s *Server) endSession(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if session != who.session { // ending that is logging out
-		if err := s.Identity.Confirm(c.Request().Context(), who.ID, who.session, p, who.metadata); err != nil {
-			return err
-		}
-	}
-	result, err := s.Identity.EndSession(c.Request().Context(), who.ID, session, identity.EndedRevoked, who.metadata)
+	result, err := s.Identity.EndOwnSession(c.Request().Context(), who.ID, who.session, session, p, who.metadata)
 	if err != nil {
 		return err
 	}

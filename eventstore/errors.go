@@ -10,6 +10,8 @@ import (
 var (
 	// ErrWrongExpectedVersion: the stream is not at the version that the append expected. Read it and decide again.
 	ErrWrongExpectedVersion = errors.New("wrong expected version")
+	// ErrStale: a stream that the append was given has moved on. Read it and decide again.
+	ErrStale = errors.New("a stream that this was decided on has moved on")
 	// ErrReserved: another stream holds a value that the append wanted to reserve.
 	ErrReserved = errors.New("already reserved")
 	// ErrStateRefused: a rule of a state table refuses a change of its rows, for example because no row would be left.
@@ -26,6 +28,8 @@ var (
 	ErrClosed = errors.New("the log is closed")
 	// ErrUnavailable: the database can't be reached. Nothing was written.
 	ErrUnavailable = errors.New("the database can't be reached")
+	// ErrNotPermitted: the database user lacks a right, which the error behind it names.
+	ErrNotPermitted = errors.New("the database user may not do that; deploy/postgres/roles.sql says which role may")
 	// ErrOutcomeUnknown: the append was sent, and the caller or the connection went away before the answer came.
 	// It may have been written or not; repeating it with the same command id is safe and tells.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
@@ -56,6 +60,16 @@ func (e *VersionError) Error() string {
 
 // Is makes errors.Is(err, ErrWrongExpectedVersion) true.
 func (e *VersionError) Is(target error) bool { return target == ErrWrongExpectedVersion }
+
+// StaleError is the ErrStale of one of the streams that the append was given.
+type StaleError struct{ Given StreamVersion }
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("stream %s is not at version %d any more", e.Given.Stream, e.Given.Version)
+}
+
+// Is makes errors.Is(err, ErrStale) true.
+func (e *StaleError) Is(target error) bool { return target == ErrStale }
 
 // ReservationError is the ErrReserved of one value, which is not in it.
 type ReservationError struct{ Scope string }

@@ -79,8 +79,8 @@ func (l *Log) Waiting() int { return l.committer.waiting() }
 
 // Append writes events and everything that belongs to them, in one transaction. It answers once they are durable.
 //
-// It fails with a *VersionError (ErrWrongExpectedVersion), a *ReservationError (ErrReserved), ErrStateRefused,
-// ErrStreamClosed, ErrEventTooLarge, ErrInvalid, ErrNoKey, ErrOverloaded, ErrClosed or ErrUnavailable, and then nothing was written; or
+// It fails with a *VersionError (ErrWrongExpectedVersion), a *StaleError (ErrStale), a *ReservationError (ErrReserved),
+// ErrStateRefused, ErrStreamClosed, ErrEventTooLarge, ErrInvalid, ErrNoKey, ErrOverloaded, ErrClosed or ErrUnavailable, and then nothing was written; or
 // with ErrOutcomeUnknown, and then it may have been. Cancelling ctx takes the append back while it waits; once it was
 // sent the answer is ErrOutcomeUnknown.
 func (l *Log) Append(ctx context.Context, a Append) (r Result, err error) {
@@ -138,6 +138,9 @@ func checkAppend(a *Append) error {
 	}
 	if err := checkErasure(a); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(a.Given, func(v StreamVersion) bool { return v.Stream == a.Stream.ID || v.Stream == uuid.Nil }) {
+		return fmt.Errorf("%w: what is given are other streams", ErrInvalid)
 	}
 	for i, r := range a.Reserve {
 		if slices.Contains(a.Reserve[:i], r) {

@@ -93,6 +93,9 @@ type Append struct {
 	Expected Expected
 	Events   []NewEvent
 	Metadata Metadata // of all the events
+	// Given names other streams that this append was decided on, and the versions that they had: it is refused, with
+	// ErrStale, once one of them has moved on. So a decision on one stream can rest on what another says.
+	Given []StreamVersion
 	// CommandID makes the append idempotent: repeated with the same id it answers as the first time, whatever else it
 	// asks for. The nil UUID stands for none.
 	CommandID uuid.UUID
@@ -125,6 +128,12 @@ const (
 	AnyVersion Expected = -1 // the writer does not care
 )
 
+// StreamVersion is the version of a stream's newest event; 0 for a stream without events.
+type StreamVersion struct {
+	Stream  uuid.UUID
+	Version int
+}
+
 // Reservation is a hold on a unique value, such as an address. The value itself is not stored: its HMAC is, so that the
 // table gives no address away.
 type Reservation struct {
@@ -153,7 +162,7 @@ type Result struct {
 }
 
 // Outcome is what became of one append of a batch: a result, or an error that concerns that append alone:
-// a *VersionError, a *ReservationError or ErrStreamClosed.
+// a *VersionError, a *StaleError, a *ReservationError or ErrStreamClosed.
 type Outcome struct {
 	Result
 	Err error

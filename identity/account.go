@@ -100,7 +100,8 @@ func (s *Service) RequestEmailChange(ctx context.Context, user uuid.UUID, p Proo
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	if _, err := s.prove(ctx, user, p, m); err != nil {
+	shown, err := s.prove(ctx, user, p, m)
+	if err != nil {
 		return eventstore.Result{}, err
 	}
 	owner, err := s.reservedBy(ctx, reserveEmail(email))
@@ -110,7 +111,10 @@ func (s *Service) RequestEmailChange(ctx context.Context, user uuid.UUID, p Proo
 	case owner != uuid.Nil && owner != user && !s.safe:
 		return eventstore.Result{}, emailTaken()
 	}
-	return s.askFor(ctx, user, command, m, func(u User, now time.Time) ([]Payload, error) { return requestEmailChange(u, email, now) })
+	return s.changeProven(ctx, shown, m, func(u User) (change, error) {
+		events, err := requestEmailChange(u, email, s.now())
+		return change{events: events, commandID: command}, err
+	})
 }
 
 // Verify does what a code from a mail is for, if it is one to verify an address: the user's own, or the one that the user
@@ -168,6 +172,21 @@ func verifyEmail(u User) []Payload {
 	var p EmailVerified
 	p.Personal.Email = u.Email
 	return []Payload{p}
+}
+
+// firstProof decides on a user who comes in by a code that was mailed to the present address. If nobody had shown to read mail
+// there, whoever registered may be somebody else, who has squatted the address: what proved the user until now does so no
+// longer. The caller ends the sessions and replaces the password in the same append. A code that only verifies an
+// address takes nothing away: it lets nobody in.
+func firstProof(u User) change {
+	if u.EmailVerified {
+		return change{}
+	}
+	done := change{events: verifyEmail(u), state: dropFactors(u.ID)}
+	if u.TOTPEnabled {
+		done.events = append(done.events, TOTPDisabled{Reason: ReasonReset})
+	}
+	return done
 }
 
 // changeEmail decides on a user who has shown to read mail at the wanted address.

@@ -47,7 +47,7 @@ func (s *Service) CreateUser(ctx context.Context, n NewUser) (*User, eventstore.
 			return nil, eventstore.Result{}, err
 		}
 	}
-	a, err := s.firstAppend(email, payloads, hash)
+	a, err := s.firstAppend(email, payloads, credential{hash: hash, changed: s.now().UTC()})
 	if err != nil {
 		return nil, eventstore.Result{}, err
 	}

@@ -50,27 +50,9 @@ func (MailCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 // address that it is for. It fails with ErrNotFound, with ErrCodeNotNeeded where there is nothing left to do with a
 // code, or as the database does.
 func (s *Service) NewCode(ctx context.Context, user uuid.UUID, p Purpose) (MailCode, string, error) {
-	u, err := s.ReadUser(ctx, user)
+	address, err := s.CodeAddress(ctx, user, p)
 	if err != nil {
 		return "", "", err
-	}
-	address := codeAddress(*u, p)
-	if address == "" {
-		return "", "", ErrCodeNotNeeded
-	}
-	if p == PurposeEmail {
-		// Nothing is mailed to somebody else's address. That it is somebody's may have been kept from the user.
-		email, err := ParseEmail(address)
-		if err != nil {
-			return "", "", err
-		}
-		owner, err := s.reservedBy(ctx, reserveEmail(email))
-		switch {
-		case err != nil:
-			return "", "", err
-		case owner != uuid.Nil && owner != user:
-			return "", "", ErrCodeNotNeeded
-		}
 	}
 	code := MailCode(rand.Text())
 	now := s.now().UTC()
@@ -83,6 +65,33 @@ func (s *Service) NewCode(ctx context.Context, user uuid.UUID, p Purpose) (MailC
 		return "", "", fmt.Errorf("store a code: %w", err)
 	}
 	return code, address, nil
+}
+
+// CodeAddress is the address that a code for a purpose would be for. It fails as NewCode does.
+func (s *Service) CodeAddress(ctx context.Context, user uuid.UUID, p Purpose) (string, error) {
+	u, err := s.ReadUser(ctx, user)
+	if err != nil {
+		return "", err
+	}
+	address := codeAddress(*u, p)
+	if address == "" {
+		return "", ErrCodeNotNeeded
+	}
+	if p == PurposeEmail {
+		// Nothing is mailed to somebody else's address. That it is somebody's may have been kept from the user.
+		email, err := ParseEmail(address)
+		if err != nil {
+			return "", err
+		}
+		owner, err := s.reservedBy(ctx, reserveEmail(email))
+		switch {
+		case err != nil:
+			return "", err
+		case owner != uuid.Nil && owner != user:
+			return "", ErrCodeNotNeeded
+		}
+	}
+	return address, nil
 }
 
 // ErrCodeNotNeeded: a code for this purpose would be of no use to the user, now.

@@ -108,7 +108,8 @@ func (s *Service) nextCredential(ctx context.Context, by password.Caller, presen
 }
 
 // ResetPassword sets another password with a code from a mail, ends every session of the user, and answers with the
-// position of all that. Whoever has the code reads mail at the user's address, so the address is verified by it.
+// position of all that. Whoever has the code reads mail at the user's address, so the address is verified by it. Where that
+// is shown for the first time, whoever set all that proved the user before may have been anybody: see firstProof.
 //
 // It fails with ErrInvalidCode, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
 // with ErrUserLocked or ErrUserDisabled, password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
@@ -140,18 +141,20 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 		return 0, err
 	}
 	result, err := s.useCode(ctx, c, command, m, func(u User, _ Purpose) (change, error) {
-		present, err := s.readCredential(ctx, u.ID)
-		if err != nil {
-			return change{}, err
+		var present credential
+		if u.EmailVerified { // else the earlier ones are not this user's
+			if present, err = s.readCredential(ctx, u.ID); err != nil {
+				return change{}, err
+			}
 		}
 		c, err := s.nextCredential(ctx, by, present, secret, hash)
 		if err != nil {
 			return change{}, err
 		}
-		return change{
-			events: append(verifyEmail(u), PasswordChanged{Reason: ReasonReset}),
-			state:  []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify), dropCode(u.ID, PurposeEmail)},
-		}, nil
+		done := firstProof(u)
+		done.events = append(done.events, PasswordChanged{Reason: ReasonReset})
+		done.state = append(done.state, storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify), dropCode(u.ID, PurposeEmail))
+		return done, nil
 	}, PurposeReset)
 	if err != nil {
 		return 0, err
@@ -187,26 +190,20 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 	if err := s.policy.Check(w.New, password.Subject{Email: u.Email, Name: u.Name}); err != nil {
 		return 0, passwordRefused(err)
 	}
-	proven, err := s.prove(ctx, w.User, w.Proof, w.Metadata)
+	shown, err := s.prove(ctx, w.User, w.Proof, w.Metadata)
 	if err != nil {
 		return 0, err
 	}
-	hash, err := s.pool.Hash(ctx, proven.by, w.New)
+	hash, err := s.pool.Hash(ctx, shown.by, w.New)
 	if err != nil {
 		return 0, err
 	}
-	result, err := s.change(ctx, w.User, w.Metadata, func(u User) (change, error) {
-		if err := mayLogIn(u); err != nil {
-			return change{}, err
-		}
+	result, err := s.changeProven(ctx, shown, w.Metadata, func(u User) (change, error) { // of many who prove the same one, one replaces it
 		present, err := s.readCredential(ctx, u.ID)
 		if err != nil {
 			return change{}, err
 		}
-		if present.hash != proven.hash { // of many who prove the same one, one replaces it
-			return change{}, wrongPassword()
-		}
-		c, err := s.nextCredential(ctx, proven.by, present, w.New, hash)
+		c, err := s.nextCredential(ctx, shown.by, present, w.New, hash)
 		if err != nil {
 			return change{}, err
 		}

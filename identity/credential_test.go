@@ -113,6 +113,7 @@ func TestPasswordHistory(t *testing.T) {
 		}
 		s := d.service(t, func(c *Config) { c.Policy = policy })
 		u := mustRegister(t, s, "ada@example.org")
+		d.appendTo(t, s, u.ID, verifyEmail(*u)[0])
 		reset := func(p password.Password) error {
 			t.Helper()
 			return s.reset(t, mustCode(t, s, u.ID, PurposeReset), p)

@@ -26,6 +26,27 @@ import (
 // It fails with ErrNotFound where there never was such a user, with ErrLastAdmin for the last administrator, or with
 // CodeUnavailable where the ledger can't be written, and then nothing is done; or as eventstore.Log.Append does.
 func (s *Service) Erase(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+	return s.erase(ctx, erasureWish{user: id, metadata: m})
+}
+
+// EraseOwn is Erase for the user who asks for it, and who shows to be that user. It fails as prove does as well.
+func (s *Service) EraseOwn(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (eventstore.Result, error) {
+	shown, err := s.prove(ctx, id, p, m)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	return s.erase(ctx, erasureWish{user: id, metadata: m, proof: &shown})
+}
+
+// erasureWish is the wish that a user be erased.
+type erasureWish struct {
+	user     uuid.UUID
+	metadata eventstore.Metadata
+	proof    *proven // that it follows; nil where nothing had to be proven
+}
+
+func (s *Service) erase(ctx context.Context, w erasureWish) (eventstore.Result, error) {
+	id := w.user
 	last, erased, err := s.erasedAt(ctx, id)
 	if err != nil {
 		return eventstore.Result{}, err
@@ -41,18 +62,10 @@ func (s *Service) Erase(ctx context.Context, id uuid.UUID, m eventstore.Metadata
 			return eventstore.Result{}, notRecorded(err)
 		}
 	}
-	if err := s.noteErasure(ctx, id, m.Actor, s.now()); err != nil {
+	if err := s.noteErasure(ctx, w, s.now()); err != nil {
 		return eventstore.Result{}, err
 	}
-	return s.carryThrough(context.WithoutCancel(ctx), id, m)
-}
-
-// EraseOwn is Erase for the user who asks for it, and who shows to be that user. It fails as prove does as well.
-func (s *Service) EraseOwn(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (eventstore.Result, error) {
-	if _, err := s.prove(ctx, id, p, m); err != nil {
-		return eventstore.Result{}, err
-	}
-	return s.Erase(ctx, id, m)
+	return s.carryThrough(context.WithoutCancel(ctx), w)
 }
 
 func notRecorded(err error) error {
@@ -93,22 +106,37 @@ func (s *Service) spareLastAdmin(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// noteErasure writes down that an erasure was asked for.
-func (s *Service) noteErasure(ctx context.Context, id uuid.UUID, actor string, at time.Time) error {
-	_, err := s.db.Exec(ctx, `INSERT INTO erasures (subject, actor, requested_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		id, actor, at.UTC())
+// noteErasure writes down that an erasure was asked for. A wish takes the place of one before it that was proven: that may
+// not hold any more.
+func (s *Service) noteErasure(ctx context.Context, w erasureWish, at time.Time) error {
+	_, err := s.db.Exec(ctx, `
+		INSERT INTO erasures (subject, actor, proven, requested_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (subject) DO UPDATE SET actor = excluded.actor, proven = excluded.proven
+		 WHERE erasures.done_at IS NULL AND erasures.proven IS NOT NULL`,
+		w.user, w.metadata.Actor, w.provenAt(), at.UTC())
 	if err != nil {
-		return fmt.Errorf("note the erasure of %s: %w", id, err)
+		return fmt.Errorf("note the erasure of %s: %w", w.user, err)
 	}
 	return nil
 }
 
+// provenAt is the version as of which the wish was proven to be the user's; nil where nothing had to be proven.
+func (w erasureWish) provenAt() *int {
+	if w.proof == nil {
+		return nil
+	}
+	return &w.proof.version
+}
+
 // carryThrough does what is left to do of an erasure that was written down. One that is refused is struck out.
-func (s *Service) carryThrough(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	last, err := s.forget(ctx, id, m)
+func (s *Service) carryThrough(ctx context.Context, w erasureWish) (eventstore.Result, error) {
+	id := w.user
+	last, err := s.forget(ctx, w)
 	var refusal *Error
 	if errors.As(err, &refusal) {
-		if _, struck := s.db.Exec(ctx, `DELETE FROM erasures WHERE subject = $1 AND done_at IS NULL`, id); struck != nil {
+		// Another wish may have taken the place of this one.
+		if _, struck := s.db.Exec(ctx, `DELETE FROM erasures WHERE subject = $1 AND done_at IS NULL AND proven IS NOT DISTINCT FROM $2`,
+			id, w.provenAt()); struck != nil {
 			return last, errors.Join(err, struck)
 		}
 	}
@@ -119,16 +147,22 @@ func (s *Service) carryThrough(ctx context.Context, id uuid.UUID, m eventstore.M
 }
 
 // forget ends a user's sessions and appends user.erased, and answers with where that is, whoever appended it.
-func (s *Service) forget(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+func (s *Service) forget(ctx context.Context, w erasureWish) (eventstore.Result, error) {
+	id, m := w.user, w.metadata
 	m.Address, m.UserAgent = "", "" // they would be sealed with the key that is destroyed
 	kept, err := s.outlasting(ctx, id)
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	if _, err := s.EndSessions(ctx, id, uuid.Nil, EndedErased, m); err != nil {
+	if _, err := s.endSessions(ctx, id, uuid.Nil, EndedErased, m, w.proof); err != nil {
 		return eventstore.Result{}, err
 	}
-	last, err := s.change(ctx, id, m, func(User) (change, error) {
+	last, err := s.change(ctx, id, m, func(u User) (change, error) {
+		if w.proof != nil {
+			if err := w.proof.holds(u); err != nil {
+				return change{}, err
+			}
+		}
 		return change{events: []Payload{Erased{}}, reserve: kept}, nil
 	})
 	s.cache.forget(id)
@@ -175,29 +209,35 @@ func (s *Service) erasureDone(ctx context.Context, id uuid.UUID) error {
 // FinishErasures carries through the erasures that were cut short, in the order in which they were asked for, and answers
 // with how many. It does as many as it can.
 func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) {
-	rows, err := s.db.Query(ctx, `SELECT subject, actor FROM erasures WHERE done_at IS NULL ORDER BY requested_at`)
+	rows, err := s.db.Query(ctx, `SELECT subject, actor, proven FROM erasures WHERE done_at IS NULL ORDER BY requested_at`)
 	if err != nil {
 		return 0, fmt.Errorf("look for erasures: %w", err)
 	}
-	type asked struct {
-		user  uuid.UUID
-		actor string
-	}
-	var pending []asked
+	var pending []erasureWish
 	for rows.Next() {
-		var a asked
-		if err := rows.Scan(&a.user, &a.actor); err != nil {
+		var w erasureWish
+		var version *int
+		if err := rows.Scan(&w.user, &w.metadata.Actor, &version); err != nil {
 			rows.Close()
 			return 0, fmt.Errorf("look for erasures: %w", err)
 		}
-		pending = append(pending, a)
+		w.metadata.Correlation = w.user
+		if version != nil {
+			w.proof = &proven{user: w.user, version: *version}
+		}
+		pending = append(pending, w)
 	}
 	rows.Close()
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("look for erasures: %w", err)
 	}
-	for _, a := range pending {
-		_, failed := s.carryThrough(ctx, a.user, eventstore.Metadata{Correlation: a.user, Actor: a.actor})
+	for _, w := range pending {
+		_, failed := s.carryThrough(ctx, w)
+		if w.proof != nil && (errors.Is(failed, ErrInvalidCredentials) || errors.Is(failed, ErrUserLocked) || errors.Is(failed, ErrUserDisabled)) {
+			s.logger.WarnContext(ctx, "an erasure that was cut short is struck out: its user has to prove anew who asks for it",
+				slog.String("user", w.user.String()), slog.Any("error", failed))
+			continue
+		}
 		if failed == nil {
 			finished++
 		}
@@ -228,10 +268,11 @@ func (s *Service) ApplyLedger(ctx context.Context) (again []uuid.UUID, last int6
 			return again, last, err
 		}
 		for _, e := range back {
-			if err := s.noteErasure(ctx, e.User, ActorSystem, e.At); err != nil {
+			w := erasureWish{user: e.User, metadata: eventstore.Metadata{Correlation: e.User, Actor: ActorSystem}}
+			if err := s.noteErasure(ctx, w, e.At); err != nil {
 				return again, last, err
 			}
-			result, err := s.forget(ctx, e.User, eventstore.Metadata{Correlation: e.User, Actor: ActorSystem})
+			result, err := s.forget(ctx, w)
 			if err != nil {
 				return again, last, fmt.Errorf("erase %s again, who is in the erasure ledger: %w", e.User, err)
 			}

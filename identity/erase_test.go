@@ -298,7 +298,7 @@ func TestEraseCutShort(t *testing.T) {
 		if _, err := s.ReadUser(t.Context(), bob.ID); err != nil || d.pending(t) != 0 {
 			t.Errorf("an erasure that was refused: %v, %d pending", err, d.pending(t))
 		}
-		if err := s.noteErasure(t.Context(), bob.ID, ActorOperator, time.Now()); err != nil {
+		if err := s.noteErasure(t.Context(), erasureWish{user: bob.ID, metadata: eventstore.Metadata{Actor: ActorOperator}}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := s.FinishErasures(t.Context()); n != 0 || CodeOf(err) != CodeUnavailable || d.pending(t) != 1 {

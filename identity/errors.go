@@ -30,6 +30,7 @@ const (
 	CodeTOTPRequired       Code = "totp_required" // the password was right, and does not suffice
 	CodeTOTPEnabled        Code = "totp_enabled"
 	CodeTOTPNotEnabled     Code = "totp_not_enabled"
+	CodeEmailNotVerified   Code = "email_not_verified"
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
 	CodeInvalidCode        Code = "invalid_code"          // of a mail, or to confirm a second factor
@@ -89,6 +90,7 @@ var (
 	ErrInvalidCode         = &Error{Code: CodeInvalidCode, Detail: "the code is wrong, was used, has expired, or has another after it"}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
+	ErrEmailNotVerified    = &Error{Code: CodeEmailNotVerified}
 	ErrUserLocked          = &Error{Code: CodeUserLocked}
 	ErrUserDisabled        = &Error{Code: CodeUserDisabled}
 	ErrPasswordExpired     = &Error{Code: CodePasswordExpired}

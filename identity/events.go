@@ -58,6 +58,7 @@ const (
 	ReasonReset  = "reset"  // by the user, with a code that was mailed
 	ReasonRehash = "rehash" // the same password, hashed at the cost and in the scheme in force
 	ReasonAdmin  = "admin"  // by an administrator
+	ReasonImport = "import" // by another import of a user who was imported before
 )
 
 // Why a session ended.
@@ -153,7 +154,7 @@ type PasswordResetRequested struct{}
 // PasswordChanged says that the stored hash was replaced, and why. Unless it was a rehash, every session of the user ends
 // with it, but for the one that the user did it in.
 type PasswordChanged struct {
-	Reason  string    `json:"reason"`           // ReasonChange, ReasonReset, ReasonRehash or ReasonAdmin
+	Reason  string    `json:"reason"`           // ReasonChange, ReasonReset, ReasonRehash, ReasonAdmin or ReasonImport
 	Session uuid.UUID `json:"session,omitzero"` // that goes on
 }
 
@@ -184,7 +185,7 @@ type TOTPEnabled struct{}
 
 // TOTPDisabled says that they need none any more.
 type TOTPDisabled struct {
-	Reason string `json:"reason"` // ReasonChange or ReasonAdmin
+	Reason string `json:"reason"` // ReasonChange, ReasonReset or ReasonAdmin
 }
 
 // RecoveryCodesGenerated says that the user has new recovery codes, and that earlier ones count no longer.

@@ -43,6 +43,7 @@ type factor struct {
 	lastStep  int64
 	created   time.Time
 	confirmed *time.Time
+	version   int // of the user's stream, as of which its user was proven to be the one
 }
 
 // factors are those of a user, each nil where there is none.
@@ -64,27 +65,27 @@ func (r *factorRow) factor() *factor {
 	if r.created == nil {
 		return nil
 	}
-	return &factor{r.secret, *r.lastStep, *r.created, r.confirmed}
+	return &factor{secret: r.secret, lastStep: *r.lastStep, created: *r.created, confirmed: r.confirmed}
 }
 
 // readFactor reads a user's factor of a kind, nil where there is none.
 func (s *Service) readFactor(ctx context.Context, user uuid.UUID, kind string) (*factor, error) {
-	var row factorRow
-	err := s.db.QueryRow(ctx, `SELECT secret, last_step, created_at, confirmed_at FROM factors WHERE user_id = $1 AND kind = $2`, user, kind).
-		Scan(row.columns()...)
+	var f factor
+	err := s.db.QueryRow(ctx, `SELECT secret, last_step, created_at, confirmed_at, version FROM factors WHERE user_id = $1 AND kind = $2`, user, kind).
+		Scan(&f.secret, &f.lastStep, &f.created, &f.confirmed, &f.version)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read a factor: %w", err)
 	}
-	return row.factor(), nil
+	return &f, nil
 }
 
 func storeFactor(user uuid.UUID, kind string, f factor) eventstore.StateChange {
 	return stateRow("factors", map[string]any{
 		"user_id": user, "kind": kind, "secret": bytea(f.secret), "last_step": f.lastStep,
-		"created_at": f.created.UTC(), "confirmed_at": f.confirmed,
+		"created_at": f.created.UTC(), "confirmed_at": f.confirmed, "version": f.version,
 	})
 }
 
@@ -225,20 +226,21 @@ func (s *Service) recoveryHash(user uuid.UUID, code string) []byte {
 type TOTPKey struct{ Secret, URL FactorCode }
 
 // StartTOTP makes a secret for a user's one-time passwords. It counts once ConfirmTOTP has shown that it works, and is
-// forgotten otherwise. It fails with CodeTOTPEnabled, or as prove does.
+// forgotten otherwise. It fails with CodeTOTPEnabled, with ErrEmailNotVerified, since somebody who has never shown to read mail
+// at the address must not be able to keep out who does, or as prove does.
 func (s *Service) StartTOTP(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (TOTPKey, error) {
 	present, err := s.ReadUser(ctx, id)
+	if err == nil {
+		err = mayHaveFactor(*present)
+	}
 	if err != nil {
 		return TOTPKey{}, err
 	}
-	if present.TOTPEnabled {
-		return TOTPKey{}, totpEnabled()
-	}
-	proven, err := s.prove(ctx, id, p, m)
+	shown, err := s.prove(ctx, id, p, m)
 	if err != nil {
 		return TOTPKey{}, err
 	}
-	key, err := totp.Generate(totp.GenerateOpts{Issuer: s.issuer, AccountName: proven.user.Email})
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: s.issuer, AccountName: present.Email})
 	if err != nil {
 		return TOTPKey{}, fmt.Errorf("make a secret: %w", err)
 	}
@@ -246,21 +248,49 @@ func (s *Service) StartTOTP(ctx context.Context, id uuid.UUID, p Proof, m events
 	if err != nil {
 		return TOTPKey{}, fmt.Errorf("seal a secret: %w", err)
 	}
-	stored, err := s.db.Exec(ctx, `
-		INSERT INTO factors (user_id, kind, secret, last_step, created_at) VALUES ($1, $2, $3, 0, $4)
-		ON CONFLICT (user_id, kind) DO UPDATE SET secret = excluded.secret, last_step = 0, created_at = excluded.created_at
-		 WHERE factors.confirmed_at IS NULL`, id, kindTOTP, sealed, s.now().UTC())
-	if err != nil {
-		return TOTPKey{}, fmt.Errorf("store a secret: %w", err)
+	// It is no event, so nothing keeps the user from changing right after it. That is why the version as of which it was
+	// asked for is stored with it, and ConfirmTOTP looks at that.
+	for range changeTries {
+		u, err := s.ReadUser(ctx, id)
+		if err == nil {
+			err = shown.holds(*u)
+		}
+		if err == nil {
+			err = mayHaveFactor(*u)
+		}
+		if err != nil {
+			return TOTPKey{}, err
+		}
+		stored, err := s.db.Exec(ctx, `
+			INSERT INTO factors (user_id, kind, secret, last_step, created_at, version)
+			SELECT $1, $2, $3, 0, $4, $5 FROM streams WHERE stream = $1 AND version = $6
+			ON CONFLICT (user_id, kind) DO UPDATE SET secret = excluded.secret, last_step = 0, created_at = excluded.created_at, version = excluded.version
+			 WHERE factors.confirmed_at IS NULL`, id, kindTOTP, sealed, s.now().UTC(), shown.version, u.Version)
+		if err != nil {
+			return TOTPKey{}, fmt.Errorf("store a secret: %w", err)
+		}
+		if stored == 1 {
+			return TOTPKey{FactorCode(key.Secret()), FactorCode(key.URL())}, nil
+		}
 	}
-	if stored == 0 {
-		return TOTPKey{}, totpEnabled()
+	return TOTPKey{}, fmt.Errorf("store a secret: %w: the user keeps changing", eventstore.ErrUnavailable)
+}
+
+// mayHaveFactor decides on a user who wants a second factor.
+func mayHaveFactor(u User) error {
+	switch {
+	case u.TOTPEnabled:
+		return totpEnabled()
+	case !u.EmailVerified:
+		return refuse(CodeEmailNotVerified, "a second factor is for accounts whose address is verified; "+
+			"POST /v1/auth/verify-email/resend asks for a code to do that with")
 	}
-	return TOTPKey{FactorCode(key.Secret()), FactorCode(key.URL())}, nil
+	return nil
 }
 
 // ConfirmTOTP turns a user's second factor on, with a one-time password of the secret that StartTOTP made. It fails with
-// CodeTOTPEnabled, CodeTOTPNotEnabled where there is nothing to confirm, CodeInvalidCode, or ErrThrottled.
+// CodeTOTPEnabled, with CodeTOTPNotEnabled where there is nothing to confirm, or what was proven for it is no longer so, with
+// ErrEmailNotVerified, CodeInvalidCode, or ErrThrottled.
 func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode, m eventstore.Metadata) (eventstore.Result, error) {
 	u, err := s.ReadUser(ctx, id)
 	if err != nil {
@@ -280,15 +310,15 @@ func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode
 		if err := mayLogIn(u); err != nil {
 			return change{}, err
 		}
-		if u.TOTPEnabled {
-			return change{}, totpEnabled()
+		if err := mayHaveFactor(u); err != nil {
+			return change{}, err
 		}
 		f, err := s.readFactor(ctx, id, kindTOTP)
 		if err != nil {
 			return change{}, err
 		}
 		now := s.now().UTC()
-		if f == nil || f.confirmed != nil || now.Sub(f.created) > confirmWithin {
+		if f == nil || f.confirmed != nil || now.Sub(f.created) > confirmWithin || (proven{user: id, version: f.version}).holds(u) != nil {
 			return change{}, refuse(CodeTOTPNotEnabled, "there is no second factor to confirm; ask for one first")
 		}
 		step, ok, err := s.matchTOTP(ctx, id, *f, plainCode(code))
@@ -309,30 +339,30 @@ func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode
 
 // DisableTOTP takes the second factor from a user who shows it, and the recovery codes with it. It fails as prove does.
 func (s *Service) DisableTOTP(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (eventstore.Result, error) {
-	if _, err := s.prove(ctx, id, p, m); err != nil {
+	shown, err := s.prove(ctx, id, p, m)
+	if err != nil {
 		return eventstore.Result{}, err
 	}
-	return s.disableTOTP(ctx, id, ReasonChange, m)
+	return s.changeProven(ctx, shown, m, func(u User) (change, error) { return disableTOTP(u, ReasonChange) })
 }
 
 // ResetTOTP takes the second factor from a user, for an administrator. It fails with ErrNotFound.
 func (s *Service) ResetTOTP(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.disableTOTP(ctx, id, ReasonAdmin, m)
+	return s.change(ctx, id, m, func(u User) (change, error) { return disableTOTP(u, ReasonAdmin) })
 }
 
-func (s *Service) disableTOTP(ctx context.Context, id uuid.UUID, reason string, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.change(ctx, id, m, func(u User) (change, error) {
-		if !u.TOTPEnabled {
-			return change{}, nil
-		}
-		return change{events: []Payload{TOTPDisabled{Reason: reason}}, state: dropFactors(id)}, nil
-	})
+func disableTOTP(u User, reason string) (change, error) {
+	if !u.TOTPEnabled {
+		return change{}, nil
+	}
+	return change{events: []Payload{TOTPDisabled{Reason: reason}}, state: dropFactors(u.ID)}, nil
 }
 
 // NewRecoveryCodes makes a user's recovery codes, in the place of those before. Each stands in for a one-time password,
 // once. It fails with CodeTOTPNotEnabled for a user without a second factor, or as prove does.
 func (s *Service) NewRecoveryCodes(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) ([]FactorCode, eventstore.Result, error) {
-	if _, err := s.prove(ctx, id, p, m); err != nil {
+	shown, err := s.prove(ctx, id, p, m)
+	if err != nil {
 		return nil, eventstore.Result{}, err
 	}
 	codes := make([]FactorCode, recoveryCodes)
@@ -347,11 +377,11 @@ func (s *Service) NewRecoveryCodes(ctx context.Context, id uuid.UUID, p Proof, m
 		codes[i] = FactorCode(strings.Join(groups, "-"))
 	}
 	now := s.now().UTC()
-	result, err := s.change(ctx, id, m, func(u User) (change, error) {
+	result, err := s.changeProven(ctx, shown, m, func(u User) (change, error) {
 		if !u.TOTPEnabled {
 			return change{}, refuse(CodeTOTPNotEnabled, "recovery codes are for users with a second factor")
 		}
-		stored := storeFactor(id, kindRecovery, factor{secret: hashes.Bytes(), created: now, confirmed: &now})
+		stored := storeFactor(id, kindRecovery, factor{secret: hashes.Bytes(), created: now, confirmed: &now, version: shown.version})
 		return change{events: []Payload{RecoveryCodesGenerated{Count: recoveryCodes}}, state: []eventstore.StateChange{stored}}, nil
 	})
 	return codes, result, err

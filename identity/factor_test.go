@@ -33,7 +33,9 @@ func newPhone(t *testing.T, d *database) *phone {
 	t.Helper()
 	at := &clock{now: time.Now().Truncate(time.Second)}
 	s := d.service(t, func(c *Config) { c.Now = at.Now })
-	return &phone{d: d, at: at, s: s, user: mustRegister(t, s, "ada@example.org").ID}
+	u := mustRegister(t, s, "ada@example.org")
+	d.appendTo(t, s, u.ID, verifyEmail(*u)[0])
+	return &phone{d: d, at: at, s: s, user: u.ID}
 }
 
 // withTOTP is the phone of a user who has a second factor.
@@ -229,7 +231,7 @@ func TestConfirmTOTP(t *testing.T) {
 		if err := p.s.dropUnconfirmed(t.Context()); err != nil || p.rows(t) != 1 {
 			t.Errorf("%d rows, %v, want what was confirmed kept", p.rows(t), err)
 		}
-		if diff := cmp.Diff([]string{TypeUserRegistered, TypeSessionStarted, TypeUserTOTPEnabled}, types(d.events(t, p.s))); diff != "" {
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserEmailVerified, TypeSessionStarted, TypeUserTOTPEnabled}, types(d.events(t, p.s))); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	})

@@ -14,6 +14,9 @@ import (
 // EnsureAdmin makes the first administrator of a deployment, once: later calls, with whatever address, and calls of
 // other processes at the same moment, find that there was one and make none. It answers with the administrator's id.
 //
+// The operator's word is enough for the address: nobody else could have named it, so it counts as verified, as one does that an
+// administrator sets.
+//
 // It fails with ErrInvalidEmail, ErrPasswordRefused, or ErrEmailTaken where a user who registered has the address:
 // making an administrator of whoever registered it first would be a way in.
 func (s *Service) EnsureAdmin(ctx context.Context, address string, secret password.Password) (id uuid.UUID, created bool, err error) {
@@ -28,6 +31,7 @@ func (s *Service) EnsureAdmin(ctx context.Context, address string, secret passwo
 	if err != nil {
 		return uuid.Nil, false, err
 	}
+	a.Events = append(a.Events, newEvents(verifyEmail(User{Email: email.String()}))...)
 	a.Reserve = append([]eventstore.Reservation{onlyFirstAdmin}, a.Reserve...)
 	a.Metadata = eventstore.Metadata{Correlation: a.Stream.ID, Actor: ActorSystem}
 	_, err = s.append(ctx, a)

@@ -41,11 +41,11 @@ func TestEnsureAdmin(t *testing.T) {
 			}
 		}
 		s := services[0]
-		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserRoleGranted}, types(d.events(t, s))); diff != "" {
+		if diff := cmp.Diff([]string{TypeUserRegistered, TypeUserRoleGranted, TypeUserEmailVerified}, types(d.events(t, s))); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 		u, err := s.User(t.Context(), ids[0])
-		if err != nil || !u.HasRole(RoleAdmin) {
+		if err != nil || !u.HasRole(RoleAdmin) || !u.EmailVerified {
 			t.Errorf("User = %+v, %v", u, err)
 		}
 		if _, err := s.Login(t.Context(), Credentials{Email: u.Email, Password: secret}); err != nil {

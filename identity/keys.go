@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -248,19 +250,24 @@ func (s *Service) appendKey(ctx context.Context, expected eventstore.Expected, k
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // SigningKeys answers with the keys in force: the one that signs first, unless there is none yet, and then the newest
-// first.
+// first. Their private parts are left out.
 func (s *Service) SigningKeys(ctx context.Context) ([]SigningKey, error) {
-	stored, err := s.storedKeys(ctx)
+	stored, err := s.storedKeys(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	return keysAt(stored, s.now()), nil
 }
 
-// UseSigningKeys is SigningKeys for a process that signs with them: it is noted how long the tokens live that this
+// UseSigningKeys is SigningKeys for a process that signs with them, and gets their private parts: it is noted how long the tokens live that this
 // process issues, so that a key verifies for as long as any of its tokens may.
 func (s *Service) UseSigningKeys(ctx context.Context) ([]SigningKey, error) {
-	stored, err := s.storedKeys(ctx)
+	// The version first: what is read after it is at least as new.
+	version, err := s.store.StreamVersion(ctx, keysStream().ID)
+	if err != nil {
+		return nil, fmt.Errorf("read signing keys: %w", err)
+	}
+	stored, err := s.storedKeys(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -272,13 +279,56 @@ func (s *Service) UseSigningKeys(ctx context.Context) ([]SigningKey, error) {
 			stored[i].lifetime = max(stored[i].lifetime, s.accessLifetime)
 		}
 	}
+	s.keys.version.Store(int64(version))
 	return keysAt(stored, s.now()), nil
+}
+
+// keysKnown is how new the signing keys are that this process signs with.
+type keysKnown struct {
+	loading sync.Mutex
+	version atomic.Int64 // of their stream, before they were read; 0 where they never were
+}
+
+// keysInUse is what an append is given that begins a session: the access token that follows is signed with these keys. There
+// is none where nothing is signed.
+func (s *Service) keysInUse() []eventstore.StreamVersion {
+	version := int(s.keys.version.Load())
+	if s.loadKeys == nil || version == 0 {
+		return nil
+	}
+	return []eventstore.StreamVersion{{Stream: keysStream().ID, Version: version}}
+}
+
+// keepKeysAt has the signing keys read again unless those in use are of a version of their stream. Without it a token could be
+// signed with a key that another process has just found to be leaked, and would be good for nothing.
+func (s *Service) keepKeysAt(ctx context.Context, version int) error {
+	used := s.keys.version.Load()
+	if used == 0 || used == int64(version) {
+		return nil
+	}
+	return s.leaveKeys(ctx, int(used))
+}
+
+// leaveKeys has the signing keys read again that are of a version which is not the newest.
+func (s *Service) leaveKeys(ctx context.Context, version int) error {
+	if s.loadKeys == nil {
+		return nil
+	}
+	s.keys.loading.Lock()
+	defer s.keys.loading.Unlock()
+	if s.keys.version.Load() != int64(version) {
+		return nil // somebody else did it
+	}
+	if err := s.loadKeys(ctx); err != nil {
+		return fmt.Errorf("read the signing keys again: %w", err)
+	}
+	return nil
 }
 
 // dropSpentKeys removes the keys that no token needs any more, with their private parts. The oldest goes first and keeps
 // the others: until when a key verifies follows from the one after it.
 func (s *Service) dropSpentKeys(ctx context.Context) error {
-	stored, err := s.storedKeys(ctx)
+	stored, err := s.storedKeys(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -299,8 +349,13 @@ func (s *Service) dropSpentKeys(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) storedKeys(ctx context.Context) (keys []SigningKey, err error) {
-	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, private, created_at, signs_from, token_seconds FROM signing_keys`)
+// storedKeys are all keys, with their private parts or without: who only looks at them may not read those, see deploy/postgres.
+func (s *Service) storedKeys(ctx context.Context, private bool) (keys []SigningKey, err error) {
+	column := "NULL"
+	if private {
+		column = "private"
+	}
+	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, `+column+`, created_at, signs_from, token_seconds FROM signing_keys`)
 	if err != nil {
 		return nil, fmt.Errorf("read signing keys: %w", err)
 	}
@@ -313,8 +368,10 @@ func (s *Service) storedKeys(ctx context.Context) (keys []SigningKey, err error)
 			return nil, fmt.Errorf("read signing keys: %w", err)
 		}
 		k.CreatedAt, k.SignsFrom, k.lifetime = k.CreatedAt.UTC(), k.SignsFrom.UTC(), time.Duration(lifetime)*time.Second
-		if k.Private, err = s.log.Sealer().OpenState(keyPlace(k.ID), sealed); err != nil {
-			return nil, err
+		if private {
+			if k.Private, err = s.log.Sealer().OpenState(keyPlace(k.ID), sealed); err != nil {
+				return nil, err
+			}
 		}
 		keys = append(keys, k)
 	}

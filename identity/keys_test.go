@@ -374,3 +374,47 @@ func TestRotationsRace(t *testing.T) {
 		}
 	})
 }
+
+// Whoever signs in, or goes on, after keys were found to be leaked gets a token by a key that is in force, whatever the process
+// was told of it.
+func TestKeysAreThoseOfTheLog(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		operator := d.service(t, nil)
+		mustRegister(t, operator, "ada@example.org")
+		var s *Service
+		var inUse string
+		load := func(ctx context.Context) error {
+			keys, err := s.UseSigningKeys(ctx)
+			if err == nil {
+				inUse = keys[0].ID
+			}
+			return err
+		}
+		s = d.service(t, func(c *Config) { c.LoadKeys = load })
+		r := mustLogin(t, s) // signs with no keys yet
+		leaked := maker("ES256")
+		if err := s.EnsureSigningKey(t.Context(), leaked); err != nil {
+			t.Fatal(err)
+		}
+		leaked.Leaked = true
+		if err := load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for name, next := range map[string]func() LoginResult{
+			"login":          func() LoginResult { return mustLogin(t, s) },
+			"refresh":        func() LoginResult { return mustRefresh(t, s, r.Refresh) },
+			"lost reply":     func() LoginResult { return mustRefresh(t, s, r.Refresh) },
+			"login, again":   func() LoginResult { return mustLogin(t, s) },
+			"refresh, again": func() LoginResult { return mustRefresh(t, s, r.Refresh) },
+		} {
+			if rotated, err := operator.RotateSigningKey(t.Context(), leaked); err != nil || !rotated {
+				t.Fatal(rotated, err)
+			}
+			next()
+			if want := mustKeys(t, operator)[0].ID; inUse != want {
+				t.Errorf("%s: signs with %s, want %s", name, inUse, want)
+			}
+		}
+	})
+}

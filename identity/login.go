@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,7 +64,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	u, err := s.User(ctx, found.user)
+	u, err := s.userSince(ctx, found.user, found.version)
 	if errors.Is(err, ErrNotFound) { // erased since the address was looked up
 		return LoginResult{}, wrongCredentials()
 	}
@@ -86,14 +85,15 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 		return LoginResult{}, err
 	}
 	c.Metadata.Actor = ActorUser(u.ID)
-	result, err := s.startSession(ctx, u, methods, c.Metadata, a.clear()...)
+	shown := proven{u.ID, found.version, by}
+	result, err := s.startSession(ctx, shown, u, methods, c.Metadata, a.clear()...)
 	if err != nil {
 		return LoginResult{}, err
 	}
 	a.succeeded()
 	if outdated && s.rehash {
 		// The login succeeded; a hash that could not be replaced is replaced by the next one.
-		if err := s.replaceHash(ctx, by, u, found.hash, c); err != nil {
+		if err := s.replaceHash(ctx, shown, found.hash, c); err != nil {
 			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", u.ID.String()), slog.Any("error", err))
 		}
 	}
@@ -103,6 +103,7 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 // found is what is read of a user, and of the throttle, before anything that is shown is checked.
 type found struct {
 	user             uuid.UUID     // the nil UUID where nobody has the address
+	version          int           // of the user's stream, at which all this was so
 	hash             password.Hash // "" where nobody has the address, and for a user without a password
 	changed          time.Time     // when the password changed
 	factors          factors
@@ -123,38 +124,42 @@ func (s *Service) lookUpUser(ctx context.Context, id uuid.UUID, a *attempt) (fou
 
 // The statements of lookUp and lookUpUser.
 var (
-	lookUpAddress = findStatement("r.stream", "LEFT JOIN reservations r ON r.scope = $3 AND r.key = $4")
-	lookUpID      = findStatement("s.stream", "LEFT JOIN streams s ON s.stream = $3")
+	lookUpAddress = findStatement("LEFT JOIN reservations r ON r.scope = $3 AND r.key = $4 LEFT JOIN streams s ON s.stream = r.stream")
+	lookUpID      = findStatement("LEFT JOIN streams s ON s.stream = $3")
 )
 
-func findStatement(user, from string) string {
-	return strings.ReplaceAll(`
-		SELECT @user, c.hash, c.changed_at, k.wrapped, t.secret, t.last_step, t.created_at, t.confirmed_at,
+func findStatement(from string) string {
+	return `
+		SELECT s.stream, s.version, c.hash, c.changed_at, k.wrapped, t.secret, t.last_step, t.created_at, t.confirmed_at,
 		       b.secret, b.last_step, b.created_at, b.confirmed_at,
 		       a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
-		  FROM (SELECT 1) one `+from+`
-		  LEFT JOIN credentials c ON c.user_id = @user
-		  LEFT JOIN user_keys k ON k.user_id = @user
-		  LEFT JOIN factors t ON t.user_id = @user AND t.kind = '`+kindTOTP+`'
-		  LEFT JOIN factors b ON b.user_id = @user AND b.kind = '`+kindRecovery+`'
+		  FROM (SELECT 1) one ` + from + `
+		  LEFT JOIN credentials c ON c.user_id = s.stream
+		  LEFT JOIN user_keys k ON k.user_id = s.stream
+		  LEFT JOIN factors t ON t.user_id = s.stream AND t.kind = '` + kindTOTP + `'
+		  LEFT JOIN factors b ON b.user_id = s.stream AND b.kind = '` + kindRecovery + `'
 		  LEFT JOIN throttle a ON a.key = $1
-		  LEFT JOIN throttle n ON n.key = $2`, "@user", user)
+		  LEFT JOIN throttle n ON n.key = $2`
 }
 
 func (s *Service) find(ctx context.Context, a *attempt, statement string, who ...any) (f found, err error) {
 	var user uuid.NullUUID
+	var version *int
 	var hash *string
 	var changed *time.Time
 	var wrapped []byte
 	var totp, recovery factorRow
 	var account, network failuresRow
-	columns := slices.Concat([]any{&user, &hash, &changed, &wrapped}, totp.columns(), recovery.columns(), account.columns(), network.columns())
+	columns := slices.Concat([]any{&user, &version, &hash, &changed, &wrapped}, totp.columns(), recovery.columns(), account.columns(), network.columns())
 	if err := s.db.QueryRow(ctx, statement, append([]any{a.account, a.network}, who...)...).Scan(columns...); err != nil {
 		return found{}, fmt.Errorf("look up who it is: %w", err)
 	}
 	f = found{
 		user: user.UUID, factors: factors{totp: totp.factor(), recovery: recovery.factor()},
 		account: account.failures(), network: network.failures(),
+	}
+	if version != nil {
+		f.version = *version
 	}
 	if hash != nil {
 		f.hash, f.changed = password.Hash(*hash), *changed
@@ -194,32 +199,20 @@ func hashingFor(e Email, m eventstore.Metadata) password.Caller {
 	return password.Caller{Network: Network(m.Address), Account: e.Key()}
 }
 
-// replaceHash stores the same password under a new hash. It changes nothing if the user changed since u was read.
-func (s *Service) replaceHash(ctx context.Context, by password.Caller, u *User, verified password.Hash, c Credentials) error {
-	payloads, err := rehash(*u)
+// replaceHash stores the same password under a new hash, unless that was done meanwhile.
+func (s *Service) replaceHash(ctx context.Context, shown proven, verified password.Hash, c Credentials) error {
+	hash, err := s.pool.Hash(ctx, shown.by, c.Password)
 	if err != nil {
 		return err
 	}
-	hash, err := s.pool.Hash(ctx, by, c.Password)
-	if err != nil {
-		return err
-	}
-	// The password may have been changed after its hash was verified and before u was read. If it has not been by now,
-	// the version of u is one at which the verified hash was in force, and the append is refused at any other.
-	present, err := s.readCredential(ctx, u.ID)
-	if err != nil {
-		return err
-	}
-	if present.hash != verified {
-		return nil
-	}
-	present.hash = hash
-	_, err = s.append(ctx, eventstore.Append{
-		Stream:   eventstore.UserStream(u.ID),
-		Expected: eventstore.Expected(u.Version),
-		Events:   newEvents(payloads),
-		Metadata: c.Metadata,
-		State:    []eventstore.StateChange{storeCredential(u.ID, present)},
+	_, err = s.changeProven(ctx, shown, c.Metadata, func(u User) (change, error) {
+		present, err := s.readCredential(ctx, u.ID)
+		if err != nil || present.hash != verified {
+			return change{}, err
+		}
+		events, err := rehash(u)
+		present.hash = hash
+		return change{events: events, state: []eventstore.StateChange{storeCredential(u.ID, present)}}, err
 	})
 	return err
 }

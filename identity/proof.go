@@ -25,12 +25,87 @@ func (FactorCode) String() string       { return "[hidden]" }
 func (FactorCode) GoString() string     { return "[hidden]" }
 func (FactorCode) LogValue() slog.Value { return slog.StringValue("[hidden]") }
 
-// proven is who has shown to be a user: the user's state, which was read before the password was, and the hash that the
-// password is of.
+// proven is who has shown to be a user, and as of which version of the user's stream: what was shown was in force at it.
+//
+// Between what is shown and what follows stands a hash that takes long on purpose, and other processes don't stand still
+// meanwhile. So whatever follows a proof carries it into its append, which expects the user's stream where the proof was
+// last seen to hold: see changeProven for an append to that stream, and appendProven for one to another.
 type proven struct {
-	user *User
-	hash password.Hash
-	by   password.Caller // for what else is to be hashed
+	user    uuid.UUID
+	version int
+	by      password.Caller // for what else is to be hashed
+}
+
+// holds is the one rule about that: what was proven counts for nothing once something came to pass that voids it (see
+// voidsProofs). It fails with ErrUserLocked, ErrUserDisabled or ErrInvalidCredentials.
+func (p proven) holds(u User) error {
+	if err := mayLogIn(u); err != nil {
+		return err
+	}
+	if p.version < u.provenFrom {
+		return refuse(CodeInvalidCredentials, "what was shown was replaced meanwhile")
+	}
+	return nil
+}
+
+// stillHolds is holds on the user's state at present, for where nothing may be left to append.
+func (s *Service) stillHolds(ctx context.Context, p proven) error {
+	u, err := s.ReadUser(ctx, p.user)
+	if err != nil {
+		return err
+	}
+	return p.holds(*u)
+}
+
+// voidsProofs says whether a payload voids what was proven before it: another password, but not the same under another
+// hash; other factors; and whatever ends every session of the user, for which a proof would begin another.
+func voidsProofs(payload Payload) bool {
+	switch p := payload.(type) {
+	case PasswordChanged:
+		return p.Reason != ReasonRehash
+	case TOTPEnabled, TOTPDisabled, RecoveryCodesGenerated, Locked, Disabled:
+		return true
+	}
+	return false
+}
+
+// changeProven is change on the strength of a proof. It fails as proven.holds does as well.
+func (s *Service) changeProven(ctx context.Context, p proven, m eventstore.Metadata, decide func(User) (change, error)) (eventstore.Result, error) {
+	return s.change(ctx, p.user, m, func(u User) (change, error) {
+		if err := p.holds(u); err != nil {
+			return change{}, err
+		}
+		return decide(u)
+	})
+}
+
+// appendProven appends to a stream of the user's other than the user's own, on the strength of a proof. What to append is
+// decided on u, and again on a newer state if the user changed since. It fails as proven.holds does, with decide's error, or
+// as eventstore.Log.Append does.
+func (s *Service) appendProven(ctx context.Context, p proven, u *User, decide func(*User) (eventstore.Append, error)) (eventstore.Result, error) {
+	for try := 1; ; try++ {
+		if err := p.holds(*u); err != nil {
+			return eventstore.Result{}, err
+		}
+		a, err := decide(u)
+		if err != nil {
+			return eventstore.Result{}, err
+		}
+		a.Given = append(a.Given, eventstore.StreamVersion{Stream: p.user, Version: u.Version})
+		result, err := s.log.Append(ctx, a)
+		var stale *eventstore.StaleError
+		if !errors.As(err, &stale) || try == changeTries {
+			return result, err
+		}
+		if stale.Given.Stream == keysStream().ID {
+			err = s.leaveKeys(ctx, stale.Given.Version)
+		} else {
+			u, err = s.ReadUser(ctx, p.user)
+		}
+		if err != nil {
+			return eventstore.Result{}, err
+		}
+	}
 }
 
 // prove checks that whoever acts for a user is the user. It is throttled as a login is, and together with those.
@@ -75,24 +150,32 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 		}
 		return proven{}, err
 	}
-	return proven{u, found.hash, by}, a.forgive(ctx)
+	return proven{id, found.version, by}, a.forgive(ctx)
 }
 
 // lately is how long a login shows who somebody is.
 const lately = 15 * time.Minute
 
-// Confirm checks that whoever acts in a session has logged in lately or shows, by a password, to be the user. It fails with
-// CodeInvalidRequest where there is no password and the session is older than that, and otherwise as every call that takes
-// a Proof does.
-func (s *Service) Confirm(ctx context.Context, user, session uuid.UUID, p Proof, m eventstore.Metadata) error {
+// confirm is prove for what a session that began lately is proof enough of: no password is needed then. It fails with
+// CodeInvalidRequest where there is none and the session is older, and with ErrSessionEnded where it has ended.
+func (s *Service) confirm(ctx context.Context, user, session uuid.UUID, p Proof, m eventstore.Metadata) (proven, error) {
 	if p.Password != "" {
-		_, err := s.prove(ctx, user, p, m)
-		return err
+		return s.prove(ctx, user, p, m)
 	}
-	if s.now().Sub(sessionStart(session)) > lately {
-		return refuse(CodeInvalidRequest, `the field "current_password" is needed, because the session began more than %.0f minutes ago`, lately.Minutes())
+	began := sessionStart(session)
+	if s.now().Sub(began) > lately {
+		return proven{}, refuse(CodeInvalidRequest, `the field "current_password" is needed, because the session began more than %.0f minutes ago`, lately.Minutes())
 	}
-	return nil
+	u, err := s.ReadUser(ctx, user)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return proven{}, ErrSessionEnded
+	case err != nil:
+		return proven{}, err
+	case !u.hasSession(session, began):
+		return proven{}, ErrSessionEnded
+	}
+	return proven{user: user, version: u.Version}, nil
 }
 
 func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }

@@ -15,7 +15,7 @@ func TestProve(t *testing.T) {
 		s := d.service(t, nil)
 		u := mustRegister(t, s, "ada@example.org")
 		got, err := s.prove(t.Context(), u.ID, Proof{Password: secret, TOTP: "000000"}, eventstore.Metadata{})
-		if err != nil || got.user.ID != u.ID {
+		if err != nil || got.user != u.ID {
 			t.Fatalf("prove = %v, %v, want the user", got, err)
 		}
 		for name, c := range map[string]struct {

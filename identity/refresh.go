@@ -69,6 +69,9 @@ func (s *Service) refreshMAC(content []byte) []byte {
 // same successor again for a while (Config.ReuseGrace), so that a reply that was lost, or two requests at once, log nobody
 // out. Anything older means that somebody has a copy: the session ends, and session.reuse_detected says so.
 //
+// The user, and the keys that the access token is signed with, are those of the log at that moment, whatever is in memory: the
+// statement that rotates tells how new they have to be. So a role that another process has taken away is in no new token.
+//
 // It fails with ErrInvalidRefreshToken for a token that is not one, or whose session has ended, with ErrUserLocked or
 // ErrUserDisabled, and as the database does.
 func (s *Service) Refresh(ctx context.Context, t RefreshToken, m eventstore.Metadata) (LoginResult, error) {
@@ -80,12 +83,15 @@ func (s *Service) Refresh(ctx context.Context, t RefreshToken, m eventstore.Meta
 	if err != nil {
 		return LoginResult{}, err
 	}
-	u, err := s.User(ctx, row.user)
+	u, err := s.userSince(ctx, row.user, row.userVersion)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return LoginResult{}, ErrInvalidRefreshToken
 	case err != nil:
 		return LoginResult{}, fmt.Errorf("read the user: %w", err)
+	}
+	if err := s.keepKeysAt(ctx, row.keysVersion); err != nil {
+		return LoginResult{}, err
 	}
 	if err := mayLogIn(*u); err != nil {
 		return LoginResult{}, err
@@ -143,7 +149,7 @@ func (s *Service) lostReply(row sessionRow, counter int64) bool {
 
 // refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
 func (s *Service) refused(ctx context.Context, row sessionRow, m eventstore.Metadata, payloads ...Payload) error {
-	if _, err := s.endSession(ctx, row.id, row.user, m, payloads...); err != nil {
+	if _, err := s.endSession(ctx, row.id, row.user, m, nil, payloads...); err != nil {
 		return err
 	}
 	return ErrInvalidRefreshToken
@@ -158,11 +164,12 @@ func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64) (s
 	}
 	row := sessionRow{id: id, counter: counter + 1, rotated: s.now().UTC()}
 	err := s.db.QueryRow(ctx, `
-		UPDATE sessions SET counter = $3, rotated_at = $4
+		UPDATE sessions SET counter = $4, rotated_at = $5
 		 WHERE session_id = (SELECT session_id FROM sessions
-		                      WHERE session_id = $1 AND counter <= $2 AND expires_at > $4 AND rotated_at > $5 `+free+`)
-		RETURNING user_id, started_at, expires_at`,
-		id, counter, row.counter, row.rotated, s.idleSince()).Scan(&row.user, &row.started, &row.expiresAt)
+		                      WHERE session_id = $2 AND counter <= $3 AND expires_at > $5 AND rotated_at > $6 `+free+`)
+		RETURNING user_id, started_at, expires_at, `+streamVersions,
+		keysStream().ID, id, counter, row.counter, row.rotated, s.idleSince()).
+		Scan(&row.user, &row.started, &row.expiresAt, &row.userVersion, &row.keysVersion)
 	return row, err
 }
 
@@ -228,5 +235,5 @@ func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason strin
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	return s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: reason})
+	return s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: reason})
 }

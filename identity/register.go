@@ -89,7 +89,7 @@ func (s *Service) newUser(ctx context.Context, email Email, name string, secret 
 	if err != nil {
 		return eventstore.Append{}, nil, err
 	}
-	a, err := s.firstAppend(email, payloads, hash)
+	a, err := s.firstAppend(email, payloads, credential{hash: hash, changed: s.now().UTC()})
 	a.Metadata = m
 	return a, payloads, err
 }
@@ -106,16 +106,16 @@ func (s *Service) hash(ctx context.Context, by password.Caller, secret password.
 	return hash, nil
 }
 
-// firstAppend is the append that begins a user's stream. It lacks command id and metadata. An empty hash is that of a user
-// who has no password.
-func (s *Service) firstAppend(email Email, payloads []Payload, hash password.Hash) (eventstore.Append, error) {
+// firstAppend is the append that begins a user's stream. It lacks command id and metadata. A credential without a hash is that
+// of a user who has no password.
+func (s *Service) firstAppend(email Email, payloads []Payload, c credential) (eventstore.Append, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return eventstore.Append{}, err
 	}
 	state := s.adminChange(id, User{}, payloads)
-	if hash != "" {
-		stored := storeCredential(id, credential{hash: hash, changed: s.now().UTC()})
+	if c.hash != "" {
+		stored := storeCredential(id, c)
 		stored.New = true
 		state = append(state, stored)
 	}

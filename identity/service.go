@@ -56,6 +56,7 @@ type Service struct {
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
 	forked         func() (done func())
+	loadKeys       func(context.Context) error
 	ledger         *Ledger
 	now            func() time.Time
 	logger         *slog.Logger
@@ -65,6 +66,7 @@ type Service struct {
 	throttle *throttle
 	failures chan failure
 	followed progress
+	keys     keysKnown
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -102,6 +104,9 @@ type Config struct {
 	// Forked is told, while Follow runs, that the log is another one than was read before: whatever else was kept of it in memory
 	// is to be dropped. What it answers with is called once SessionEnded was told anew. It must not block. It may be nil.
 	Forked func() (done func())
+	// LoadKeys reads the signing keys again, by UseSigningKeys: a session that begins or goes on has found that there are
+	// others by now, and its access token is to be signed by one that is in force. It may be nil, where none are signed.
+	LoadKeys func(context.Context) error
 	// AccessLifetime is how long an access token lives.
 	AccessLifetime time.Duration
 	// UserAttributes names the attributes that users may set themselves; "*" stands for all. See ParseAttributes.
@@ -123,7 +128,7 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures),
 	}
 	if s.sessionEnded == nil {
@@ -205,6 +210,16 @@ func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
 		return s.ReadUser(ctx, id)
 	}
 	return s.cache.get(ctx, id)
+}
+
+// userSince is User, and no older than a version that the caller has seen.
+func (s *Service) userSince(ctx context.Context, id uuid.UUID, version int) (*User, error) {
+	u, err := s.User(ctx, id)
+	if err != nil || u.Version >= version {
+		return u, err
+	}
+	s.cache.outdate(id, version)
+	return s.ReadUser(ctx, id)
 }
 
 // ReadUser reads a user's state from the log: it has every event that was committed before the call. Where an earlier state

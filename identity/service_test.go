@@ -298,18 +298,16 @@ func TestRehash(t *testing.T) {
 		}
 
 		// A login that verified a hash which has been replaced since does not put its own password back.
-		current, err := s.User(t.Context(), u.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.replaceHash(t.Context(), password.Caller{}, current, password.Hash(before), Credentials{Password: secret}); err != nil {
+		if err := s.replaceHash(t.Context(), proven{user: u.ID, version: u.Version}, password.Hash(before), Credentials{Password: secret}); err != nil {
 			t.Fatal(err)
 		}
 		if stored() != after {
 			t.Error("a newer hash was overwritten")
 		}
-		if err := s.replaceHash(t.Context(), password.Caller{}, u, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, eventstore.ErrWrongExpectedVersion) {
-			t.Errorf("rehash on an old state = %v, want ErrWrongExpectedVersion", err)
+		// Nor does one whose password has been changed since.
+		d.appendTo(t, s, u.ID, PasswordChanged{Reason: ReasonChange})
+		if err := s.replaceHash(t.Context(), proven{user: u.ID, version: u.Version}, password.Hash(after), Credentials{Password: secret}); !errors.Is(err, ErrInvalidCredentials) {
+			t.Errorf("rehash of a password that was changed = %v, want ErrInvalidCredentials", err)
 		}
 	})
 }

@@ -29,6 +29,8 @@ type sessionRow struct {
 	id, user                    uuid.UUID
 	counter                     int64
 	started, rotated, expiresAt time.Time
+
+	userVersion, keysVersion int // of the streams of the user and of the signing keys, when the row was read or written
 }
 
 // newSessionID is a UUIDv7 whose time is that of the session's start, in milliseconds: access tokens carry it, and so
@@ -64,41 +66,45 @@ func (s *Service) beginning(u *User) time.Time {
 	return now
 }
 
-func (s *Service) startSession(ctx context.Context, u *User, methods []string, m eventstore.Metadata, more ...eventstore.StateChange) (begun LoginResult, err error) {
-	defer func() {
-		if erased(err) { // since the credentials were checked
-			err = wrongCredentials()
+// startSession starts a session of a user who has shown to be one. u is the user's state as far as it is known, and the
+// result has it as it is where the session begins.
+func (s *Service) startSession(ctx context.Context, shown proven, u *User, methods []string, m eventstore.Metadata, more ...eventstore.StateChange) (LoginResult, error) {
+	row := sessionRow{user: u.ID}
+	result, err := s.appendProven(ctx, shown, u, func(present *User) (eventstore.Append, error) {
+		u = present
+		row.started = s.beginning(u)
+		row.rotated, row.expiresAt = row.started, row.started.Add(s.sessionMax)
+		payloads, err := startSession(*u, methods, row.expiresAt)
+		if err != nil {
+			return eventstore.Append{}, err
 		}
-	}()
-	started := s.beginning(u)
-	session, err := newSessionID(started)
-	if err != nil {
-		return LoginResult{}, err
-	}
-	expires := started.Add(s.sessionMax)
-	payloads, err := startSession(*u, methods, expires)
-	if err != nil {
-		return LoginResult{}, err
-	}
-	client, err := s.sealClient(ctx, u.ID, session, m)
-	if err != nil {
-		return LoginResult{}, err
-	}
-	row := newRow("sessions", map[string]any{
-		"session_id": session, "user_id": u.ID, "counter": 0, "client": client,
-		"started_at": started, "rotated_at": started, "expires_at": expires,
+		if row.id, err = newSessionID(row.started); err != nil {
+			return eventstore.Append{}, err
+		}
+		client, err := s.sealClient(ctx, u.ID, row.id, m)
+		if err != nil {
+			return eventstore.Append{}, err
+		}
+		stored := newRow("sessions", map[string]any{
+			"session_id": row.id, "user_id": u.ID, "counter": 0, "client": client,
+			"started_at": row.started, "rotated_at": row.rotated, "expires_at": row.expiresAt,
+		})
+		return eventstore.Append{
+			Stream:   eventstore.SessionStream(row.id, u.ID),
+			Expected: eventstore.NoStream,
+			Events:   newEvents(payloads),
+			Metadata: m,
+			State:    append([]eventstore.StateChange{stored}, more...),
+			Given:    s.keysInUse(),
+		}, nil
 	})
-	result, err := s.log.Append(ctx, eventstore.Append{
-		Stream:   eventstore.SessionStream(session, u.ID),
-		Expected: eventstore.NoStream,
-		Events:   newEvents(payloads),
-		Metadata: m,
-		State:    append([]eventstore.StateChange{row}, more...),
-	})
+	if erased(err) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrInvalidCredentials) { // since the credentials were checked
+		err = wrongCredentials()
+	}
 	if err != nil {
 		return LoginResult{}, err
 	}
-	return s.loginResult(u, sessionRow{id: session, user: u.ID, started: started, rotated: started, expiresAt: expires}, result.Position), nil
+	return s.loginResult(u, row, result.Position), nil
 }
 
 // client is what a session shows of the device that it began on.
@@ -170,9 +176,14 @@ func (s *Service) ownSession(ctx context.Context, u *User, session uuid.UUID) (*
 
 const sessionColumns = `SELECT session_id, user_id, counter, started_at, rotated_at, expires_at FROM sessions `
 
+// streamVersions are the columns of the versions of a session's row, with the id of the stream of signing keys as $1.
+const streamVersions = `coalesce((SELECT version FROM streams WHERE stream = sessions.user_id), 0), coalesce((SELECT version FROM streams WHERE stream = $1), 0)`
+
 // session reads the row of a session. It fails with ErrSessionEnded where there is none.
 func (s *Service) session(ctx context.Context, id uuid.UUID) (r sessionRow, err error) {
-	err = s.db.QueryRow(ctx, sessionColumns+`WHERE session_id = $1`, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt)
+	err = s.db.QueryRow(ctx, `
+		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, `+streamVersions+` FROM sessions WHERE session_id = $2`,
+		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.userVersion, &r.keysVersion)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return r, ErrSessionEnded
 	}
@@ -241,12 +252,53 @@ func (s *Service) EndSession(ctx context.Context, user, session uuid.UUID, reaso
 	case err != nil:
 		return eventstore.Result{}, err
 	}
-	return s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: reason})
+	return s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: reason})
+}
+
+// EndOwnSession ends a session for its user, who is logged in to another and has begun that lately, or shows to be the user.
+// It fails with ErrNotFound where the user has no such session, with CodeInvalidRequest where a proof is needed, as every
+// call that takes a Proof does, or with ErrSessionEnded where the one that asks has ended.
+func (s *Service) EndOwnSession(ctx context.Context, user, current, session uuid.UUID, p Proof, m eventstore.Metadata) (eventstore.Result, error) {
+	if session == current { // that is logging out
+		return s.EndSession(ctx, user, session, EndedRevoked, m)
+	}
+	shown, err := s.confirm(ctx, user, current, p, m)
+	if err == nil {
+		err = s.stillHolds(ctx, shown)
+	}
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	row, err := s.session(ctx, session)
+	switch {
+	case errors.Is(err, ErrSessionEnded), err == nil && row.user != user:
+		return eventstore.Result{}, refuse(CodeNotFound, "there is no such session")
+	case err != nil:
+		return eventstore.Result{}, err
+	}
+	return s.endSession(ctx, row.id, row.user, m, &shown, SessionEnded{Reason: EndedRevoked})
+}
+
+// EndOwnSessions ends every session of a user who asks for it in one of them. It fails as EndOwnSession does.
+func (s *Service) EndOwnSessions(ctx context.Context, user, current uuid.UUID, p Proof, m eventstore.Metadata) (int64, error) {
+	shown, err := s.confirm(ctx, user, current, p, m)
+	if err == nil {
+		err = s.stillHolds(ctx, shown)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return s.endSessions(ctx, user, uuid.Nil, EndedLogout, m, &shown)
 }
 
 // EndSessions ends every session of a user but one; the nil UUID spares none. It answers with the last position that it
 // wrote, 0 if none. Sessions that begin meanwhile go on.
 func (s *Service) EndSessions(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata) (int64, error) {
+	return s.endSessions(ctx, user, except, reason, m, nil)
+}
+
+// endSessions is EndSessions, on the strength of a proof where there is one.
+func (s *Service) endSessions(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata, shown *proven) (int64, error) {
 	ids, err := s.sessionIDs(ctx, user)
 	if err != nil {
 		return 0, err
@@ -259,7 +311,7 @@ func (s *Service) EndSessions(ctx context.Context, user, except uuid.UUID, reaso
 			continue
 		}
 		g.Go(func() error {
-			r, err := s.endSession(ctx, id, user, m, SessionEnded{Reason: reason})
+			r, err := s.endSession(ctx, id, user, m, shown, SessionEnded{Reason: reason})
 			positions[i] = r.Position
 			return err
 		})
@@ -293,17 +345,26 @@ func (s *Service) sessionIDs(ctx context.Context, user uuid.UUID) (ids []uuid.UU
 	return ids, nil
 }
 
-// endSession appends what ends a session and removes its row. A session that somebody else has ended meanwhile has ended,
-// and so has that of a user who was erased: that is no error.
-func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eventstore.Metadata, payloads ...Payload) (eventstore.Result, error) {
-	result, err := s.log.Append(ctx, eventstore.Append{
+// endSession appends what ends a session and removes its row, on the strength of a proof where there is one. A session that
+// somebody else has ended meanwhile has ended, and so has that of a user who was erased: that is no error.
+func (s *Service) endSession(ctx context.Context, session, user uuid.UUID, m eventstore.Metadata, shown *proven, payloads ...Payload) (eventstore.Result, error) {
+	end := eventstore.Append{
 		Stream:   eventstore.SessionStream(session, user),
 		Expected: sessionOpen,
 		Events:   newEvents(payloads),
 		Metadata: m,
 		State:    []eventstore.StateChange{dropRow("sessions", map[string]any{"session_id": session})},
-	})
-	if errors.Is(err, eventstore.ErrWrongExpectedVersion) || erased(err) {
+	}
+	var result eventstore.Result
+	var err error
+	if shown == nil {
+		result, err = s.log.Append(ctx, end)
+	} else if u, read := s.ReadUser(ctx, user); read != nil {
+		err = read
+	} else {
+		result, err = s.appendProven(ctx, *shown, u, func(*User) (eventstore.Append, error) { return end, nil })
+	}
+	if errors.Is(err, eventstore.ErrWrongExpectedVersion) || erased(err) || errors.Is(err, ErrNotFound) {
 		err = nil
 	}
 	if err != nil {
@@ -345,7 +406,7 @@ func (s *Service) ExpireSessions(ctx context.Context) (ended int, err error) {
 				continue
 			}
 			m := eventstore.Metadata{Correlation: row.id, Actor: ActorSystem}
-			if _, err := s.endSession(ctx, row.id, row.user, m, SessionEnded{Reason: over}); err != nil {
+			if _, err := s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: over}); err != nil {
 				return ended, err
 			}
 			ended++

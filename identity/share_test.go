@@ -48,7 +48,8 @@ func TestCrowdKeepsNobodyFromHashing(t *testing.T) {
 				return err
 			},
 			"proof in a session": func(s *Service) error {
-				return s.Confirm(t.Context(), u.ID, session.Session, Proof{Password: secret}, m)
+				_, err := s.confirm(t.Context(), u.ID, session.Session, Proof{Password: secret}, m)
+				return err
 			},
 			"new user of an administrator": func(s *Service) error {
 				_, _, err := s.CreateUser(t.Context(), NewUser{Email: "kim@example.org", Password: secret, Metadata: m})

@@ -43,6 +43,7 @@ type User struct {
 	erased           bool      // nothing of the user is left but that there was one
 	wantedEmail      string    // that the user has asked for and not confirmed yet
 	asks             []ask     // the mails that were asked for of late
+	provenFrom       int       // version of the event that voided what was proven before
 	sessionsFrom     time.Time // sessions that began before are over,
 	keptSession      uuid.UUID // but for this one
 	document         []byte
@@ -89,6 +90,9 @@ func evolve(u User, e eventstore.Event) (User, error) {
 	u.ID = e.Stream.Subject
 	u = u.after(payload, e.RecordedAt)
 	u.Version, u.Position, u.UpdatedAt, u.newest = e.Version, e.Position, e.RecordedAt, e.ID
+	if voidsProofs(payload) {
+		u.provenFrom = e.Version
+	}
 	return u, nil
 }
 

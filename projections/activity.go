@@ -51,22 +51,12 @@ func (ActivityProjection) CodeVersion() int { return 1 }
 func (ActivityProjection) Wants() eventstore.Selection { return eventstore.Selection{} }
 
 // Tables implements Projection. The user comes first in the key, so that what a user did, and what an erasure clears, is a
-// range of it. Events that are about no user have the nil UUID there.
+// range of it. Events that are about no user have the nil UUID there, and those of no session have it as the session.
 func (ActivityProjection) Tables(d eventstore.Dialect, generation int) []Table {
-	create := map[eventstore.Dialect]string{
-		eventstore.Postgres: `CREATE TABLE %s (
-			subject    uuid        NOT NULL, -- the user
-			position   bigint      NOT NULL,
-			time       timestamptz NOT NULL,
-			session    uuid        NOT NULL, -- the nil UUID for none
-			type       text        NOT NULL,
-			actor      text        NOT NULL,
-			details    json        NOT NULL,
-			address    text        NOT NULL,
-			user_agent text        NOT NULL,
-			PRIMARY KEY (subject, position)
-		)`,
-		eventstore.SQLite: `CREATE TABLE %s (
+	return []Table{{
+		Name: ActivityName, Key: []string{"subject", "position"}, User: "subject",
+		Columns: tableColumns(activityColumns),
+		Create: fmt.Sprintf(`CREATE TABLE %s (
 			subject    TEXT      NOT NULL,
 			position   INTEGER   NOT NULL,
 			time       TIMESTAMP NOT NULL,
@@ -77,12 +67,8 @@ func (ActivityProjection) Tables(d eventstore.Dialect, generation int) []Table {
 			address    TEXT      NOT NULL,
 			user_agent TEXT      NOT NULL,
 			PRIMARY KEY (subject, position)
-		) WITHOUT ROWID`,
-	}[d]
-	name := TableName(ActivityName, generation)
-	return []Table{{
-		Name: ActivityName, Key: []string{"subject", "position"}, User: "subject", Create: fmt.Sprintf(create, name),
-		Indexes: []string{fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_position ON %[1]s (position)", name)},
+		) WITHOUT ROWID`, TableName(d, ActivityName, generation)),
+		Indexes: []Index{{Name: "position", Columns: []string{"position"}}},
 	}}
 }
 
@@ -120,7 +106,7 @@ type activityChanges struct {
 // Changes implements Projection: one statement writes all rows, and one takes from earlier rows of users who are erased
 // where they were.
 func (ActivityProjection) Changes(g Generation) Changes {
-	return &activityChanges{table: TableName(ActivityName, g.Number), loading: g.Loading, erased: userSet{}}
+	return &activityChanges{table: g.Table(ActivityName), loading: g.Loading, erased: userSet{}}
 }
 
 // Rows implements Changes.

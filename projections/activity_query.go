@@ -44,7 +44,7 @@ func (q Activity) list(ctx context.Context, f ActivityFilter) (items []ActivityV
 		args = append(args, f.Before)
 		where = append(where, fmt.Sprintf("position < $%d", len(args)))
 	}
-	sql := "SELECT subject, position, time, session, type, actor, CAST(details AS text), address, user_agent FROM " + ViewName(ActivityName)
+	sql := "SELECT subject, position, time, session, type, actor, CAST(details AS text), address, user_agent FROM " + ViewName(q.DB.Dialect(), ActivityName)
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}

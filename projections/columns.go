@@ -40,6 +40,18 @@ func field[R, V any](name, kind string, value func(row *R) V) column[R] {
 	}
 }
 
+// tableColumns are the columns as a table on Postgres is made of them. mark says of each what else there is to say.
+func tableColumns[R any](columns []column[R], mark ...func(*Column)) []Column {
+	out := make([]Column, len(columns))
+	for i, c := range columns {
+		out[i] = Column{Name: c.name, Type: c.kind}
+		for _, m := range mark {
+			m(&out[i])
+		}
+	}
+	return out
+}
+
 func columnNames[R any](columns []column[R]) []string {
 	names := make([]string, len(columns))
 	for i, c := range columns {

@@ -43,7 +43,7 @@ func (f *filling) compare(ctx context.Context) ([]Difference, error) {
 	var found []Difference
 	gone := erasures{upTo: -1}
 	for _, t := range f.projection.Tables(f.db.Dialect(), f.generation.Number) {
-		if t.Create == "" || t.Derived {
+		if !t.given() || t.Derived {
 			continue
 		}
 		d, err := f.compareTable(ctx, t, &gone)
@@ -118,7 +118,7 @@ func (f *filling) readErasures(ctx context.Context, gone *erasures, from int64) 
 // difference compares a table, if the two generations are level, and says whether they were. It answers with nil where
 // the tables are the same.
 func (f *filling) difference(ctx context.Context, db eventstore.DB, t Table, l live, gone []uuid.UUID) (d *Difference, isLevel bool, err error) {
-	c := comparison{filling: f, db: db, table: t, live: TableName(t.Name, l.generation), next: TableName(t.Name, f.generation.Number)}
+	c := comparison{filling: f, db: db, table: t, live: f.numbered(l.generation).Table(t.Name), next: f.generation.Table(t.Name)}
 	if err := c.findColumns(ctx); err != nil {
 		return nil, false, err
 	}

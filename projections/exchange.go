@@ -48,7 +48,7 @@ func (f *filling) swap(ctx context.Context, tx eventstore.DB, l live, actor stri
 	if _, err := f.remove(ctx, tx, roleStandby); err != nil {
 		return err
 	}
-	if err := f.createViews(ctx, tx, f.generation.Number); err != nil {
+	if err := f.generation.Show(ctx, tx, f.projection); err != nil {
 		return err
 	}
 	unrecorded, err := encodeRecord(actor, record)

@@ -55,7 +55,7 @@ func (e *PoisonError) Unwrap() error { return e.Err }
 func (m model) fillingOf(b beside) *filling {
 	return &filling{
 		model: m, role: b.role, position: b.position, began: time.Now(), first: b.position,
-		generation: Generation{Number: b.number, Loading: b.role == roleNext},
+		generation: Generation{Dialect: m.db.Dialect(), Number: b.number, Loading: b.role == roleNext},
 	}
 }
 

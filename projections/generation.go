@@ -1,7 +1,6 @@
 package projections
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,74 +86,18 @@ func (m model) detach(ctx context.Context, tx eventstore.DB, r role) (number int
 	return number, err
 }
 
-// createTables makes the tables of a generation, empty.
-func (m model) createTables(ctx context.Context, tx eventstore.DB, generation int) error {
-	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
-		if t.Create == "" {
-			continue
-		}
-		if _, err := tx.Exec(ctx, t.Create); err != nil {
-			return fmt.Errorf("create %s: %w", TableName(t.Name, generation), err)
-		}
-	}
-	return nil
+// numbered is a generation that nothing loads.
+func (m model) numbered(number int) Generation {
+	return Generation{Dialect: m.db.Dialect(), Number: number}
 }
 
-// createViews makes a generation the one that queries read.
-func (m model) createViews(ctx context.Context, tx eventstore.DB, generation int) error {
-	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
-		view := ViewName(t.Name)
-		if _, err := tx.Exec(ctx, "DROP VIEW IF EXISTS "+view); err != nil {
-			return fmt.Errorf("drop %s: %w", view, err)
-		}
-		if t.Create == "" {
-			continue
-		}
-		if _, err := tx.Exec(ctx, "CREATE VIEW "+view+" AS "+cmp.Or(t.View, "SELECT * FROM "+TableName(t.Name, generation))); err != nil {
-			return fmt.Errorf("create %s: %w", view, err)
-		}
+// dropTables drops the tables of a generation, and with them what is known of what it lacks.
+func (m model) dropTables(ctx context.Context, tx eventstore.DB, number int) error {
+	if err := m.numbered(number).Drop(ctx, tx, m.projection); err != nil {
+		return err
 	}
-	return nil
-}
-
-// createIndexes makes the indexes that the tables of a generation lack. They come after the load, which they would slow
-// down by half. On SQLite every other writer waits for a transaction, so each index has one of its own.
-func (m model) createIndexes(ctx context.Context, generation int) error {
-	for _, t := range m.projection.Tables(m.db.Dialect(), generation) {
-		for _, statement := range t.Indexes {
-			if _, err := m.db.Exec(ctx, statement); err != nil {
-				return fmt.Errorf("create the indexes of %s: %w", TableName(t.Name, generation), err)
-			}
-		}
-	}
-	return nil
-}
-
-// analyze lets Postgres know what is in the tables of a generation before anything is planned on them.
-func (m model) analyze(ctx context.Context, generation int) error {
-	if m.db.Dialect() != eventstore.Postgres {
-		return nil
-	}
-	for _, t := range m.projection.Tables(m.db.Dialect(), generation) {
-		if t.Create == "" {
-			continue
-		}
-		if _, err := m.db.Exec(ctx, "ANALYZE "+TableName(t.Name, generation)); err != nil {
-			return fmt.Errorf("analyze %s: %w", TableName(t.Name, generation), err)
-		}
-	}
-	return nil
-}
-
-// dropTables drops the tables of a generation, whichever version of the code made them.
-func (m model) dropTables(ctx context.Context, tx eventstore.DB, generation int) error {
-	for _, t := range m.projection.Tables(tx.Dialect(), generation) {
-		if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+TableName(t.Name, generation)); err != nil {
-			return fmt.Errorf("drop %s: %w", TableName(t.Name, generation), err)
-		}
-	}
-	if _, err := tx.Exec(ctx, "DELETE FROM skipped_events WHERE projection = $1 AND generation = $2", m.name(), generation); err != nil {
-		return fmt.Errorf("forget what generation %d of %s lacks: %w", generation, m.name(), err)
+	if _, err := tx.Exec(ctx, "DELETE FROM skipped_events WHERE projection = $1 AND generation = $2", m.name(), number); err != nil {
+		return fmt.Errorf("forget what generation %d of %s lacks: %w", number, m.name(), err)
 	}
 	return nil
 }

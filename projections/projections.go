@@ -66,8 +66,7 @@ type Projection interface {
 	//   - a column is given up one release after the last query that names it;
 	//   - queries name their columns. What fails for want of one fails with ErrOtherVersion, until the rebuild is done.
 	CodeVersion() int
-	// Tables says what tables a generation of the read model has. One that a version gives up stays in the list, without
-	// Create, so that it is dropped with the generations that have it.
+	// Tables says what tables a generation of the read model has.
 	Tables(d eventstore.Dialect, generation int) []Table
 	// Wants says which events Changes makes something of, and whether it needs their personal fields. A generation that is
 	// filled from the log may be spared the others; the live one gets every event.
@@ -98,31 +97,6 @@ func Apply(ctx context.Context, tx eventstore.DB, p Projection, g Generation, ev
 	}
 	return c.Write(ctx, tx)
 }
-
-// Generation is one set of the tables of a read model.
-type Generation struct {
-	Number int
-	// Loading says that the tables are filled from the first event on, each event once, and that nothing else reads or
-	// writes them: what an event begins is not there yet. They have no indexes but those that Create makes.
-	Loading bool
-}
-
-// Table is a table of one generation of a read model.
-type Table struct {
-	Name    string   // without the generation, for example "users"
-	Key     []string // the columns of the primary key
-	User    string   // the column of the user whom a row is about, "" for a table whose rows are about none
-	Create  string   // the statement that makes it, under TableName
-	View    string   // what its view, ViewName, selects; all that it has when ""
-	Derived bool     // triggers of another table fill it, so it is not compared when generations are
-	Indexes []string // the statements, with IF NOT EXISTS, that make its indexes once it is filled
-}
-
-// TableName is the name of a table of one generation.
-func TableName(name string, generation int) string { return fmt.Sprintf("%s_%d", name, generation) }
-
-// ViewName is the name of the view of a table's live generation, which queries read.
-func ViewName(name string) string { return name + "_live" }
 
 // State is what a projection is doing.
 type State string

@@ -128,7 +128,7 @@ func (m model) begin(ctx context.Context) (*rebuild, error) {
 				if err := m.dropTables(ctx, tx, b.number); err != nil {
 					return err
 				}
-				if err := m.createTables(ctx, tx, b.number); err != nil {
+				if err := m.numbered(b.number).Create(ctx, tx, m.projection); err != nil {
 					return err
 				}
 				b.since = time.Now()
@@ -175,10 +175,10 @@ func (r *rebuild) run(ctx context.Context) (Rebuilt, error) {
 		if err := r.enter(ctx, r.db, RebuildIndexing); err != nil {
 			return err
 		}
-		if err := r.createIndexes(ctx, r.generation.Number); err != nil {
+		if err := r.generation.Index(ctx, r.db, r.projection); err != nil {
 			return err
 		}
-		return r.analyze(ctx, r.generation.Number)
+		return r.generation.Analyze(ctx, r.db, r.projection)
 	})
 	if err != nil {
 		return Rebuilt{}, err

@@ -67,7 +67,7 @@ func (s *stack) same(t *testing.T, one, other string) {
 // tables are those of the users' generations that there are.
 func (s *stack) tables(t *testing.T) (names []string) {
 	t.Helper()
-	query := "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'users\\_%' ORDER BY 1"
+	query := "SELECT tablename::text FROM pg_tables WHERE schemaname = 'readmodels' AND tablename LIKE 'users\\_%' ORDER BY 1"
 	if s.db.Dialect() == eventstore.SQLite {
 		query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'users\\_%' ESCAPE '\\' ORDER BY 1"
 	}

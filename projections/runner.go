@@ -217,7 +217,7 @@ func (w *worker) completeIndexes(ctx context.Context) error {
 		return ErrOtherVersion
 	}
 	w.generation = l.generation
-	return w.createIndexes(ctx, l.generation)
+	return w.numbered(l.generation).Index(ctx, w.db, w.projection)
 }
 
 // report stores the state, unless the projection was paused or passed on.

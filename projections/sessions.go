@@ -52,22 +52,10 @@ func (SessionProjection) Wants() eventstore.Selection {
 // Tables implements Projection. The user comes first in the key, so that the rows of one who is erased, and the pages of
 // one's sessions, are a range of it; ids are UUIDv7, and so in the order of time.
 func (SessionProjection) Tables(d eventstore.Dialect, generation int) []Table {
-	create := map[eventstore.Dialect]string{
-		eventstore.Postgres: `CREATE TABLE %s (
-			subject    uuid        NOT NULL, -- the user
-			id         uuid        NOT NULL,
-			started_at timestamptz NOT NULL,
-			expires_at timestamptz NOT NULL,
-			ended_at   timestamptz,
-			reason     text        NOT NULL,
-			methods    jsonb       NOT NULL,
-			address    text        NOT NULL,
-			user_agent text        NOT NULL,
-			version    int         NOT NULL,
-			position   bigint      NOT NULL,
-			PRIMARY KEY (subject, id)
-		) WITH (fillfactor = 90)`,
-		eventstore.SQLite: `CREATE TABLE %s (
+	return []Table{{
+		Name: SessionsName, Key: []string{"subject", "id"}, User: "subject",
+		Columns: tableColumns(sessionColumns, func(c *Column) { c.Null = c.Name == "ended_at" }), Fill: 90,
+		Create: fmt.Sprintf(`CREATE TABLE %s (
 			subject    TEXT      NOT NULL,
 			id         TEXT      NOT NULL,
 			started_at TIMESTAMP NOT NULL,
@@ -80,9 +68,8 @@ func (SessionProjection) Tables(d eventstore.Dialect, generation int) []Table {
 			version    INTEGER   NOT NULL,
 			position   INTEGER   NOT NULL,
 			PRIMARY KEY (subject, id)
-		) WITHOUT ROWID`,
-	}[d]
-	return []Table{{Name: SessionsName, Key: []string{"subject", "id"}, User: "subject", Create: fmt.Sprintf(create, TableName(SessionsName, generation))}}
+		) WITHOUT ROWID`, TableName(d, SessionsName, generation)),
+	}}
 }
 
 // sessionRow is a row of the sessions' table.
@@ -120,7 +107,7 @@ type sessionChanges struct {
 
 // Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
 func (SessionProjection) Changes(g Generation) Changes {
-	return &sessionChanges{table: TableName(SessionsName, g.Number), loading: g.Loading, rows: map[uuid.UUID]*sessionRow{}, erased: userSet{}}
+	return &sessionChanges{table: g.Table(SessionsName), loading: g.Loading, rows: map[uuid.UUID]*sessionRow{}, erased: userSet{}}
 }
 
 // Rows implements Changes.

@@ -42,7 +42,7 @@ func (q Sessions) list(ctx context.Context, f SessionFilter) (page SessionPage, 
 	if f.Limit, err = pageSize(f.Limit); err != nil {
 		return page, err
 	}
-	sql, args := "SELECT "+sessionView+" FROM "+ViewName(SessionsName)+" WHERE subject = $1", []any{f.User}
+	sql, args := "SELECT "+sessionView+" FROM "+ViewName(q.DB.Dialect(), SessionsName)+" WHERE subject = $1", []any{f.User}
 	name := fmt.Sprintf("sessions\x00%s\x00%t", f.User, f.Open)
 	if f.Cursor != "" {
 		c, err := decodeCursor(q.CursorKey, name, f.Cursor)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -76,7 +77,10 @@ func openPostgres(tb testing.TB) (db database, dsn string) {
 		_, err = m.Up(ctx)
 		return err
 	})
-	store, err := postgres.Open(tb.Context(), dsn, postgres.Options{})
+	// Tests name tables as on SQLite. That usher itself names their schema is for the test of roles.sql to see.
+	store, err := postgres.Open(tb.Context(), dsn, postgres.Options{Configure: func(c *pgxpool.Config) {
+		c.ConnConfig.RuntimeParams["search_path"] = "readmodels, public"
+	}})
 	if err != nil {
 		tb.Fatal(err)
 	}

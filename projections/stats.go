@@ -69,43 +69,29 @@ func (StatsProjection) Wants() eventstore.Selection { return eventstore.Selectio
 
 // Tables implements Projection.
 func (StatsProjection) Tables(d eventstore.Dialect, generation int) []Table {
-	figures := map[eventstore.Dialect]string{
-		eventstore.Postgres: `CREATE TABLE %s (
-			span          text        NOT NULL, -- hour, day
-			start         timestamptz NOT NULL,
-			registrations bigint      NOT NULL,
-			logins        bigint      NOT NULL,
-			failed_logins bigint      NOT NULL,
-			active_users  bigint      NOT NULL,
-			PRIMARY KEY (span, start)
-		) WITH (fillfactor = 50)`,
-		eventstore.SQLite: `CREATE TABLE %s (
-			span          TEXT      NOT NULL,
-			start         TIMESTAMP NOT NULL,
-			registrations INTEGER   NOT NULL,
-			logins        INTEGER   NOT NULL,
-			failed_logins INTEGER   NOT NULL,
-			active_users  INTEGER   NOT NULL,
-			PRIMARY KEY (span, start)
-		) WITHOUT ROWID`,
-	}[d]
-	active := map[eventstore.Dialect]string{
-		eventstore.Postgres: `CREATE TABLE %[1]s (
-			subject uuid        NOT NULL, -- the user
-			span    text        NOT NULL,
-			start   timestamptz NOT NULL,
-			PRIMARY KEY (subject, span, start)
-		); CREATE INDEX %[1]s_start ON %[1]s (start)`,
-		eventstore.SQLite: `CREATE TABLE %[1]s (
-			subject TEXT      NOT NULL,
-			span    TEXT      NOT NULL,
-			start   TIMESTAMP NOT NULL,
-			PRIMARY KEY (subject, span, start)
-		) WITHOUT ROWID; CREATE INDEX %[1]s_start ON %[1]s (start)`,
-	}[d]
 	return []Table{
-		{Name: StatsName, Key: []string{"span", "start"}, Create: fmt.Sprintf(figures, TableName(StatsName, generation))},
-		{Name: activeName, Key: []string{"subject", "span", "start"}, User: "subject", Create: fmt.Sprintf(active, TableName(activeName, generation))},
+		{
+			Name: StatsName, Key: []string{"span", "start"}, Columns: tableColumns(figuresColumns), Fill: 50,
+			Create: fmt.Sprintf(`CREATE TABLE %s (
+				span          TEXT      NOT NULL,
+				start         TIMESTAMP NOT NULL,
+				registrations INTEGER   NOT NULL,
+				logins        INTEGER   NOT NULL,
+				failed_logins INTEGER   NOT NULL,
+				active_users  INTEGER   NOT NULL,
+				PRIMARY KEY (span, start)
+			) WITHOUT ROWID`, TableName(d, StatsName, generation)),
+		},
+		{
+			Name: activeName, Key: []string{"subject", "span", "start"}, User: "subject", Columns: tableColumns(activeColumns),
+			Create: fmt.Sprintf(`CREATE TABLE %s (
+				subject TEXT      NOT NULL,
+				span    TEXT      NOT NULL,
+				start   TIMESTAMP NOT NULL,
+				PRIMARY KEY (subject, span, start)
+			) WITHOUT ROWID`, TableName(d, activeName, generation)),
+			Indexes: []Index{{Name: "start", Columns: []string{"start"}, WithTable: true}}, // old rows go while new ones come
+		},
 	}
 }
 
@@ -168,7 +154,7 @@ type activeHour struct {
 // more use, and one the users who are erased.
 func (StatsProjection) Changes(g Generation) Changes {
 	return &statsChanges{
-		figures: TableName(StatsName, g.Number), active: TableName(activeName, g.Number),
+		figures: g.Table(StatsName), active: g.Table(activeName),
 		hours: map[int64]*Figures{}, seen: map[activeHour]struct{}{}, erased: userSet{},
 	}
 }

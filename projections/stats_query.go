@@ -39,7 +39,7 @@ func (q Stats) between(ctx context.Context, span Span, from, to time.Time) ([]Fi
 	for i := range list {
 		list[i].Start = from.Add(time.Duration(i) * length)
 	}
-	rows, err := q.DB.Query(ctx, "SELECT start, registrations, logins, failed_logins, active_users FROM "+ViewName(StatsName)+
+	rows, err := q.DB.Query(ctx, "SELECT start, registrations, logins, failed_logins, active_users FROM "+ViewName(q.DB.Dialect(), StatsName)+
 		" WHERE span = $1 AND start >= $2 AND start < $3", string(span), from, to)
 	if err != nil {
 		return nil, explain(ctx, q.DB, StatsProjection{}, err)

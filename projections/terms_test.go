@@ -99,26 +99,21 @@ func plans(t *testing.T, db planned, explain string) func(t *testing.T, s statem
 			Version: 1, Position: int64(i + 1),
 		}}
 	}
-	tables := UserProjection{}.Tables(db.Dialect(), 1)
-	for _, table := range tables {
-		exec(table.Create)
+	model := Generation{Dialect: db.Dialect(), Number: 1}
+	if err := model.Create(t.Context(), db, UserProjection{}); err != nil {
+		t.Fatal(err)
 	}
 	err := db.Transact(t.Context(), func(tx eventstore.DB) error {
-		return loadRows(context.WithoutCancel(t.Context()), tx, TableName("users", 1), userColumns, rows)
+		return loadRows(context.WithoutCancel(t.Context()), tx, model.Table(UsersName), userColumns, rows)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range tables {
-		for _, index := range table.Indexes {
-			exec(index)
-		}
-	}
-	if err := (model{projection: UserProjection{}, db: db}).createViews(t.Context(), db, 1); err != nil {
+	if err := errors.Join(model.Index(t.Context(), db, UserProjection{}), model.Show(t.Context(), db, UserProjection{})); err != nil {
 		t.Fatal(err)
 	}
 	if db.Dialect() == eventstore.Postgres {
-		exec("ANALYZE users_1")
+		exec("ANALYZE readmodels.users_1")
 	}
 	return func(t *testing.T, s statement) string {
 		t.Helper()

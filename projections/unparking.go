@@ -39,7 +39,7 @@ func (m model) unpark(ctx context.Context, subject uuid.UUID) (done bool, err er
 		if err != nil {
 			return err
 		}
-		if err := Apply(ctx, tx, m.projection, Generation{Number: l.generation}, []eventstore.Event{e}); err != nil {
+		if err := Apply(ctx, tx, m.projection, m.numbered(l.generation), []eventstore.Event{e}); err != nil {
 			poison = m.poison(e, err)
 			return poison
 		}

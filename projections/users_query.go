@@ -83,7 +83,7 @@ func (q Users) list(ctx context.Context, f UserFilter) (page UserPage, err error
 // Get answers with a user. It fails with ErrNotFound, and as List does.
 func (q Users) Get(ctx context.Context, id uuid.UUID) (UserView, error) {
 	var u UserView
-	err := scanUser(q.DB.QueryRow(ctx, "SELECT "+viewColumns+" FROM "+ViewName("users")+" WHERE id = $1", id), &u)
+	err := scanUser(q.DB.QueryRow(ctx, "SELECT "+viewColumns+" FROM "+ViewName(q.DB.Dialect(), UsersName)+" WHERE id = $1", id), &u)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		err = ErrNotFound
 	}

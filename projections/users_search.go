@@ -73,7 +73,7 @@ type stretch struct {
 
 // stretch is the one that was walked. It fails with eventstore.ErrNoRows where the list ends before.
 func (q Users) stretch(ctx context.Context, f UserFilter, at cursor, found int) (stretch, error) {
-	name := ViewName("users")
+	name := ViewName(q.DB.Dialect(), UsersName)
 	ends := statement{sql: "SELECT (SELECT created_at FROM " + name}
 	ends.where(f.span(at)...)
 	ends.sql += listOrder + "1), (SELECT created_at FROM " + name
@@ -171,7 +171,7 @@ func (f UserFilter) walk(d eventstore.Dialect, at cursor) statement {
 	if len(conditions) > 0 {
 		s.sql += "(SELECT * FROM "
 	}
-	s.sql += ViewName("users")
+	s.sql += ViewName(d, UsersName)
 	s.where(f.span(at)...)
 	if len(conditions) > 0 {
 		s.sql += listOrder + strconv.Itoa(nearby) + ") AS u"
@@ -185,9 +185,9 @@ func (f UserFilter) walk(d eventstore.Dialect, at cursor) statement {
 // it. It numbers the users as the index names them; where there are more than most, the first of the answer is past it.
 // A most of 0 is no bound.
 func (f UserFilter) lookUp(d eventstore.Dialect, at cursor, oldest, newest time.Time, most int) statement {
-	s := statement{sql: "SELECT " + viewColumns + ", 0 FROM (SELECT * FROM " + ViewName("users"), most: most}
+	s := statement{sql: "SELECT " + viewColumns + ", 0 FROM (SELECT * FROM " + ViewName(d, UsersName), most: most}
 	if most > 0 {
-		s.sql = "SELECT " + viewColumns + ", number FROM (SELECT u.*, row_number() OVER () AS number FROM (SELECT * FROM " + ViewName("users")
+		s.sql = "SELECT " + viewColumns + ", number FROM (SELECT u.*, row_number() OVER () AS number FROM (SELECT * FROM " + ViewName(d, UsersName)
 	}
 	conditions := append(f.conditions(d), f.span(at)...)
 	if !oldest.IsZero() {
@@ -233,7 +233,7 @@ func (f UserFilter) indexed(d eventstore.Dialect, eras terms) (list []condition)
 	}
 	if d == eventstore.SQLite {
 		query := strings.Join(match, " AND ")
-		list = []condition{{"first_position IN (SELECT first_position FROM " + ViewName("user_terms") + " WHERE query = %s)", []any{query}}}
+		list = []condition{{"first_position IN (SELECT first_position FROM " + ViewName(d, "user_terms") + " WHERE query = %s)", []any{query}}}
 	}
 	return list
 }

@@ -35,47 +35,25 @@ func (UserProjection) Wants() eventstore.Selection {
 // Lists are in the order of created_at and id, which one index has; whom a filter lets through another one has, of the
 // terms. How the two are used stands in users_search.go.
 func (UserProjection) Tables(d eventstore.Dialect, generation int) []Table {
-	name := TableName("users", generation)
-	created := fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_created ON %[1]s (created_at, id)", name)
-	if d == eventstore.SQLite {
-		found := TableName("user_terms", generation)
-		return []Table{
-			{Name: "users", Key: []string{"id"}, User: "id", Create: fmt.Sprintf(sqliteUsers, name, found), Indexes: []string{created}},
-			{Name: "user_terms", Derived: true, Create: fmt.Sprintf(sqliteTerms, found), View: fmt.Sprintf(sqliteTermsView, found)},
-		}
+	name := TableName(d, UsersName, generation)
+	users := Table{
+		Name: UsersName, Key: []string{"id"}, User: "id", Fill: 90,
+		Columns: tableColumns(userColumns, func(c *Column) {
+			c.Bytewise = c.Name == "email_key" || c.Name == "name_key"
+			c.Unsampled = c.Name == "terms"
+		}),
+		Indexes: []Index{{Name: "created", Columns: []string{"created_at", "id"}}},
 	}
-	return []Table{{
-		Name: "users", Key: []string{"id"}, User: "id", Create: fmt.Sprintf(postgresUsers, name),
-		Indexes: []string{
-			created,
-			// What is new waits in a list that every search reads through, so the list is short.
-			fmt.Sprintf("CREATE INDEX IF NOT EXISTS %[1]s_terms ON %[1]s USING gin (terms) WITH (gin_pending_list_limit = 256)", name),
-		},
-	}}
+	if d == eventstore.SQLite {
+		found := TableName(d, "user_terms", generation)
+		users.Create = fmt.Sprintf(sqliteUsers, name, found)
+		return []Table{users, {
+			Name: "user_terms", Derived: true, Create: fmt.Sprintf(sqliteTerms, found), View: fmt.Sprintf(sqliteTermsView, found),
+		}}
+	}
+	users.Indexes = append(users.Indexes, Index{Name: "terms", Columns: []string{"terms"}, Terms: true})
+	return []Table{users}
 }
-
-// Which terms are common is not sampled, because no plan depends on it.
-const postgresUsers = `CREATE TABLE %[1]s (
-	id             uuid        PRIMARY KEY,
-	email          text        NOT NULL, -- as it was typed
-	email_key      text        NOT NULL COLLATE "C",
-	name           text        NOT NULL,
-	name_key       text        NOT NULL COLLATE "C",
-	status         text        NOT NULL,
-	locked         boolean     NOT NULL, -- a user who is both is disabled, and stays locked once enabled
-	disabled       boolean     NOT NULL,
-	email_verified boolean     NOT NULL,
-	roles          jsonb       NOT NULL,
-	attributes     json        NOT NULL, -- as it was given: nothing looks into it
-	totp_enabled   boolean     NOT NULL,
-	created_at     timestamptz NOT NULL,
-	updated_at     timestamptz NOT NULL,
-	version        int         NOT NULL, -- of the newest event of the user's stream that is in the row
-	position       bigint      NOT NULL,
-	first_position bigint      NOT NULL, -- of the first event
-	terms          int[]       NOT NULL
-) WITH (fillfactor = 90);
-ALTER TABLE %[1]s ALTER COLUMN terms SET STATISTICS 0`
 
 // On SQLite the index of terms is a table of its own, which triggers keep up to date with the users. Its rows have the
 // position of the user's first event as their number: it is the same in every generation.
@@ -144,7 +122,7 @@ type userChanges struct {
 
 // Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
 func (UserProjection) Changes(g Generation) Changes {
-	return &userChanges{table: TableName(UsersName, g.Number), loading: g.Loading, rows: map[uuid.UUID]*userRow{}}
+	return &userChanges{table: g.Table(UsersName), loading: g.Loading, rows: map[uuid.UUID]*userRow{}}
 }
 
 // Rows implements Changes.

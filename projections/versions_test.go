@@ -28,12 +28,13 @@ func (louder) CodeVersion() int { return projections.UserProjection{}.CodeVersio
 
 func (p louder) Tables(d eventstore.Dialect, generation int) []projections.Table {
 	tables := p.UserProjection.Tables(d, generation)
-	tables[0].Create = strings.Replace(tables[0].Create, "(", "(shouted text NOT NULL DEFAULT '', ", 1)
+	tables[0].Create = strings.Replace(tables[0].Create, "(", "(shouted text, ", 1)
+	tables[0].Columns = append(tables[0].Columns, projections.Column{Name: "shouted", Type: "text", Null: true})
 	return tables
 }
 
 func (p louder) Changes(g projections.Generation) projections.Changes {
-	return louderChanges{p.UserProjection.Changes(g), projections.TableName("users", g.Number)}
+	return louderChanges{p.UserProjection.Changes(g), g.Table("users")}
 }
 
 type louderChanges struct {
@@ -45,7 +46,7 @@ func (c louderChanges) Write(ctx context.Context, tx eventstore.DB) error {
 	if err := c.Changes.Write(ctx, tx); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, "UPDATE "+c.table+" SET shouted = upper(name) WHERE shouted <> upper(name)")
+	_, err := tx.Exec(ctx, "UPDATE "+c.table+" SET shouted = upper(name) WHERE shouted IS NULL OR shouted <> upper(name)")
 	return err
 }
 

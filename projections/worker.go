@@ -106,10 +106,11 @@ func (w *worker) register(ctx context.Context, tx eventstore.DB) error {
 	if err != nil || inserted == 0 {
 		return err
 	}
-	if err := w.createTables(ctx, tx, 1); err != nil {
+	first := w.numbered(1)
+	if err := first.Create(ctx, tx, w.projection); err != nil {
 		return err
 	}
-	return w.createViews(ctx, tx, 1)
+	return first.Show(ctx, tx, w.projection)
 }
 
 var (
@@ -226,7 +227,7 @@ func (w *worker) commit(ctx context.Context, events []eventstore.Event) error {
 		if applied = len(pass); applied == 0 {
 			return nil
 		}
-		return Apply(ctx, tx, w.projection, Generation{Number: w.generation}, pass)
+		return Apply(ctx, tx, w.projection, w.numbered(w.generation), pass)
 	})
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err

@@ -24,6 +24,7 @@ type row struct {
 	state     State
 	reason    string   // of the state
 	rebuild   *rebuild // nil unless one is under way
+	reset     bool     // is asked for
 }
 
 // savedRow is the cursor that was last written there, and when.
@@ -43,7 +44,7 @@ func (e *haltedError) Is(target error) bool { return target == ErrHalted }
 func (r *Relay) adopt(found row) error {
 	defer r.loaded.Store(true)
 	r.published.Store(max(found.published, r.published.Load()))
-	if found.state != StateHalted || r.FollowRestores && !strings.Contains(found.reason, ErrNothingCommon.Error()) {
+	if found.state != StateHalted || found.reset || r.FollowRestores && !strings.Contains(found.reason, ErrNothingCommon.Error()) {
 		return nil
 	}
 	halted := &haltedError{found.reason}
@@ -59,7 +60,10 @@ func (r *Relay) load(ctx context.Context) (row, error) {
 	err := r.DB.QueryRow(ctx, "SELECT published, state, error, durables FROM relay WHERE stream = $1", r.Stream.Name).
 		Scan(&found.published, &found.state, &found.reason, &plan)
 	if errors.Is(err, eventstore.ErrNoRows) {
-		return row{state: StateStarting}, nil
+		found, err = row{state: StateStarting}, nil
+	}
+	if err == nil {
+		found.reset, err = resetWanted(ctx, r.DB, r.Stream.Name)
 	}
 	if err == nil && plan != nil {
 		err = json.Unmarshal([]byte(*plan), &found.rebuild)
@@ -103,7 +107,7 @@ func (r *Relay) save(ctx context.Context) error {
 		INSERT INTO relay (stream, published, state, error, updated_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (stream) DO UPDATE
 		   SET published = excluded.published, state = excluded.state, error = excluded.error, updated_at = excluded.updated_at
-		 WHERE relay.state <> 'reset'`, r.Stream.Name, s.Published, s.State, s.Error, now)
+		 WHERE NOT EXISTS (SELECT 1 FROM relay_orders o WHERE o.stream = relay.stream)`, r.Stream.Name, s.Published, s.State, s.Error, now)
 	if err != nil {
 		return fmt.Errorf("save the relay's cursor: %w", err)
 	}
@@ -115,7 +119,7 @@ func (r *Relay) save(ctx context.Context) error {
 	return nil
 }
 
-// putState writes a state that must be there before the relay goes on, over a wish to be reset as well.
+// putState writes a state that must be there before the relay goes on.
 func (r *Relay) putState(ctx context.Context, published int64, state State, reason string, plan *rebuild) error {
 	var text *string
 	if plan != nil {

@@ -73,7 +73,7 @@ func TestStreamAhead(t *testing.T) {
 	if err != nil || plan.String() != want.String() || !slices.Equal(plan.Consumers, want.Consumers) {
 		t.Errorf("PlanReset() = %+v, %v, want %+v", plan, err, want)
 	}
-	if err := r.Reset(t.Context()); err != nil {
+	if err := r.Reset(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	devstack.Eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning })
@@ -245,7 +245,7 @@ func TestForeignMessageIsNoDamage(t *testing.T) {
 			}
 			if !follow {
 				devstack.Eventually(t, "the relay has halted", func() bool { return r.Status().State == StateHalted })
-				if err := r.Reset(t.Context()); err != nil {
+				if err := r.Reset(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -271,7 +271,7 @@ func TestForeignStream(t *testing.T) {
 		t.Fatalf("Flush() = %v, want ErrForeignStream", err)
 	}
 	r := earlier.relay(t, nc)
-	if err := r.Reset(t.Context()); err != nil {
+	if err := r.Reset(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Flush(t.Context()); err != nil {
@@ -306,13 +306,23 @@ func TestStreamOfSomebodyElse(t *testing.T) {
 // A reset of a healthy relay while it publishes.
 func TestResetWhileRunning(t *testing.T) {
 	t.Parallel()
-	s, nc := newSite(t), connection(t, devstack.NATS(t))
+	onBothStores(t, resetWhileRunning)
+}
+
+func resetWhileRunning(t *testing.T, s *site) {
+	nc := connection(t, devstack.NATS(t))
 	r := s.relay(t, nc)
 	devstack.Background(t, r.Run)
 	s.appendEvents(t, 200)
 	s.awaitPublished(t, r)
 	created := streamInfo(t, nc).Created
-	if err := s.relay(t, nc).Reset(t.Context()); err != nil {
+	if err := s.relay(t, nc).Reset(t.Context(), false); !errors.Is(err, ErrNotHalted) {
+		t.Errorf("Reset of a relay that is well = %v, want ErrNotHalted", err)
+	}
+	if status, err := ReadStatus(t.Context(), s.Log, s.store, DefaultStream, time.Now()); err != nil || status.State == StateReset || !status.Alive {
+		t.Errorf("ReadStatus() = %+v, %v, want a relay that is asked for nothing", status, err)
+	}
+	if err := s.relay(t, nc).Reset(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	halt := s.keepAppending(t, 2)

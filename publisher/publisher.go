@@ -40,6 +40,8 @@ var (
 	// ErrHalted: the relay stopped for good and touches nothing until it is reset. The first time it comes with
 	// ErrStreamAhead or ErrForeignStream; once it was written down, with their text.
 	ErrHalted = errors.New("the relay is halted until `usher outbox reset`")
+	// ErrNotHalted: a reset was asked of a relay that has not halted.
+	ErrNotHalted = errors.New("the relay has not halted")
 	// ErrStreamAhead: the stream has more events than the log, as after the log was restored from a backup.
 	ErrStreamAhead = errors.New("the JetStream stream is ahead of the log")
 	// ErrForeignStream: the stream has another event where the log has its own.

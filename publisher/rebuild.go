@@ -53,20 +53,21 @@ func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.
 		return last, err
 	}
 	plan := &rebuild{Reason: reason.Error(), Replaces: info.Created, First: first, Durables: durables}
-	return r.startRebuild(ctx, plan, head)
+	if err := r.planRebuild(ctx, plan); err != nil {
+		return last, err
+	}
+	return r.continueRebuild(ctx, plan, head)
 }
 
-func (r *Relay) startRebuild(ctx context.Context, plan *rebuild, head int64) (last eventstore.Anchor, err error) {
+// planRebuild writes a plan down, after which it will be carried out, whatever happens.
+func (r *Relay) planRebuild(ctx context.Context, plan *rebuild) error {
 	r.rebuilds.Add(1)
 	for i := range plan.Durables {
 		r.hold(&plan.Durables[i])
 	}
 	slices.SortStableFunc(plan.Durables, func(a, b durable) int { return int(a.Floor - b.Floor) })
 	r.setState(StateRebuilding, nil)
-	if err := r.putState(ctx, plan.First-1, StateRebuilding, plan.Reason, plan); err != nil {
-		return last, err
-	}
-	return r.continueRebuild(ctx, plan, head)
+	return r.putState(ctx, plan.First-1, StateRebuilding, plan.Reason, plan)
 }
 
 // hold pauses a durable consumer whose filter names the subjects of a user, which an earlier version had. No message

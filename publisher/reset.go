@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"usher.example/eventstore"
 )
 
 // ResetPlan says what a reset does.
@@ -16,6 +18,7 @@ type ResetPlan struct {
 	Head      int64    `json:"head"`      // of the log, which is published from its beginning
 	Common    int64    `json:"common"`    // up to here the stream has what the log has
 	Consumers []string `json:"consumers"` // durable ones, which go on where they are or after Common, whichever is less
+	SetBack   []string `json:"set_back"`  // those of them that have read further than Common
 }
 
 // String is the plan in words.
@@ -52,19 +55,38 @@ func (r *Relay) PlanReset(ctx context.Context) (ResetPlan, error) {
 	}
 	for _, d := range durables {
 		plan.Consumers = append(plan.Consumers, d.Config.Durable)
+		if d.Floor > plan.Common {
+			plan.SetBack = append(plan.SetBack, d.Config.Durable)
+		}
 	}
 	return plan, nil
 }
 
 // Reset asks whichever relay runs, or runs next, to do what PlanReset says. It answers once that is written down; the
-// relay sees it within seconds.
-func (r *Relay) Reset(ctx context.Context) error {
-	_, err := r.DB.Exec(ctx, `
-		INSERT INTO relay (stream, published, state, error, updated_at) VALUES ($1, 0, $2, '', $3)
-		ON CONFLICT (stream) DO UPDATE SET state = excluded.state, error = '', updated_at = excluded.updated_at`,
-		r.Stream.Name, StateReset, r.Now().UTC())
+// relay sees it within seconds. Unless it is forced it fails with ErrNotHalted where the relay has not halted, since a
+// stream that is well is not made anew. In Postgres only the owner of the tables may ask for it.
+func (r *Relay) Reset(ctx context.Context, force bool) error {
+	n, err := r.DB.Exec(ctx, `
+		INSERT INTO relay_orders (stream, ordered_at)
+		SELECT $1, $2 WHERE $3 OR EXISTS (SELECT 1 FROM relay WHERE stream = $1 AND state = 'halted')
+		ON CONFLICT (stream) DO UPDATE SET ordered_at = excluded.ordered_at`, r.Stream.Name, r.Now().UTC(), force)
+	if err == nil && n == 0 {
+		err = ErrNotHalted
+	}
 	if err != nil {
 		return fmt.Errorf("reset the relay: %w", err)
 	}
 	return nil
+}
+
+// resetWanted says whether a reset is asked for and not begun.
+func resetWanted(ctx context.Context, db eventstore.DB, stream string) (bool, error) {
+	err := db.QueryRow(ctx, "SELECT 1 FROM relay_orders WHERE stream = $1", stream).Scan(new(int))
+	if errors.Is(err, eventstore.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for an order: %w", err)
+	}
+	return true, nil
 }

@@ -73,7 +73,14 @@ func (r *Relay) replace(ctx context.Context, found row, info *jetstream.StreamIn
 		}
 		r.restores.Add(1)
 	}
-	return r.startRebuild(ctx, plan, head)
+	if err := r.planRebuild(ctx, plan); err != nil {
+		return last, err
+	}
+	// The plan is written down by now, so an order to reset is not needed any more. It is gone before the stream is touched.
+	if _, err := r.DB.Exec(ctx, "DELETE FROM relay_orders WHERE stream = $1", r.Stream.Name); err != nil {
+		return last, fmt.Errorf("take the order back: %w", err)
+	}
+	return r.continueRebuild(ctx, plan, head)
 }
 
 // setBack makes a consumer that has read further than a position go on after it, and leaves it a mark. One whose

@@ -15,6 +15,7 @@ import (
 // resync makes the stream a prefix of the log, if it is not one, and answers with its last event, after which the
 // relay goes on. It decides like this:
 //
+//	a reset is asked for                       do it, whatever the row says
 //	the row says halted                        ErrHalted: nothing is touched, unless restores are to be followed
 //	a rebuild was begun, or is asked for       do it
 //	there is no stream                         create it, to begin at the first event that it has to have
@@ -45,7 +46,7 @@ func (r *Relay) resync(ctx context.Context) (last eventstore.Anchor, err error) 
 	r.head.Store(head)
 
 	switch {
-	case found.state == StateReset:
+	case found.reset:
 		return r.reset(ctx, found, info, head)
 	case found.rebuild != nil && (info == nil || found.rebuild.replaces(info)):
 		return r.continueRebuild(ctx, found.rebuild, head)

@@ -32,6 +32,8 @@ type Status struct {
 	Lag       int64  `json:"lag"`       // events between the two
 	State     State  `json:"state"`
 	Error     string `json:"error,omitempty"`
+	// Alive says whether a relay has told of itself lately: one that has halted goes on doing so.
+	Alive bool `json:"-"`
 }
 
 // Counters count what a relay did since it was made.
@@ -76,12 +78,16 @@ func ReadStatus(ctx context.Context, log *eventstore.Log, db eventstore.DB, stre
 	if err != nil && !errors.Is(err, eventstore.ErrNoRows) {
 		return Status{}, fmt.Errorf("status of the relay: %w", err)
 	}
-	switch s.State {
-	case StateHalted, StateReset, StateStopped:
-	default:
-		if now.Sub(updated) > silence {
-			s.State = StateStopped
-		}
+	s.Alive = s.State != StateStopped && now.Sub(updated) <= silence
+	if s.State != StateHalted && !s.Alive {
+		s.State = StateStopped
+	}
+	reset, err := resetWanted(ctx, db, stream)
+	if err != nil {
+		return Status{}, fmt.Errorf("status of the relay: %w", err)
+	}
+	if reset {
+		s.State, s.Error = StateReset, ""
 	}
 	s.Lag = max(0, s.Head-s.Published)
 	return s, nil

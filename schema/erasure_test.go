@@ -26,6 +26,7 @@ var stays = map[string]string{
 	"parked_events": "positions; a projection drops the user's as it comes to the erasure",
 	"projections":   "nothing about users",
 	"relay":         "nothing about users",
+	"relay_orders":  "nothing about users",
 	"reservations":  "HMACs, which are deleted by their stream",
 	"signing_keys":  "nothing about users",
 	"streams":       "that there was a user",
@@ -55,7 +56,7 @@ func TestErasureReachesEveryTable(t *testing.T) {
 			dsn: devstack.Database(t, "erasure", func(ctx context.Context, dsn string) error {
 				return migratedUp(ctx, schema.Postgres, dsn)
 			}),
-			reached: `SELECT m[1] FROM pg_proc p, regexp_matches(p.prosrc, 'DELETE FROM (\w+) WHERE user_id = ANY', 'g') m WHERE p.proname = 'erase_state'`,
+			reached: `SELECT m[1] FROM pg_proc p, regexp_matches(p.prosrc, 'DELETE FROM public\.(\w+) WHERE user_id = ANY', 'g') m WHERE p.proname = 'erase_state'`,
 			all:     `SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition`,
 			indexed: `SELECT DISTINCT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
 				JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] WHERE a.attname = 'user_id' AND i.indpred IS NULL`,

@@ -63,7 +63,7 @@ func TestClients(t *testing.T) {
 	if metadata["issuer"] != "http://localhost:8080" || metadata["introspection_endpoint"] != "http://localhost:8080/oauth2/introspect" {
 		t.Errorf("metadata = %v", metadata)
 	}
-	d.command("clients", "remove", "shop")
+	d.command("clients", "remove", "shop", "--yes")
 	if status, body := ask("/oauth2/introspect", token); status != http.StatusUnauthorized {
 		t.Errorf("introspect by a client that was removed: %d %s", status, body)
 	}

@@ -403,7 +403,7 @@ func testRestoredUsers(t *testing.T, s site) {
 		t.Errorf("the ledger has %v, want the one user", list)
 	}
 
-	s.command("outbox", "reset")
+	s.command("outbox", "reset", "--yes")
 	log := s.history()
 	eventually(t, "the relay goes on", func() error { return s.caughtUp(int64(len(log))) })
 	for _, e := range log {

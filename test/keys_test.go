@@ -130,7 +130,7 @@ func TestRotateKeys(t *testing.T) {
 		return nil
 	})
 
-	leaked := d.keys("rotate", "--leaked")
+	leaked := d.keys("rotate", "--leaked", "--yes")
 	if len(leaked) != 1 || leaked[0].Kid == third[0].Kid {
 		t.Fatalf("keys = %+v, want a new one alone", leaked)
 	}

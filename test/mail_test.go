@@ -52,7 +52,8 @@ func TestMailsSurviveKills(t *testing.T) {
 	t.Parallel()
 	server := mailserver.Start(t, mailserver.Options{User: "usher", Password: "the mail server's own"})
 	d := newServeDeployment(t, database(t), devstack.NATS(t).URL())
-	d.env = append(d.env, "SMTP_URL="+server.URL(), "MAIL_FROM=The Service <service@usher.test>", "PUBLIC_URL=https://usher.test")
+	d.env = append(d.env, "SMTP_URL="+server.URL(), "MAIL_FROM=The Service <service@usher.test>", "PUBLIC_URL=https://usher.test",
+		"ACCOUNT_URL=https://app.usher.test/id/", "JWT_ISSUER=https://id.usher.test")
 	d.keepSecret("the mail server's own")
 	d.start("publish", "--continuous")
 	p, c := d.startServe()
@@ -78,11 +79,17 @@ func TestMailsSurviveKills(t *testing.T) {
 	})
 	_, c = d.startServe()
 	d.startServe()
+	metadata := c.want(t, http.StatusOK, "GET", "/.well-known/openid-configuration", nil)
+	for _, want := range []string{`"issuer":"https://id.usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`} {
+		if !strings.Contains(string(metadata.body), want) {
+			t.Errorf("the metadata is %s, want %s in it", metadata.body, want)
+		}
+	}
 	eventually(t, "the mail comes once more", func() error { return wantMails(server, 2) })
 	sent := server.Mails()
 	for _, m := range sent {
 		if m.To != "ada@example.org" || m.From != "service@usher.test" || m.Header.Get("From") != `"The Service" <service@usher.test>` ||
-			!strings.Contains(m.Text, "https://usher.test/account/verify?code="+m.Code()) {
+			!strings.Contains(m.Text, "https://app.usher.test/id/account/verify?code="+m.Code()) {
 			t.Errorf("mail from %s %v to %s:\n%s", m.From, m.Header, m.To, m.Text)
 		}
 		d.keepSecret(m.Code())

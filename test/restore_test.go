@@ -130,7 +130,7 @@ func TestRestore(t *testing.T) {
 		t.Errorf("usher check: %v\n%s", err, out)
 	}
 
-	d.command("outbox", "reset")
+	d.command("outbox", "reset", "--yes")
 	eventually(t, "the relay goes on", func() error { return d.caughtUp(after.position) })
 	var restored *subscription.RestoredError
 	if err := billing.follow(t, d.natsURL, after.position); !errors.As(err, &restored) || restored.After < backedUp || restored.After >= after.position {

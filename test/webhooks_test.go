@@ -232,7 +232,7 @@ func TestWebhooks(t *testing.T) {
 		return nil
 	})
 
-	d.command("webhooks", "remove", made.ID)
+	d.command("webhooks", "remove", made.ID, "--yes")
 	if out := d.command("webhooks", "list", "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("after it was removed: %s", out)
 	}

@@ -43,7 +43,7 @@ func checks() []check {
 	return []check{
 		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
 		{"database", checkErasures}, {"database", checkMasterKey},
-		{"auth", checkAuth},
+		{"auth", checkAuth}, {"auth", checkPublicURL},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
 		{"projections", checkProjections},

@@ -129,7 +129,7 @@ func TestCheckOnPostgres(t *testing.T) {
 	env := settingsFor(dsn)
 	code, status, details := checked(t, env)
 	if code != exitFailed || status["database/partitions"] != healthy || status["database/clock"] != healthy ||
-		status["database/privileges"] != warning || status["broker/connection"] != warning {
+		status["database/privileges"] != warning || status["broker/connection"] != warning || status["auth/public URL"] != warning {
 		t.Errorf("exit code %d, %v\n%s", code, status, details)
 	}
 	_, other := eventstore.NewMasterKey()

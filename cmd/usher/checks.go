@@ -29,8 +29,8 @@ const (
 func seconds(d time.Duration) float64      { return d.Round(time.Millisecond).Seconds() }
 func milliseconds(d time.Duration) float64 { return float64(d.Round(10*time.Microsecond)) / 1e6 }
 
-// readiness is what /readyz stands on: those checks that are cheap, and without which the API can't answer.
-func (d *deployment) readiness() []api.Check {
+// readiness is what /readyz stands on: those checks that are cheap, and without which the process is of no use.
+func (d *deployment) readiness(p process) []api.Check {
 	ready := func(component string, run func(context.Context, *deployment, *report)) api.Check {
 		return api.Check{Name: component, Run: func(ctx context.Context) error {
 			r := &report{component: component}
@@ -43,7 +43,11 @@ func (d *deployment) readiness() []api.Check {
 			return nil
 		}}
 	}
-	return []api.Check{ready("database", checkDatabase), ready("auth", checkAuth)}
+	checks := []api.Check{ready("database", checkDatabase)}
+	if p.api {
+		checks = append(checks, ready("auth", checkAuth))
+	}
+	return checks
 }
 
 // checkDatabase answers the query that everything stands on. That the schema is the right one is known: the deployment
@@ -88,7 +92,7 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 		return
 	}
 	from := max(0, head-checkedTail)
-	events, err := d.log.ReadAll(ctx, from, checkedTail)
+	events, err := d.store.ReadAll(ctx, from, checkedTail) // as they are stored: whoever checks need not open them
 	figures := map[string]any{"head": head, "looked_at": len(events)}
 	switch {
 	case err != nil:

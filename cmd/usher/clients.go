@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,8 +62,18 @@ func clientsAddCommand() *cobra.Command {
 
 func clientsRemoveCommand() *cobra.Command {
 	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Example: "  usher clients remove billing"}
+	consent := needsConsent(c)
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
-		err := d.identity().RemoveClient(cmd.Context(), args[0])
+		list, err := d.identity().Clients(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(list, func(c identity.Client) bool { return c.Name == args[0] }) {
+			if err := consent.ask(cmd, fmt.Sprintf("Remove the client %q? Its secret is of no use from then on.", args[0])); err != nil {
+				return err
+			}
+		}
+		err = d.identity().RemoveClient(cmd.Context(), args[0])
 		if errors.Is(err, identity.ErrNoClient) {
 			return errors.New("there is no such client")
 		}

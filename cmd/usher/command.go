@@ -46,6 +46,9 @@ func (d *deployment) work(cmd *cobra.Command, p process) error {
 	if p.listeners, err = d.listenMetrics(); err != nil {
 		return err
 	}
+	if p.publisher || p.webhooks { // which name PUBLIC_URL as the source of events
+		d.warnOfPublicURL()
+	}
 	return d.serve(cmd.Context(), p)
 }
 

@@ -58,14 +58,15 @@ type config struct {
 
 	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
 	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish, project and webhooks run don't."`
-	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events."`
+	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events. Set it wherever others than this machine are to use usher: mails, tokens and events name it."`
+	AccountURL  string `envconfig:"ACCOUNT_URL" expect:"an http or https URL" about:"Where the pages are that mails link to, under /account: those of your application. PUBLIC_URL when not set."`
 
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256, and is needed for that only; the keys of other algorithms are made. All are kept sealed in the database: after a change, tokens of the key before are good until they expire."`
 	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens. After a change, tokens of the key before are good until they expire; usher keys rotate changes it in steps."`
 	JWTAccessMinutes int      `envconfig:"JWT_ACCESS_TOKEN_EXPIRE_MINUTES" default:"30" expect:"a whole number of minutes from 1 to 1440" about:"How long an access token lives."`
 	JWTRefreshDays   int      `envconfig:"JWT_REFRESH_TOKEN_EXPIRE_DAYS" default:"7" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts without a refresh."`
 	JWTReuseGrace    int      `envconfig:"JWT_REFRESH_REUSE_GRACE_SECONDS" default:"10" expect:"a whole number of seconds from 0 to 300" about:"How long a refresh token that was replaced gets the same successor again. After that, using it ends the session."`
-	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss. PUBLIC_URL when not set."`
+	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss, and the issuer of the server metadata. PUBLIC_URL when not set."`
 	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
 	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most, however often it is refreshed."`
 
@@ -86,7 +87,8 @@ type config struct {
 
 	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
 
-	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587, with ?starttls=required, optional or off, or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587 or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
+	SMTPTLS  string `envconfig:"SMTP_TLS" expect:"required, optional or off" about:"Whether nothing is sent to smtp://… without STARTTLS, or TLS is used where the server offers it, or never. required when not set, but optional to a server on this machine."`
 	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. no-reply@ the host of PUBLIC_URL when not set."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
@@ -228,6 +230,9 @@ func loadConfig() (*config, error) {
 	if c.JWTIssuer == "" {
 		c.JWTIssuer, c.sources["JWT_ISSUER"] = c.PublicURL, "PUBLIC_URL"
 	}
+	if c.AccountURL == "" {
+		c.AccountURL, c.sources["ACCOUNT_URL"] = c.PublicURL, "PUBLIC_URL"
+	}
 	return &c, c.check(bad)
 }
 
@@ -310,6 +315,7 @@ func (c *config) check(bad map[string]bool) error {
 		"HTTP_ADDR":                          validAddr(c.HTTPAddr),
 		"METRICS_ADDR":                       c.MetricsAddr == "" || validAddr(c.MetricsAddr),
 		"PUBLIC_URL":                         validPublicURL(c.PublicURL),
+		"ACCOUNT_URL":                        c.AccountURL == c.PublicURL || validAccountURL(c.AccountURL),
 		"JWT_SECRET_KEY":                     c.JWTSecretKey == "" || len(c.JWTSecretKey) >= 32,
 		"JWT_ALGORITHM":                      slices.Contains([]string{"ES256", "EdDSA", "RS256", "HS256"}, c.JWTAlgorithm),
 		"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    within(c.JWTAccessMinutes, 1, 1440),
@@ -328,7 +334,8 @@ func (c *config) check(bad map[string]bool) error {
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
-		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL)),
+		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL), ""),
+		"SMTP_TLS":                           validMailTLS(string(c.SMTPURL), c.SMTPTLS),
 		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
@@ -409,8 +416,12 @@ func validDatabase(text string) bool {
 
 func validPublicURL(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && hasScheme(text, "http", "https") && strings.TrimSuffix(u.Path, "/") == "" && u.RawQuery == "" &&
-		u.Fragment == "" && u.User == nil
+	return err == nil && validAccountURL(text) && strings.TrimSuffix(u.Path, "/") == ""
+}
+
+func validAccountURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && hasScheme(text, "http", "https") && u.RawQuery == "" && u.Fragment == "" && u.User == nil
 }
 
 func validEmail(text string) bool {
@@ -418,9 +429,17 @@ func validEmail(text string) bool {
 	return err == nil
 }
 
-func validMailServer(text string) bool {
-	_, err := mail.ParseServer(text)
+func validMailServer(text, security string) bool {
+	_, err := mail.ParseServer(text, security)
 	return err == nil
+}
+
+// validMailTLS says whether a server can be spoken to like that; any, where there is none or its address is bad itself.
+func validMailTLS(server, security string) bool {
+	if server == "" || !validMailServer(server, "") {
+		server = "smtp://localhost"
+	}
+	return validMailServer(server, security)
 }
 
 func validMailFrom(text string) bool {

@@ -36,6 +36,7 @@ var badValues = map[string][]string{
 	"HTTP_ADDR":                          {marker, "host:" + marker, "host:70000"},
 	"METRICS_ADDR":                       {marker, "host:" + marker},
 	"PUBLIC_URL":                         {marker, "ftp://" + marker, "https://host/" + marker, "https://host?" + marker, "https://" + marker + "@host"},
+	"ACCOUNT_URL":                        {marker, "ftp://" + marker, "https://host?" + marker, "https://host/#" + marker, "https://" + marker + "@host"},
 	"JWT_SECRET_KEY":                     {marker},
 	"JWT_ALGORITHM":                      {marker, "none", "HS512"},
 	"JWT_ACCESS_TOKEN_EXPIRE_MINUTES":    {marker, "0", "1441"},
@@ -56,7 +57,8 @@ var badValues = map[string][]string{
 	"ENUMERATION_SAFE_REGISTRATION":      {marker},
 	"RATE_LIMITS":                        {marker, "true"},
 	"TRUSTED_PROXIES":                    {marker, "10.0.0.0/33", "10.0.0.0/8,,::1", "::ffff:10.0.0.0/104"},
-	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host", "smtp://host?starttls=" + marker},
+	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host"},
+	"SMTP_TLS":                           {marker, "on", "true"},
 	"MAIL_FROM":                          {marker, "a b <" + marker + "@>"},
 	"ADMIN_EMAIL":                        {marker},
 	"LOG_LEVEL":                          {marker},
@@ -233,7 +235,7 @@ func TestShownSecrets(t *testing.T) {
 		"postgres://u:1/2@db/usher":             "[hidden]",
 		"postgres://u:1@2@db/usher":             "[hidden]",
 		"host=db password=p":                    "[hidden]",
-		"smtp://u:p@mail:587?starttls=required": "smtp://u:[hidden]@mail:587?starttls=required",
+		"smtp://u:p@mail:587?x=y":               "smtp://u:[hidden]@mail:587?x=y",
 	} {
 		if got := in.shown(); got != want {
 			t.Errorf("%q is shown as %q, want %q", string(in), got, want)

@@ -215,7 +215,8 @@ func checkMigrated(ctx context.Context, m *schema.Migrator) error {
 
 // identity is the service, for commands on what needs no passwords: keys, clients, users and their erasure.
 func (d *deployment) identity() *identity.Service {
-	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, AccessLifetime: d.config.accessLifetime(), Ledger: d.ledger(), Logger: d.logger})
+	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, CodeKey: d.codeKey, AccessLifetime: d.config.accessLifetime(),
+		Ledger: d.ledger(), Logger: d.logger})
 }
 
 const closeTimeout = 15 * time.Second

@@ -132,8 +132,10 @@ func (c *config) answerAt(addr net.Addr) {
 		return
 	}
 	c.PublicURL = fmt.Sprintf("http://localhost:%d", tcp.Port)
-	if c.JWTIssuer == defaultPublicURL {
-		c.JWTIssuer = c.PublicURL
+	for _, derived := range []*string{&c.JWTIssuer, &c.AccountURL} {
+		if *derived == defaultPublicURL {
+			*derived = c.PublicURL
+		}
 	}
 }
 

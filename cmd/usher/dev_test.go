@@ -98,9 +98,27 @@ func TestDevAnswersAtItsPort(t *testing.T) {
 		{defaultPublicURL, "https://issuer.example.org", "http://localhost:4711", "https://issuer.example.org"},
 		{"https://users.example.org", "https://users.example.org", "https://users.example.org", "https://users.example.org"},
 	} {
-		c := config{PublicURL: test.public, JWTIssuer: test.issuer}
-		if c.answerAt(addr); c.PublicURL != test.wantPublic || c.JWTIssuer != test.wantIssuer {
-			t.Errorf("PUBLIC_URL %s and issuer %s become %s and %s", test.public, test.issuer, c.PublicURL, c.JWTIssuer)
+		c := config{PublicURL: test.public, JWTIssuer: test.issuer, AccountURL: test.issuer}
+		if c.answerAt(addr); c.PublicURL != test.wantPublic || c.JWTIssuer != test.wantIssuer || c.AccountURL != test.wantIssuer {
+			t.Errorf("PUBLIC_URL %s and issuer %s become %s, %s and %s", test.public, test.issuer, c.PublicURL, c.JWTIssuer, c.AccountURL)
+		}
+	}
+}
+
+// Where PUBLIC_URL is not set, whoever starts usher for others than this machine is told.
+func TestWrongPublicURL(t *testing.T) {
+	t.Parallel()
+	for addr, wrong := range map[string]bool{
+		":8080": true, "0.0.0.0:8080": true, "[::]:8080": true, "192.0.2.1:8080": true, "users.internal:8080": true, "127.0.0.1:8081": true, "127.0.0.1:0": true,
+		"127.0.0.1:8080": false, "localhost:8080": false, "[::1]:8080": false,
+	} {
+		c := config{HTTPAddr: addr, PublicURL: defaultPublicURL, sources: map[string]string{"PUBLIC_URL": fromDefault}}
+		if got := c.wrongPublicURL(); (got != "") != wrong || wrong && !strings.Contains(got, "PUBLIC_URL is not set") {
+			t.Errorf("at %s: %q", addr, got)
+		}
+		c.sources["PUBLIC_URL"] = fromEnvironment
+		if got := c.wrongPublicURL(); got != "" {
+			t.Errorf("at %s, set: %q", addr, got)
 		}
 	}
 }

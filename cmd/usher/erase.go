@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,12 +25,10 @@ func usersEraseCommand() *cobra.Command {
 			"out is disabled instead.",
 		Example: "  usher users erase ada@example.org",
 	}
-	yes := c.Flags().Bool("yes", false, "do not ask")
+	consent := needsConsent(c)
 	return userCommand(c, did{"erased", "is erased already"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
-		if !*yes {
-			if err := confirm(c.InOrStdin(), c.ErrOrStderr(), fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
-				return eventstore.Result{}, err
-			}
+		if err := consent.ask(c, fmt.Sprintf("Erase user %s? Nothing can bring the user back.", id)); err != nil {
+			return eventstore.Result{}, err
 		}
 		return users.Erase(ctx, id, byOperator())
 	})
@@ -49,21 +44,6 @@ func findUser(ctx context.Context, users *identity.Service, text string) (uuid.U
 		err = explainUser(err)
 	}
 	return id, err
-}
-
-// confirm asks on a terminal, or whatever stands in for it, and fails unless the answer is yes.
-func confirm(in io.Reader, out io.Writer, question string) error {
-	if _, err := fmt.Fprint(out, question, " Type yes to go on: "); err != nil {
-		return err
-	}
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if strings.TrimSpace(answer) != "yes" {
-		return errors.New("nothing was done; answer yes, or use --yes")
-	}
-	return nil
 }
 
 func (d *deployment) ledger() *identity.Ledger {
@@ -97,6 +77,31 @@ func (d *deployment) applyLedger(ctx context.Context) (last int64, err error) {
 			slog.Int("users", len(again)))
 	}
 	return last, err
+}
+
+// ledgerWait is how often a process that may erase nobody looks whether another has.
+const ledgerWait = time.Second
+
+// awaitLedger is applyLedger for a process that serves. One whose database user may erase nobody, as those beside the API, waits
+// until another has done it.
+func (d *deployment) awaitLedger(ctx context.Context) (last int64, err error) {
+	tick := time.NewTicker(ledgerWait)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		last, err := d.applyLedger(ctx)
+		if !errors.Is(err, eventstore.ErrNotPermitted) {
+			return last, err
+		}
+		if !told {
+			d.logger.Warn("users who are in the erasure ledger are in the database, which was restored from a backup: waiting for `usher serve` to erase them again",
+				slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
 }
 
 // settleErasures finishes what was cut short, and completes the ledger. What can't be done now, the service's sweep tries

@@ -44,7 +44,8 @@ func TestUsersErase(t *testing.T) {
 	}
 	ada := registerAt(t, dir, "ada@example.org")
 
-	if o := erase("ada@example.org"); o.code != exitFailed || !strings.Contains(o.stderr, "Erase user "+ada) || !strings.Contains(o.stderr, "nothing was done") {
+	if o := erase("ada@example.org"); o.code != exitUse || !strings.Contains(o.stderr, "Erase user "+ada) ||
+		!strings.Contains(o.stderr, "nothing was done") || !strings.Contains(o.stderr, "--yes") {
 		t.Errorf("without an answer: exit code %d\n%s", o.code, o.stderr)
 	}
 	usher(t, dir, nil, "events", "show", ada, "--dir", dir).wantDone(t)

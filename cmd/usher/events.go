@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"usher.example/api"
@@ -59,7 +60,7 @@ func eventsTailCommand() *cobra.Command {
 				return err
 			}
 		}
-		err = tail(ctx, d.log, after, !*once, func(e eventstore.Event) error {
+		err = tail(ctx, d.reader(cmd), after, !*once, func(e eventstore.Event) error {
 			return printEvent(cmd, e)
 		})
 		if ctx.Err() != nil {
@@ -81,8 +82,23 @@ func before(ctx context.Context, log *eventstore.Log, from string) (int64, error
 	return log.PositionAt(ctx, moment.Add(-time.Nanosecond))
 }
 
+// reader reads the log.
+type reader interface {
+	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
+	ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error)
+}
+
+// reader reads the log with the personal fields of events, unless the database user may not read the keys that open them.
+func (d *deployment) reader(cmd *cobra.Command) reader {
+	if _, err := d.store.DataKeys(cmd.Context(), []uuid.UUID{uuid.Nil}); errors.Is(err, eventstore.ErrNotPermitted) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "personal fields are left out: the database user may not read the keys that open them")
+		return d.store
+	}
+	return d.log
+}
+
 // tail hands over the events after a position, and, if it follows, those that come later until ctx ends.
-func tail(ctx context.Context, log *eventstore.Log, after int64, follow bool, handle func(eventstore.Event) error) error {
+func tail(ctx context.Context, log reader, after int64, follow bool, handle func(eventstore.Event) error) error {
 	tick := time.NewTicker(tailPoll)
 	defer tick.Stop()
 	for {
@@ -124,8 +140,9 @@ func eventsShowCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		log := d.reader(cmd)
 		for version := 0; ; {
-			events, err := d.log.ReadStream(cmd.Context(), stream, version, eventPage)
+			events, err := log.ReadStream(cmd.Context(), stream, version, eventPage)
 			if err != nil {
 				return err
 			}

@@ -23,7 +23,9 @@ func usersImportCommand() *cobra.Command {
 			"email_verified, status, roles, attributes and created_at; all but email may be missing. Hashes of bcrypt, argon2,\n" +
 			"scrypt and PBKDF2 are taken as they are, also in Django's form, and are replaced when their users log in.\n\n" +
 			"A line that was imported once is not imported again, whatever has become of the user since, so an import that was\n" +
-			"interrupted is simply done again. Lines that are refused are told by their numbers, and change nothing.",
+			"interrupted is simply done again. A line with another password hash or status than the user was imported with updates\n" +
+			"the user, unless that was changed here since. Of lines with one address the first counts. Lines that are refused are\n" +
+			"told by their numbers, and change nothing.",
 		Example: "  usher users import users.csv --dry-run\n  usher users import users.jsonl --report refused.jsonl",
 	}
 	format := c.Flags().String("format", "", "jsonl or csv; told by the file's first character unless it is given")
@@ -102,6 +104,7 @@ type importing struct {
 	show   io.Writer // gets all that is read; nil for nobody
 
 	Imported int `json:"imported"`
+	Updated  int `json:"updated"`
 	Already  int `json:"already_imported"`
 	Refused  int `json:"refused"`
 }
@@ -124,6 +127,8 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 		switch r.Outcome {
 		case userfile.Imported:
 			i.Imported++
+		case userfile.Updated:
+			i.Updated++
 		case userfile.Already:
 			i.Already++
 		case userfile.Refused:
@@ -131,7 +136,7 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 			told = errors.Join(told, i.refuse(r))
 		}
 	})
-	if i.Imported > 0 && !i.dry {
+	if i.Imported+i.Updated > 0 && !i.dry {
 		d.pingRelay()
 	}
 	if err != nil {
@@ -142,11 +147,11 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 
 // tell says what was done, and fails where lines were refused.
 func (i *importing) tell(cmd *cobra.Command) error {
-	verb := "imported"
+	imported, updated := "imported", "updated"
 	if i.dry {
-		verb = "would import"
+		imported, updated = "would import", "would update"
 	}
-	if err := tell(cmd, i, text("%s %d users; %d were imported already", verb, i.Imported, i.Already)); err != nil {
+	if err := tell(cmd, i, text("%s %d users, %s %d; %d were imported already", imported, i.Imported, updated, i.Updated, i.Already)); err != nil {
 		return err
 	}
 	if i.Refused > 0 {

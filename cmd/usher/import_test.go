@@ -43,6 +43,7 @@ func TestUsersImportAndExport(t *testing.T) {
 	file := write("users.jsonl", lines.String()+bad)
 	type summary struct {
 		Imported int
+		Updated  int
 		Already  int `json:"already_imported"`
 		Refused  int
 	}
@@ -61,8 +62,8 @@ func TestUsersImportAndExport(t *testing.T) {
 		return o
 	}
 
-	imported(summary{500, 0, 4}, "--dry-run", file)
-	o := imported(summary{500, 0, 4}, file)
+	imported(summary{500, 0, 0, 4}, "--dry-run", file)
+	o := imported(summary{500, 0, 0, 4}, file)
 	for _, says := range []string{`{"line":501,"reason":"the address has no @"}`, `"line":502,"reason":"the password hash is of no scheme`, `"line":503,"reason":"the address is taken`,
 		`"line":504,"reason":"there is no field \"mail\"`, `"detail":"4 lines were refused"`} {
 		if !strings.Contains(o.stderr, says) {
@@ -70,18 +71,45 @@ func TestUsersImportAndExport(t *testing.T) {
 		}
 	}
 	report := filepath.Join(dir, "report.jsonl")
-	imported(summary{0, 500, 4}, "--report", report, file)
+	imported(summary{0, 0, 500, 4}, "--report", report, file)
 	raw, err := os.ReadFile(report)
 	if err != nil || strings.Count(string(raw), "\n") != 4 || !strings.HasPrefix(string(raw), `{"line":501,"reason":"the address has no @"}`) {
 		t.Errorf("report: %v\n%s", err, raw)
 	}
-	imported(summary{1, 500, 0}, write("more.jsonl", lines.String()+`{"email":"last@example.org"}`))
-	imported(summary{1, 0, 1}, write("users.csv", "email,roles,password_hash\ncsv@example.org,admin writer,\""+string(hash)+"\"\nbroken,,\n"))
-	if text, _, err := usherWith(t, dir, "email\nstdin@example.org\n", "users", "import", "-", "--dir", dir); err != nil || text != "imported 1 users; 0 were imported already\n" {
+	imported(summary{1, 0, 500, 0}, write("more.jsonl", lines.String()+`{"email":"last@example.org"}`))
+	imported(summary{1, 0, 0, 1}, write("users.csv", "email,roles,password_hash\ncsv@example.org,admin writer,\""+string(hash)+"\"\nbroken,,\n"))
+	// Of lines with one address the first counts, in every run, and a dry one says so too.
+	var pairs strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&pairs, "pair%d@example.org,first,\"%s\"\nPAIR%d@example.org,second,\n", i, string(hash), i)
+	}
+	twice := write("twice.csv", "email,name,password_hash\n"+pairs.String())
+	for _, args := range [][]string{{"--dry-run", twice}, {twice}} {
+		if o := imported(summary{300, 0, 0, 300}, args...); !strings.Contains(o.stderr, `{"line":3,"reason":"the address is that of line 2, which counts"}`) {
+			t.Errorf("of two lines with one address it says\n%.300s", o.stderr)
+		}
+	}
+	if u := users("show", "pair7@example.org").wantDone(t).stdout; !strings.Contains(u, `"name": "first"`) {
+		t.Errorf("the second line won:\n%s", u)
+	}
+	// What differs from an earlier import takes effect; the rest of a file with an open quote is read.
+	changed := write("changed.csv", "email,name,status\npair1@example.org,first,locked\npair2@example.org,\"first,active\npair3@example.org,first,disabled\n")
+	for _, args := range [][]string{{"--dry-run", changed}, {changed}} {
+		if o := imported(summary{0, 2, 0, 1}, args...); !strings.Contains(o.stderr, `{"line":3,"last_line":4,"reason":"open quote"}`) {
+			t.Errorf("of an open quote it says\n%s", o.stderr)
+		}
+	}
+	if u := users("show", "pair1@example.org").wantDone(t).stdout; !strings.Contains(u, `"status": "locked"`) {
+		t.Errorf("another status did not take effect:\n%s", u)
+	}
+	if o := users("import", changed); !strings.Contains(o.stderr, "lines 3 to 4: open quote\n") || !strings.Contains(o.stdout, "imported 0 users, updated 0; 2 were imported already\n") {
+		t.Errorf("once more it says\n%s%s", o.stdout, o.stderr)
+	}
+	if text, _, err := usherWith(t, dir, "email\nstdin@example.org\n", "users", "import", "-", "--dir", dir); err != nil || text != "imported 1 users, updated 0; 0 were imported already\n" {
 		t.Errorf("from standard input: %v\n%s", err, text)
 	}
 
-	if o := users("import", file); !strings.Contains(o.stderr, "line 501: the address has no @\n") || !strings.Contains(o.stdout, "imported 0 users; 500 were imported already\n") {
+	if o := users("import", file); !strings.Contains(o.stderr, "line 501: the address has no @\n") || !strings.Contains(o.stdout, "imported 0 users, updated 0; 500 were imported already\n") {
 		t.Errorf("without --json:\n%s%s", o.stdout, o.stderr)
 	}
 	users("import", filepath.Join(dir, "missing")).wantRefused(t, "no such file")

@@ -13,15 +13,17 @@ import (
 )
 
 // keyring keeps the keys of access tokens in this process as the database has them. It reads them a few times a minute,
-// at once when it is told of a rotation, and, no more than once a second, for a token whose key it does not know.
+// at once when it is told of a rotation, or a session that begins finds that there was one, and, no more than once a second,
+// for a token whose key it does not know.
 type keyring struct {
 	ring    *token.KeyRing
 	users   *identity.Service
 	rotated chan struct{} // signalled
 	logger  *slog.Logger
 
-	mu   sync.Mutex // of reads for unknown keys
-	read time.Time  // the last of them
+	loading sync.Mutex // one read after the other, or what an earlier one found could take the place of a later one's
+	missed  sync.Mutex // of reads for unknown keys
+	read    time.Time  // the last of them
 }
 
 const (
@@ -77,8 +79,8 @@ func (k *keyring) run(ctx context.Context) error {
 
 // missing reads the keys for a token whose key is not known: it may be a newer one.
 func (k *keyring) missing(string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.missed.Lock()
+	defer k.missed.Unlock()
 	if time.Since(k.read) < unknownInterval {
 		return
 	}
@@ -90,6 +92,8 @@ func (k *keyring) missing(string) {
 
 // load reads the keys. One that is known stays the same, so that what was verified with it stays so too.
 func (k *keyring) load(ctx context.Context) error {
+	k.loading.Lock()
+	defer k.loading.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, keysTime)
 	defer cancel()
 	stored, err := k.users.UseSigningKeys(ctx)

@@ -70,8 +70,9 @@ func keysRotateCommand() *cobra.Command {
 			"then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
 			"The new key is of JWT_ALGORITHM. With HS256 it is JWT_SECRET_KEY: run this with the new one in the environment, and\n" +
 			"give it to the processes of usher before they are started the next time.",
-		Example: "  usher keys rotate\n  usher keys rotate --leaked --now",
+		Example: "  usher keys rotate\n  usher keys rotate --leaked --now --yes",
 	}
+	consent := needsConsent(c)
 	announce := c.Flags().Duration("announce", announceTime, "how long before it signs")
 	now := c.Flags().Bool("now", false, "do not announce it: who verifies tokens has to fetch the keys when they see an unknown one")
 	leaked := c.Flags().Bool("leaked", false, "somebody has a copy of a key: trust none of those before, so that every access token has to be refreshed")
@@ -89,7 +90,11 @@ func keysRotateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		wish.Leaked = *leaked
+		if wish.Leaked = *leaked; *leaked {
+			if err := consent.ask(cmd, "Trust no key before this one? Every access token is refused at once, and every client has to refresh."); err != nil {
+				return err
+			}
+		}
 		if !*now {
 			wish.From = time.Now().Add(*announce)
 		}

@@ -29,13 +29,13 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 		d.logger.Warn("no mail is sent from here: NATS_URL is not set")
 		return nil
 	}
-	site, err := url.Parse(c.PublicURL)
+	pages, err := url.Parse(c.AccountURL)
 	if err != nil {
-		return badSetting("PUBLIC_URL")
+		return badSetting("ACCOUNT_URL")
 	}
 	var transport mail.Transport = mail.Log{Logger: d.logger}
 	if c.SMTPURL != "" {
-		if transport, err = c.smtp(site); err != nil {
+		if transport, err = c.smtp(); err != nil {
 			return err
 		}
 	}
@@ -44,7 +44,7 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 		return err
 	}
 	mailer, err := mail.New(ctx, mail.Config{
-		Log: d.log, DB: d.store, Users: users, JetStream: js, Transport: transport, PublicURL: site, DeviceKey: d.deviceKey,
+		Log: d.log, DB: d.store, Users: users, JetStream: js, Transport: transport, AccountURL: pages, DeviceKey: d.deviceKey,
 		Holder: d.holder, Registry: registry, Logger: d.logger,
 	})
 	if err != nil {
@@ -55,18 +55,18 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 }
 
 // smtp is how mail is handed over to the server of SMTP_URL.
-func (c *config) smtp(site *url.URL) (mail.Transport, error) {
-	server, err := mail.ParseServer(string(c.SMTPURL))
+func (c *config) smtp() (mail.Transport, error) {
+	server, err := mail.ParseServer(string(c.SMTPURL), c.SMTPTLS)
 	if err != nil {
 		return nil, badSetting("SMTP_URL")
 	}
-	from := &netmail.Address{Address: "no-reply@" + site.Hostname()}
+	from := &netmail.Address{Address: "no-reply@" + publicHost(c.PublicURL)}
 	if c.MailFrom != "" {
 		if from, err = netmail.ParseAddress(c.MailFrom); err != nil {
 			return nil, badSetting("MAIL_FROM")
 		}
 	}
-	return mail.NewSMTP(server, mail.SMTPConfig{From: *from, Hello: site.Hostname()}), nil
+	return mail.NewSMTP(server, mail.SMTPConfig{From: *from, Hello: publicHost(c.PublicURL)}), nil
 }
 
 // mailAge is how long the oldest mail waits that no mailbox has put off.

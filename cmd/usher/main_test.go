@@ -186,7 +186,7 @@ func TestExitCodes(t *testing.T) {
 		{"webhooks test x", exitUse, `"x" is not the id of a webhook; expected a UUID`},
 		{"webhooks redrive 0198c0de-0000-7000-8000-000000000000 x", exitUse, `"x" is not the id of a delivery; expected a UUID`},
 		{"webhooks list", exitFailed, "there is no deployment in .usher"},
-		{"migrate zero", exitUse, "--destroy-all-data"},
+		{"migrate zero --destroy-all-data", exitUse, "unknown flag"},
 		{"dev --nats nowhere", exitUse, "--nats takes host:port"},
 		{"dev --http 127.0.0.1:99999", exitUse, "--http takes host:port"},
 		{"dev --dir d extra", exitUse, "usher dev"},

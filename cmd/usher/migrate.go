@@ -98,16 +98,13 @@ func migrateZeroCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "zero",
 		Short:   "Undo every migration and destroy all data (development only)",
-		Example: "  usher migrate zero --destroy-all-data",
+		Example: "  usher migrate zero --yes",
 	}
-	sure := c.Flags().Bool("destroy-all-data", false, "say that you mean it")
-	c.PreRunE = func(*cobra.Command, []string) error {
-		if !*sure {
-			return fmt.Errorf("%w: migrate zero destroys every user and every event; add --destroy-all-data if you mean it", errUse)
-		}
-		return nil
-	}
+	consent := needsConsent(c)
 	return onSchema(c, func(cmd *cobra.Command, m *schema.Migrator) error {
+		if err := consent.ask(cmd, "Destroy every user and every event?"); err != nil {
+			return err
+		}
 		if err := m.Zero(cmd.Context()); err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ func TestMigrateUpStatusZero(t *testing.T) {
 		"postgres": func(t *testing.T) (env, args []string) { return settingsFor(emptyPostgres(t)), nil },
 		"sqlite": func(t *testing.T) (env, args []string) {
 			dir := devDirectory(t)
-			usher(t, dir, nil, "migrate", "zero", "--destroy-all-data", "--dir", dir).wantDone(t)
+			usher(t, dir, nil, "migrate", "zero", "--yes", "--dir", dir).wantDone(t)
 			return nil, []string{"--dir", dir}
 		},
 	} {
@@ -44,7 +44,7 @@ func TestMigrateUpStatusZero(t *testing.T) {
 			if o := migrate("zero"); o.code != exitUse || pending() != 0 {
 				t.Errorf("migrate zero without the flag: exit code %d, want %d", o.code, exitUse)
 			}
-			migrate("zero", "--destroy-all-data").wantDone(t)
+			migrate("zero", "--yes").wantDone(t)
 			if n := pending(); n != all {
 				t.Errorf("%d migrations are pending after migrate zero, want %d", n, all)
 			}
@@ -59,7 +59,7 @@ func TestMigrateUpByManyProcesses(t *testing.T) {
 		"postgres": func(t *testing.T) (env, args []string) { return settingsFor(emptyPostgres(t)), nil },
 		"sqlite": func(t *testing.T) (env, args []string) {
 			dir := devDirectory(t)
-			usher(t, dir, nil, "migrate", "zero", "--destroy-all-data", "--dir", dir).wantDone(t)
+			usher(t, dir, nil, "migrate", "zero", "--yes", "--dir", dir).wantDone(t)
 			return nil, []string{"--dir", dir}
 		},
 	} {

@@ -19,19 +19,13 @@ import (
 func projectionsCommand() *cobra.Command {
 	return group("projections", "See how the read models are, and put them right",
 		projectionsListCommand(), projectionsRebuildCommand(),
-		operatorCommand("cancel NAME", "Cancel a rebuild, whichever process does it; nothing is left of it",
-			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
-				return "cancelled", o.Cancel(cmd.Context(), name)
-			}),
+		projectionsCancelCommand(),
 		operatorCommand("rollback NAME", "Go back to the tables that were live before the last rebuild",
 			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
 				n, err := o.Rollback(cmd.Context(), name, identity.ActorOperator)
 				return fmt.Sprintf("generation %d is live", n), err
 			}),
-		operatorCommand("drop-standby NAME", "Drop the tables that were live before the last rebuild; there is no way back then",
-			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
-				return "dropped", o.DropStandby(cmd.Context(), name)
-			}),
+		projectionsDropStandbyCommand(),
 		operatorCommand("pause NAME", "Stop keeping a read model up to date; queries go on",
 			func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
 				paused, err := isPaused(cmd, o, name)
@@ -49,6 +43,44 @@ func projectionsCommand() *cobra.Command {
 				return "resumed", o.Resume(cmd.Context(), name)
 			}),
 		projectionsRetryCommand(), projectionsSkipCommand())
+}
+
+func projectionsCancelCommand() *cobra.Command {
+	var consent consent
+	c := operatorCommand("cancel NAME", "Cancel a rebuild, whichever process does it; nothing is left of it",
+		func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+			s, err := projections.NewCheckpoints(o.DB).Status(cmd.Context(), name)
+			if err != nil {
+				return "", err
+			}
+			if s.Rebuild != nil {
+				if err := consent.ask(cmd, fmt.Sprintf("Cancel the rebuild of %s (%s)? What it has filled is dropped.", name, describeProgress(*s.Rebuild))); err != nil {
+					return "", err
+				}
+			}
+			return "cancelled", o.Cancel(cmd.Context(), name)
+		})
+	consent = needsConsent(c)
+	return c
+}
+
+func projectionsDropStandbyCommand() *cobra.Command {
+	var consent consent
+	c := operatorCommand("drop-standby NAME", "Drop the tables that were live before the last rebuild; there is no way back then",
+		func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
+			s, err := projections.NewCheckpoints(o.DB).Status(cmd.Context(), name)
+			if err != nil {
+				return "", err
+			}
+			if s.Standby != nil {
+				if err := consent.ask(cmd, fmt.Sprintf("Drop generation %d of %s? There is no way back to it then.", s.Standby.Generation, name)); err != nil {
+					return "", err
+				}
+			}
+			return "dropped", o.DropStandby(cmd.Context(), name)
+		})
+	consent = needsConsent(c)
+	return c
 }
 
 func projectionsListCommand() *cobra.Command {
@@ -163,6 +195,7 @@ func projectionsRetryCommand() *cobra.Command {
 func projectionsSkipCommand() *cobra.Command {
 	var user string
 	var position int64
+	var consent consent
 	c := operatorCommand("skip NAME", "Give up an event that can't be applied",
 		func(cmd *cobra.Command, o *projections.Operator, name string) (string, error) {
 			id, err := userFlag(user)
@@ -177,6 +210,9 @@ func projectionsSkipCommand() *cobra.Command {
 					return "", err
 				}
 			}
+			if err := consent.ask(cmd, fmt.Sprintf("Give up the event at position %d of user %s? %s lacks it until a rebuild can apply it.", position, id, name)); err != nil {
+				return "", err
+			}
 			result, err := o.Skip(cmd.Context(), name, id, position, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
 			return fmt.Sprintf("position %d skipped, %d events behind it applied", position, result.Applied), err
 		})
@@ -185,6 +221,7 @@ func projectionsSkipCommand() *cobra.Command {
 		"--user and --position it is the parked event, if there is only one."
 	c.Flags().StringVar(&user, "user", "", "whom the event is about")
 	c.Flags().Int64Var(&position, "position", 0, "its position")
+	consent = needsConsent(c)
 	return c
 }
 

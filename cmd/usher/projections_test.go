@@ -52,9 +52,12 @@ func TestProjectionsOfAStoppedDeployment(t *testing.T) {
 	if s := statusOf(t, dir, "users"); s.Generation != 3 || s.Standby == nil || s.Standby.Generation != 2 {
 		t.Errorf("status = %+v, want generation 3, and 2 as the standby", s)
 	}
+	if o := run("drop-standby", "users"); o.code != exitUse || !strings.Contains(o.stderr, "Drop generation 2 of users? ") || !strings.Contains(o.stderr, "--yes") {
+		t.Errorf("drop-standby unasked: exit code %d\n%s", o.code, o.stderr)
+	}
 	for _, test := range []struct{ args, says string }{
 		{"rollback users", "users: generation 2 is live"},
-		{"drop-standby users", "users: dropped"},
+		{"drop-standby users --yes", "users: dropped"},
 		{"pause users", "users: paused"},
 		{"list", "paused"},
 		{"resume users", "users: resumed"},
@@ -70,7 +73,7 @@ func TestProjectionsOfAStoppedDeployment(t *testing.T) {
 	run("cancel", "users").wantRefused(t, "there is no rebuild")
 	run("retry", "users").wantRefused(t, "not parked", "usher projections list")
 	run("skip", "users").wantRefused(t, "not parked")
-	run("skip", "users", "--user", "01980000-0000-7000-8000-000000000001", "--position", "1").wantRefused(t, "not parked")
+	run("skip", "users", "--user", "01980000-0000-7000-8000-000000000001", "--position", "1", "--yes").wantRefused(t, "not parked")
 	for _, command := range []string{"rebuild", "cancel", "rollback", "drop-standby", "pause", "resume", "retry", "skip"} {
 		run(command, "orders").wantRefused(t, "unknown projection", "users")
 	}

@@ -28,8 +28,9 @@ func purgeCommand() *cobra.Command {
 			"tables of read models that are not live (the way back from a rebuild, and what a failed one left). Deliveries that\n" +
 			"are pending stay, and so does everything in the log. It may run at any time, beside the service; run it once a day.\n" +
 			"What expires by itself (sessions, codes, idempotency keys) needs no purge.",
-		Example: "  usher purge --dry-run\n  usher purge --older-than 90d",
+		Example: "  usher purge --dry-run\n  usher purge --older-than 90d --yes",
 	}
+	consent := needsConsent(c)
 	limit := age(30 * day)
 	c.Flags().Var(&limit, "older-than", "remove what ended longer ago than this, as 30d or 36h")
 	dry := c.Flags().Bool("dry-run", false, "remove nothing, and tell what would be removed")
@@ -41,6 +42,11 @@ func purgeCommand() *cobra.Command {
 		}
 		out := purged{Before: time.Now().UTC().Add(-time.Duration(limit)).Truncate(time.Second), DryRun: *dry}
 		var err error
+		if !*dry {
+			if err := consent.ask(cmd, fmt.Sprintf("Remove for good what is older than %s? --dry-run tells how much it is.", out.Before.Format(time.RFC3339))); err != nil {
+				return err
+			}
+		}
 		if out.Purged, err = deliveries(ctx, out.Before); err == nil {
 			out.Generations, err = generations(ctx, out.Before)
 		}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -85,6 +84,7 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		defer d.close()
+		d.warnOfPublicURL()
 		if d.natsURL != "" || p.publisher || len(p.projections) > 0 || p.webhooks {
 			if p.conn, err = d.connect(); err != nil {
 				return err
@@ -175,9 +175,16 @@ func (d *deployment) serve(ctx context.Context, p process) error {
 	}
 	defer stopTracing()
 	d.tracer = tracer
+	erased, err := d.awaitLedger(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while it waited
+		}
+		return err
+	}
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	group, background := errgroup.WithContext(background)
-	front, err := d.start(background, group, p)
+	front, err := d.start(background, group, p, erased)
 	if err != nil {
 		stop(err)
 	} else {
@@ -199,18 +206,15 @@ func (d *deployment) serve(ctx context.Context, p process) error {
 	return err
 }
 
-// start starts everything but the API's requests in the group, and answers with what serves those.
-func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process) (front func(context.Context) error, err error) {
+// start starts everything but the API's requests in the group, and answers with what serves those, once no read model shows
+// those who were erased up to a position.
+func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process, erased int64) (front func(context.Context) error, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(d.metrics.collectors()...)
 	registry.MustRegister(poolCollectors(d.store)...)
 	registry.MustRegister(&standing{d: d})
 	checkpoints := projections.NewCheckpoints(d.store)
-	erased, err := d.applyLedger(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if p.conn != nil {
 		group.Go(func() error { return publisher.Announce(ctx, d.log, p.conn) })
 	}
@@ -243,7 +247,7 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 		group.Go(func() error { return worker.Run(ctx) })
 	}
 	if p.metrics != nil {
-		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(), d.logger) })
+		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(p), d.logger) })
 	}
 	if p.api {
 		front, err := d.startAPI(ctx, group, p, registry, checkpoints)
@@ -281,7 +285,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		CodeKey:         d.codeKey,
 		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
 		RateLimits:      c.RateLimits == "on",
-		Issuer:          publicHost(c.PublicURL),
+		Issuer:          publicHost(c.AccountURL),
 		SessionMax:      days(c.SessionMaxDays),
 		SessionIdle:     days(c.JWTRefreshDays),
 		UserAttributes:  c.UserAttributes,
@@ -293,6 +297,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 			keys.notify()
 			return revocations.Renew()
 		},
+		LoadKeys:       keys.load,
 		AccessLifetime: c.accessLifetime(),
 		Ledger:         d.ledger(),
 		Logger:         d.logger,
@@ -335,7 +340,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
-		Checks:      d.readiness(),
+		Checks:      d.readiness(p),
 		Registry:    registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
@@ -384,13 +389,4 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
 	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
 	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
-}
-
-// publicHost is the host of PUBLIC_URL, which was checked.
-func publicHost(public string) string {
-	u, err := url.Parse(public)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }

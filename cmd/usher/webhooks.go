@@ -201,7 +201,15 @@ func webhooksTestCommand() *cobra.Command {
 
 func webhooksRemoveCommand() *cobra.Command {
 	c := &cobra.Command{Use: "remove ID", Short: "Delete a webhook and its deliveries", Example: "  usher webhooks remove ID"}
+	consent := needsConsent(c)
 	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
+		hook, err := d.webhooks.Get(cmd.Context(), id)
+		if err != nil {
+			return explainWebhook(err)
+		}
+		if err := consent.ask(cmd, fmt.Sprintf("Delete the webhook to %s with its deliveries, %d of them pending and %d dead?", hook.URL, hook.Pending, hook.Dead)); err != nil {
+			return err
+		}
 		if err := d.webhooks.Delete(cmd.Context(), id); err != nil {
 			return explainWebhook(err)
 		}

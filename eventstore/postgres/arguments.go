@@ -126,6 +126,7 @@ func arguments(batch []*eventstore.Prepared) [][]byte {
 		eAppend, eID, eType, eSchema, eData, ePersonal column
 
 		hold, let reservationRows
+		given     givenRows
 		state     stateRows
 	)
 	for i, p := range batch {
@@ -150,6 +151,7 @@ func arguments(batch []*eventstore.Prepared) [][]byte {
 		erase.flag(p.Erase)
 		hold.add(number, p.Reserve, p.ReserveKeys)
 		let.add(number, p.Release, p.ReleaseKeys)
+		given.add(number, p)
 		for _, c := range p.State {
 			state.add(number, c)
 		}
@@ -160,7 +162,7 @@ func arguments(batch []*eventstore.Prepared) [][]byte {
 		commands.value(pgtype.UUIDOID), erase.value(pgtype.BoolOID),
 		eAppend.value(pgtype.Int4OID), eID.value(pgtype.UUIDOID), eType.value(pgtype.TextOID), eSchema.value(pgtype.Int2OID),
 		eData.value(pgtype.JSONBOID), ePersonal.value(pgtype.ByteaOID),
-	}, hold.values(), let.values(), state.values())
+	}, hold.values(), let.values(), given.values(), state.values())
 }
 
 // reservationRows are the columns of values to hold or to let go.
@@ -176,6 +178,29 @@ func (r *reservationRows) add(number int, rs []eventstore.Reservation, keys [][]
 
 func (r *reservationRows) values() [][]byte {
 	return [][]byte{r.number.value(pgtype.Int4OID), r.scope.value(pgtype.TextOID), r.key.value(pgtype.ByteaOID)}
+}
+
+// givenRows are the columns of streams that appends are given. One to a stream that is about a user is given the user's as well,
+// behind the others: at whatever version, as long as the user is not erased.
+type givenRows struct{ number, stream, version column }
+
+func (g *givenRows) add(number int, p *eventstore.Prepared) {
+	for _, v := range p.Given {
+		g.number.number(number)
+		g.stream.id(v.Stream)
+		g.version.number(v.Version)
+	}
+	user := p.Stream.Subject
+	named := slices.ContainsFunc(p.Given, func(v eventstore.StreamVersion) bool { return v.Stream == user })
+	if user != uuid.Nil && user != p.Stream.ID && !named {
+		g.number.number(number)
+		g.stream.id(user)
+		g.version.null()
+	}
+}
+
+func (g *givenRows) values() [][]byte {
+	return [][]byte{g.number.value(pgtype.Int4OID), g.stream.value(pgtype.UUIDOID), g.version.value(pgtype.Int4OID)}
 }
 
 // stateRows are the state changes of a batch: a row a table, and for each of the three kinds of changes its rows.

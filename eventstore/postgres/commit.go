@@ -97,7 +97,7 @@ func noPartition(err error) bool {
 }
 
 const appendEvents = `SELECT append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-	$18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`
+	$18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)`
 
 // The verdicts of append_events.
 const (
@@ -106,6 +106,7 @@ const (
 	conflict
 	reserved
 	closed
+	stale
 )
 
 // decide reads the answer to a batch.
@@ -135,6 +136,8 @@ func decide(batch []*eventstore.Prepared, answers []int64) ([]eventstore.Outcome
 			o.Err = &eventstore.ReservationError{Scope: p.Reserve[version-1].Scope}
 		case closed:
 			o.Err = eventstore.ErrStreamClosed
+		case stale:
+			o.Err = &eventstore.StaleError{Given: p.Given[version-1]}
 		default:
 			return nil, fmt.Errorf("append_events answered with the verdict %d", verdict)
 		}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,11 +41,11 @@ func (d db) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
 	return tag.RowsAffected(), classify(err)
 }
 
-// CopyFrom adds rows to a table by COPY, which fails as a whole where it fails. The columns' values are those of
+// CopyFrom adds rows to a table, which may be named with its schema, by COPY, which fails as a whole where it fails. The columns' values are those of
 // placeholders; row may use the same slice again each time.
 func (d db) CopyFrom(ctx context.Context, table string, columns []string, rows int, row func(i int) []any) error {
 	next := pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return row(i), nil })
-	_, err := d.on.CopyFrom(ctx, pgx.Identifier{table}, columns, next)
+	_, err := d.on.CopyFrom(ctx, pgx.Identifier(strings.Split(table, ".")), columns, next)
 	return classify(err)
 }
 

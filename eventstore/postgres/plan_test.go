@@ -49,6 +49,14 @@ func TestAppendsScanNothing(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				begun := eventstore.Append{
+					Stream: eventstore.SessionStream(uuid.New(), a.Stream.ID), Events: []eventstore.NewEvent{{Type: "session.started"}},
+					Given: []eventstore.StreamVersion{{Stream: a.Stream.ID, Version: 2}, {Stream: eventstore.SystemStream("keys").ID}},
+				}
+				if _, err := log.Append(t.Context(), begun); err != nil {
+					t.Error(err)
+					return
+				}
 				gone := eventstore.Append{
 					Stream: a.Stream, Expected: 2, Events: []eventstore.NewEvent{{Type: "user.locked"}},
 					State: []eventstore.StateChange{{Table: "credentials", Delete: true, Row: a.State[0].Row}},

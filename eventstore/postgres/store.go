@@ -200,6 +200,8 @@ func classify(err error) error {
 	case "25006", // read-only: a standby
 		"40P01", "55P03": // deadlock, lock not available: the whole statement was undone
 		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	case "42501":
+		return fmt.Errorf("%w: %w", eventstore.ErrNotPermitted, err)
 	case "26000", "42P05": // a statement that was kept is not there, or another's is
 		return errLost
 	case "23000": // raised by the triggers of state tables alone: what Postgres itself finds has a code of its own

@@ -97,11 +97,16 @@ func (w *writing) append(ctx context.Context, p *eventstore.Prepared) (eventstor
 			return eventstore.Outcome{}, fmt.Errorf("read the subject's state: %w", err)
 		}
 	}
+	stale, err := w.stale(ctx, p.Given)
 	switch {
+	case err != nil:
+		return eventstore.Outcome{}, err
 	case state != "open" || subject == "erased":
 		return eventstore.Outcome{Err: eventstore.ErrStreamClosed}, nil
 	case p.Expected != eventstore.AnyVersion && int(p.Expected) != version:
 		return eventstore.Outcome{Err: &eventstore.VersionError{Stream: p.Stream, Expected: p.Expected, Actual: version}}, nil
+	case stale != nil:
+		return eventstore.Outcome{Err: stale}, nil
 	}
 	for i, r := range p.Reserve {
 		var holder uuid.UUID
@@ -114,6 +119,20 @@ func (w *writing) append(ctx context.Context, p *eventstore.Prepared) (eventstor
 		}
 	}
 	return w.write(ctx, p, version)
+}
+
+// stale is the error of the first of some streams that is not at its version any more, nil where they all are.
+func (w *writing) stale(ctx context.Context, given []eventstore.StreamVersion) (refusal, err error) {
+	for _, g := range given {
+		version := 0
+		if err := w.row(ctx, w.store.stmt.stream, g.Stream).Scan(&version, new(string)); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, fmt.Errorf("read the version of a given stream: %w", err)
+		}
+		if version != g.Version {
+			return &eventstore.StaleError{Given: g}, nil
+		}
+	}
+	return nil, nil
 }
 
 // write writes an append that was decided on, to a stream at the given version.

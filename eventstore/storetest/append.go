@@ -228,6 +228,7 @@ func testInvalid(t *testing.T, b Backend) {
 		"key without subject":       {eventstore.Append{Stream: eventstore.SystemStream("x"), Events: events, CreateKey: true}, eventstore.ErrInvalid},
 		"personal without subject":  {eventstore.Append{Stream: eventstore.SystemStream("x"), Events: personal}, eventstore.ErrInvalid},
 		"value reserved twice":      {eventstore.Append{Stream: stream, Events: events, Reserve: []eventstore.Reservation{{Scope: "email", Value: "a"}, {Scope: "email", Value: "a"}}}, eventstore.ErrInvalid},
+		"its own stream given":      {eventstore.Append{Stream: stream, Events: events, Given: []eventstore.StreamVersion{{Stream: stream.ID}}}, eventstore.ErrInvalid},
 		"NUL in data":               {eventstore.Append{Stream: stream, Events: []eventstore.NewEvent{{Type: "x.y", Data: json.RawMessage(`{"a":"\\\u0000"}`)}}}, eventstore.ErrInvalid},
 		"personal without data key": {eventstore.Append{Stream: stream, Events: personal}, eventstore.ErrNoKey},
 		"address without data key": {eventstore.Append{

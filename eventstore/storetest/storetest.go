@@ -78,6 +78,7 @@ var suite = []conformance{
 	{"Content", testContent},
 	{"Sizes", testSizes},
 	{"Batch", testBatch},
+	{"GivenAtOnce", testGivenAtOnce},
 	{"Reservations", testReservations},
 	{"State", testState},
 	{"CommandsAtOnce", testCommandsAtOnce},
@@ -94,6 +95,8 @@ var suite = []conformance{
 	{"RecordedAt", testRecordedAt},
 	{"Invalid", testInvalid},
 	{"ClosedStreams", testClosedStreams},
+	{"Given", testGiven},
+	{"GivenInABatch", testGivenInABatch},
 	{"StateOfFailedAppends", testStateOfFailedAppends},
 	{"StateRules", testStateRules},
 	{"Commands", testCommands},
@@ -119,7 +122,7 @@ var suite = []conformance{
 }
 
 // core is how many of them there are.
-const core = 15
+const core = 16
 
 // process is the log as one process has it.
 type process struct {

@@ -252,7 +252,7 @@ func TestStreamOfAnotherLog(t *testing.T) {
 		if err != nil || status.Lag != 0 || !status.Running {
 			t.Errorf("ReadStatus() = %+v, %v, want no lag and running", status, err)
 		}
-		if err := s.relay.Reset(t.Context()); err != nil {
+		if err := s.relay.Reset(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		s.published(t)
@@ -297,12 +297,13 @@ func TestMailOfWhatDidNotHappen(t *testing.T) {
 	eachStore(t, func(t *testing.T, s *stack) {
 		ada, eve := s.register(t, "ada@example.org"), s.register(t, "eve@example.org")
 		m := s.mailer(t, nil)
+		to := hello(t).To
 		for _, position := range []int64{2, 3} {
-			if _, err := m.compose(t.Context(), job{position: position, user: ada, kind: kindPasswordChanged}); !errors.Is(err, errUnneeded) {
+			if _, err := m.compose(t.Context(), job{position: position, user: ada, kind: kindPasswordChanged}, to); !errors.Is(err, errUnneeded) {
 				t.Errorf("compose() at %d = %v, want %v", position, err, errUnneeded)
 			}
 		}
-		if _, err := m.compose(t.Context(), job{position: 2, user: eve, kind: kindPasswordChanged}); err != nil {
+		if _, err := m.compose(t.Context(), job{position: 2, user: eve, kind: kindPasswordChanged}, to); err != nil {
 			t.Error(err)
 		}
 	})

@@ -66,6 +66,16 @@ var noticeLetters = map[kind]letter{
 		Before:  []string{"Your account has another email address from now on. This one does not belong to it any more."},
 		After:   []string{"If it was not you, somebody else has your account: get in touch with those who run the service, at once."},
 	},
+	kindTOTPEnabled: {
+		Subject: "One-time passwords were switched on",
+		Before:  []string{"Logins to your account ask for a one-time password from now on, beside the password."},
+		After:   []string{notYou},
+	},
+	kindRecoveryCodes: {
+		Subject: "New recovery codes were made",
+		Before:  []string{"Recovery codes were made for your account, each of which stands in for a one-time password once. Those from before are of no use any more."},
+		After:   []string{notYou},
+	},
 	kindTOTPDisabled: {
 		Subject: "One-time passwords were switched off",
 		Before:  []string{"Logins to your account do not ask for a one-time password any more."},
@@ -129,11 +139,7 @@ var (
 )
 
 // message is the letter to an address, ready to be sent.
-func (l letter) message(to string, from *url.URL) (Message, error) {
-	email, err := identity.ParseEmail(to)
-	if err != nil {
-		return Message{}, fmt.Errorf("write a letter: %w", err)
-	}
+func (l letter) message(to identity.Email, from *url.URL) (Message, error) {
 	page := struct {
 		letter
 		Site, URL string
@@ -145,5 +151,5 @@ func (l letter) message(to string, from *url.URL) (Message, error) {
 	if err := htmlLayout.Execute(&html, page); err != nil {
 		return Message{}, fmt.Errorf("write a letter: %w", err)
 	}
-	return Message{To: email, Subject: l.Subject, Link: l.Link, Text: text.String(), HTML: html.String()}, nil
+	return Message{To: to, Subject: l.Subject, Link: l.Link, Text: text.String(), HTML: html.String()}, nil
 }

@@ -16,6 +16,7 @@
 //     delays others.
 //   - However many processes there are, one sends: it holds a lease.
 //   - The mails of a user who is erased are not sent.
+//   - One address gets a few mails of a kind in an hour at most, whoever asks for them, by whatever route.
 //   - Nothing is sent for what was in the log before mail was set up, nor for what is older than three days when it is read;
 //     and filling a read model anew sends nothing at all.
 //
@@ -49,8 +50,8 @@ type Config struct {
 	Users     Users
 	JetStream jetstream.JetStream // whose stream the relay fills
 	Transport Transport
-	// PublicURL is what the links of mails begin with.
-	PublicURL *url.URL
+	// AccountURL is where the pages are that mails link to: what the links begin with, and what mails call the service.
+	AccountURL *url.URL
 	// DeviceKey makes what is stored of the devices that users log in with. It is the same in all processes.
 	DeviceKey []byte
 
@@ -64,6 +65,8 @@ type Config struct {
 
 // Users is what the mailer asks about users. *identity.Service implements it.
 type Users interface {
+	// CodeAddress is the address that a code would be for; "" where the user needs none.
+	CodeAddress(ctx context.Context, user uuid.UUID, p identity.Purpose) (string, error)
 	// NewCode makes the code of a mail that is about to be sent, and answers with the address that it is for.
 	NewCode(ctx context.Context, user uuid.UUID, p identity.Purpose) (identity.MailCode, string, error)
 	// UserAt is a user's state as of a position.
@@ -88,11 +91,15 @@ type Message struct {
 // Refusal is the answer of a mail server that does not take one message, of which others may well be taken. It has nothing
 // of the server's own words, in which the address would be.
 type Refusal struct {
-	Code      int // of SMTP
+	Code      int // of SMTP; 0 where the server was not asked
 	Permanent bool
+	Reason    string // why it was not asked
 }
 
 func (r *Refusal) Error() string {
+	if r.Code == 0 {
+		return "the mail server can't take the message: " + r.Reason
+	}
 	return fmt.Sprintf("the mail server refused the message with %d", r.Code)
 }
 
@@ -152,6 +159,7 @@ const (
 	outcomeRefused  = "refused"  // its mailbox does not take it
 	outcomeGivenUp  = "given_up" // its mailbox put it off too often
 	outcomeUnneeded = "unneeded" // the user is gone, or has no use for it any more
+	outcomeTooMany  = "too_many" // its address got many of late
 	outcomeStale    = "stale"    // what it is about was long ago when it was read
 )
 

@@ -49,7 +49,9 @@ func TestMails(t *testing.T) {
 			{"was given a password", func() { s.append(t, user, admin, identity.PasswordChanged{Reason: identity.ReasonAdmin}) }, "Ada@example.org", "Your password was changed", "",
 				[]string{"By    those who run the service"}, []string{"192.0.2.9", "Firefox"}},
 			{"was hashed anew", func() { s.append(t, user, self, identity.PasswordChanged{Reason: identity.ReasonRehash}) }, "", "", "", nil, nil},
-			{"switched one-time passwords on", func() { s.append(t, user, self, identity.TOTPEnabled{}) }, "", "", "", nil, nil},
+			{"switched one-time passwords on", func() { s.append(t, user, self, identity.TOTPEnabled{}) }, "Ada@example.org", "One-time passwords were switched on", "",
+				[]string{"From  192.0.2.9"}, nil},
+			{"made recovery codes", func() { s.append(t, user, self, identity.RecoveryCodesGenerated{Count: 10}) }, "Ada@example.org", "New recovery codes were made", "", nil, nil},
 			{"switched them off", func() { s.append(t, user, self, identity.TOTPDisabled{Reason: identity.ReasonChange}) }, "Ada@example.org", "One-time passwords were switched off", "", nil, nil},
 			{"has another address", func() { s.append(t, user, self, changed) }, "Ada@example.org", "Your email address was changed", "", []string{"does not belong to it any more"},
 				[]string{"ada@example.net"}},
@@ -63,6 +65,7 @@ func TestMails(t *testing.T) {
 			{"was locked", func() { s.append(t, user, admin, identity.Locked{}) }, "", "", "", nil, nil},
 			{"asked to reset while locked", func() { s.append(t, user, identity.ActorAnonymous, identity.PasswordResetRequested{}) }, "", "", "", nil, nil},
 		} {
+			s.clock.add(codeBound.pause)
 			c.when()
 			s.settle(t)
 			if c.to != "" {
@@ -121,6 +124,7 @@ func TestCodesOfMails(t *testing.T) {
 		s.started(t, nil)
 		user := s.register(t, "ada@example.org")
 		first := s.await(t, 1).Code()
+		s.clock.add(codeBound.pause)
 		if err := s.users.RequestVerificationOf(t.Context(), "ada@example.org", uuid.Nil, eventstore.Metadata{}); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +167,7 @@ func (s *stack) wantNowhere(t *testing.T, secrets ...string) {
 	for table, columns := range map[string][]string{
 		"codes":   {"user_id", "purpose", "hash", "address"},
 		"mails":   {"position", "user_id", "kind", "due_at"},
-		"devices": {"user_id", "device"},
+		"devices": {"user_id", "device"}, "mail_targets": {"target", "sent"},
 	} {
 		for _, column := range columns {
 			rows, err := s.db.Query(t.Context(), "SELECT CAST("+column+" AS TEXT) FROM "+table)

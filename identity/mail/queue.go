@@ -24,7 +24,9 @@ const (
 	kindEmail           = kind(identity.PurposeEmail)
 	kindPasswordChanged = kind("password_changed")
 	kindEmailChanged    = kind("email_changed")
+	kindTOTPEnabled     = kind("totp_enabled")
 	kindTOTPDisabled    = kind("totp_disabled")
+	kindRecoveryCodes   = kind("recovery_codes")
 	kindNewDevice       = kind("new_device")
 )
 
@@ -84,14 +86,18 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		k = kindEmail
 	case identity.TypeUserPasswordChanged:
 		p, err := identity.Decode[identity.PasswordChanged](e)
-		if err != nil || p.Reason == identity.ReasonRehash {
+		if err != nil || p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
 			return err
 		}
 		k = kindPasswordChanged
 	case identity.TypeUserEmailChanged:
 		k = kindEmailChanged
+	case identity.TypeUserTOTPEnabled:
+		k = kindTOTPEnabled
 	case identity.TypeUserTOTPDisabled:
 		k = kindTOTPDisabled
+	case identity.TypeUserRecoveryCodesGenerated:
+		k = kindRecoveryCodes
 	case identity.TypeSessionStarted:
 		if fresh, err := m.seen(ctx, tx, e); err != nil || !fresh {
 			return err

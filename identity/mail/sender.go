@@ -155,10 +155,20 @@ func (m *Mailer) claim(ctx context.Context) (j job, err error) {
 // send sends one mail, for as long as sending lasts, and notes what became of it. It fails with a *transportError, or as the database does.
 func (m *Mailer) send(ctx, sending context.Context, j job) error {
 	log := m.logger.With(slog.String("kind", string(j.kind)), slog.String("user", j.user.String()), slog.Int64("position", j.position))
-	message, err := m.compose(ctx, j)
+	to, before, err := m.mayReach(ctx, j)
+	var message Message
+	if err == nil {
+		message, err = m.compose(ctx, j, to)
+	}
+	var tooMany *tooManyError
 	switch {
 	case errors.Is(err, errUnneeded):
 		return m.finish(ctx, j, outcomeUnneeded)
+	case errors.As(err, &tooMany) && tooMany.wait > patience:
+		log.WarnContext(ctx, "mail is not sent", slog.Any("error", err))
+		return m.finish(ctx, j, outcomeTooMany)
+	case errors.As(err, &tooMany):
+		return m.putBack(ctx, j, j.attempts, tooMany.wait)
 	case errors.Is(err, eventstore.ErrUnavailable), err != nil && ctx.Err() != nil:
 		return err
 	case err != nil:
@@ -168,7 +178,7 @@ func (m *Mailer) send(ctx, sending context.Context, j job) error {
 	var refusal *Refusal
 	switch {
 	case err == nil:
-		return m.finish(ctx, j, outcomeSent)
+		return errors.Join(m.countTo(context.WithoutCancel(ctx), j.kind, to, before), m.finish(ctx, j, outcomeSent))
 	case errors.As(err, &refusal) && refusal.Permanent:
 		log.WarnContext(ctx, "mail was refused", slog.Any("error", err))
 		return m.finish(ctx, j, outcomeRefused)
@@ -226,27 +236,70 @@ func (m *Mailer) putBack(ctx context.Context, j job, attempts int, wait time.Dur
 // errUnneeded: the user is gone, or has no use for the mail any more.
 var errUnneeded = errors.New("the mail is not needed any more")
 
+// tooManyError: the address of a mail got many of late.
+type tooManyError struct{ wait time.Duration }
+
+func (e *tooManyError) Error() string { return "its address got many mails of late" }
+
+// mayReach finds out to whom a mail goes, and when others of its kind went there. It fails with a *tooManyError where those are
+// too many, with errUnneeded, or as the database does.
+func (m *Mailer) mayReach(ctx context.Context, j job) (to identity.Email, before []time.Time, err error) {
+	address, err := m.address(ctx, j)
+	switch {
+	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded), err == nil && address == "":
+		return identity.Email{}, nil, errUnneeded
+	case err == nil:
+		to, err = identity.ParseEmail(address)
+	}
+	if err != nil {
+		return identity.Email{}, nil, fmt.Errorf("address a mail: %w", err)
+	}
+	if before, err = m.sentTo(ctx, j.kind, to); err != nil {
+		return to, nil, err
+	}
+	if wait := j.kind.bound().wait(before, m.now()); wait > 0 {
+		return to, nil, &tooManyError{wait}
+	}
+	return to, before, nil
+}
+
+// address is where a mail goes. A notice goes to the address that the user had then, or before where the event changed it:
+// whoever can change the address can't keep the user from being told.
+func (m *Mailer) address(ctx context.Context, j job) (string, error) {
+	if _, carriesCode := codeLetters[identity.Purpose(j.kind)]; carriesCode {
+		return m.Users.CodeAddress(ctx, j.user, identity.Purpose(j.kind))
+	}
+	position := j.position
+	if j.kind == kindEmailChanged {
+		position--
+	}
+	u, err := m.Users.UserAt(ctx, j.user, position)
+	if err != nil {
+		return "", err
+	}
+	return u.Email, nil
+}
+
 // compose makes a mail of what the log says now. It fails with errUnneeded, or as the database does.
-func (m *Mailer) compose(ctx context.Context, j job) (Message, error) {
+func (m *Mailer) compose(ctx context.Context, j job, to identity.Email) (Message, error) {
 	e, err := m.event(ctx, j)
 	if err != nil {
 		return Message{}, err
 	}
-	var to string
-	var l letter
-	switch j.kind {
-	case kindVerify, kindReset, kindEmail:
-		to, l, err = m.codeLetter(ctx, j)
-	default:
-		to, l, err = m.notice(ctx, j, e)
+	l := noticeLetters[j.kind].about(e)
+	if purpose := identity.Purpose(j.kind); codeLetters[purpose].Subject != "" {
+		code, address, err := m.Users.NewCode(ctx, j.user, purpose)
+		switch {
+		case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded):
+			return Message{}, errUnneeded
+		case err != nil:
+			return Message{}, fmt.Errorf("compose a mail: %w", err)
+		case address != to.String(): // it has changed since
+			return Message{}, errUnneeded
+		}
+		l = codeLetters[purpose].withLink(m.link(purpose, code))
 	}
-	switch {
-	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded), err == nil && to == "":
-		return Message{}, errUnneeded
-	case err != nil:
-		return Message{}, fmt.Errorf("compose a mail: %w", err)
-	}
-	return l.message(to, m.PublicURL)
+	return l.message(to, m.AccountURL)
 }
 
 // event reads what a mail is about. It fails with errUnneeded where that did not happen: the mail was taken in hand, and the
@@ -262,33 +315,9 @@ func (m *Mailer) event(ctx context.Context, j job) (eventstore.Event, error) {
 	return events[0], nil
 }
 
-// codeLetter makes the letter of a mail that carries a code, and the code.
-func (m *Mailer) codeLetter(ctx context.Context, j job) (to string, l letter, err error) {
-	purpose := identity.Purpose(j.kind)
-	code, to, err := m.Users.NewCode(ctx, j.user, purpose)
-	if err != nil {
-		return "", letter{}, err
-	}
-	return to, codeLetters[purpose].withLink(m.link(purpose, code)), nil
-}
-
 // link is where a code is used: a page of the application, which sends the code to the API in a body.
 func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
-	link := m.PublicURL.JoinPath("account", string(p))
+	link := m.AccountURL.JoinPath("account", string(p))
 	link.RawQuery = "code=" + string(c)
 	return link.String()
-}
-
-// notice makes the letter about an event. It goes to the address that the user had then, or before where the event changed
-// it: whoever can change the address can't keep the user from being told.
-func (m *Mailer) notice(ctx context.Context, j job, e eventstore.Event) (to string, l letter, err error) {
-	position := j.position
-	if j.kind == kindEmailChanged {
-		position--
-	}
-	u, err := m.Users.UserAt(ctx, j.user, position)
-	if err != nil {
-		return "", letter{}, err
-	}
-	return u.Email, noticeLetters[j.kind].about(e), nil
 }

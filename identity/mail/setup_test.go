@@ -128,7 +128,7 @@ func (s *stack) logger() *slog.Logger {
 // smtp is a transport to the stack's mail server.
 func (s *stack) smtp(t *testing.T, change func(*SMTPConfig)) *SMTP {
 	t.Helper()
-	server, err := ParseServer(s.server.URL())
+	server, err := ParseServer(s.server.URL(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (s *stack) mailer(t *testing.T, change func(*Config)) *Mailer {
 		t.Fatal(err)
 	}
 	c := Config{
-		Log: s.log, DB: s.db, Users: s.users, JetStream: s.js, Transport: s.smtp(t, nil), PublicURL: site,
+		Log: s.log, DB: s.db, Users: s.users, JetStream: s.js, Transport: s.smtp(t, nil), AccountURL: site,
 		DeviceKey: s.master.Derive("devices"), LeaseTTL: time.Second, Registry: prometheus.NewRegistry(), Logger: s.logger(), Now: s.clock.Now,
 	}
 	if change != nil {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	gomail "github.com/wneessen/go-mail"
@@ -25,8 +26,8 @@ import (
 type Server struct {
 	host           string
 	port           int
-	implicit       bool // TLS from the first byte
-	starttls       string
+	implicit       bool   // TLS from the first byte
+	tls            string // what starttls has to come to
 	user, password string
 }
 
@@ -34,19 +35,19 @@ func (s Server) String() string       { return net.JoinHostPort(s.host, strconv.
 func (s Server) GoString() string     { return s.String() }
 func (s Server) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// What starttls can be in a server's URL.
+// What TLS can be where it does not begin with the first byte.
 const (
-	startRequired = "required" // nothing is sent without TLS
-	startOptional = "optional" // TLS where the server offers it
-	startOff      = "off"
+	tlsRequired = "required" // nothing is sent without TLS
+	tlsOptional = "optional" // TLS where the server offers it
+	tlsOff      = "off"
 )
 
 // ParseServer reads the URL of a mail server: smtp://user:password@host:587, with STARTTLS, or smtps://user:password@host:465,
-// with TLS from the first byte. User, password and port may be left out. ?starttls= takes required, optional or off; unless
-// it is given, TLS is required where a password is sent over a network, and otherwise optional. Errors have nothing of the
-// text in them.
-func ParseServer(text string) (Server, error) {
-	bad := errors.New("a mail server is smtp://user:password@host:587, with ?starttls=required, optional or off, or smtps://user:password@host:465")
+// with TLS from the first byte. User, password and port may be left out. security is required, optional or off, which
+// ?starttls= in the URL may say as well; where neither does, TLS is required over a network and optional on this machine. Whoever listens or stands in between could else read
+// the codes, or take the offer of TLS out. Errors have nothing of the text in them.
+func ParseServer(text, security string) (Server, error) {
+	bad := errors.New("a mail server is smtp://user:password@host:587 or smtps://user:password@host:465")
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || strings.TrimSuffix(u.Path, "/") != "" || u.Fragment != "" {
 		return Server{}, bad
@@ -72,20 +73,22 @@ func ParseServer(text string) (Server, error) {
 			return Server{}, bad
 		}
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return Server{}, bad
-	}
-	s.starttls = query.Get("starttls")
-	query.Del("starttls")
-	if len(query) > 0 || s.starttls != "" && (s.implicit || !slices.Contains([]string{startRequired, startOptional, startOff}, s.starttls)) {
-		return Server{}, bad
-	}
-	if s.starttls == "" {
-		s.starttls = startOptional
-		if s.user != "" && !local(s.host) {
-			s.starttls = startRequired
+	if u.RawQuery != "" {
+		spelled, found := strings.CutPrefix(u.RawQuery, "starttls=")
+		if !found || spelled == "" || s.implicit || security != "" && security != spelled {
+			return Server{}, bad
 		}
+		security = spelled
+	}
+	switch s.tls = security; {
+	case security == "" && (s.implicit || !local(s.host)):
+		s.tls = tlsRequired
+	case security == "":
+		s.tls = tlsOptional
+	case !slices.Contains([]string{tlsRequired, tlsOptional, tlsOff}, security):
+		return Server{}, errors.New("TLS to a mail server is required, optional or off")
+	case s.implicit && security != tlsRequired:
+		return Server{}, errors.New("with smtps there is always TLS")
 	}
 	return s, nil
 }
@@ -135,7 +138,7 @@ func NewSMTP(s Server, c SMTPConfig) *SMTP {
 func (s *SMTP) Send(ctx context.Context, m Message) error {
 	message := s.message(m)
 	if s.open != nil {
-		err := s.submit(message)
+		err := s.submit(m, message)
 		if !errors.Is(err, errGone) {
 			return err
 		}
@@ -145,7 +148,7 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 		return fmt.Errorf("connect to the mail server %s: %w", s.server, err)
 	}
 	s.open = open
-	return s.submit(message)
+	return s.submit(m, message)
 }
 
 // Rest closes the connection.
@@ -185,17 +188,17 @@ func (s *SMTP) dial(ctx context.Context) (*session, error) {
 	switch {
 	case s.server.implicit:
 		options = append(options, gomail.WithSSL())
-	case s.server.starttls == startRequired:
+	case s.server.tls == tlsRequired:
 		options = append(options, gomail.WithTLSPolicy(gomail.TLSMandatory))
-	case s.server.starttls == startOptional:
+	case s.server.tls == tlsOptional:
 		options = append(options, gomail.WithTLSPolicy(gomail.TLSOpportunistic))
 	default:
 		options = append(options, gomail.WithTLSPolicy(gomail.NoTLS))
 	}
 	if s.server.user != "" {
-		// Plain ones refuse to go over a network without TLS, unless the URL has switched it off.
+		// Plain ones refuse to go over a network without TLS, unless it is switched off.
 		ways := []gomail.SMTPAuthType{gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin}
-		if s.server.starttls == startOff {
+		if s.server.tls == tlsOff {
 			ways = []gomail.SMTPAuthType{gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlainNoEnc, gomail.SMTPAuthLoginNoEnc}
 		}
 		options = append(options, gomail.WithUsername(s.server.user), gomail.WithPassword(s.server.password), gomail.WithOpportunisticSMTPAuth(ways...))
@@ -232,7 +235,13 @@ var errGone = errors.New("the connection to the mail server is gone")
 
 // submit hands a message over the open connection. It fails with errGone before anything was handed over, with a
 // *Refusal, or with what broke the connection, and then there is none.
-func (s *SMTP) submit(message *gomail.Msg) error {
+//
+// An address whose local part is not ASCII goes only to a server that says it can deal with one (RFC 6531): others take it
+// too, and then do what they like with it.
+func (s *SMTP) submit(m Message, message *gomail.Msg) error {
+	if offered, _ := s.open.smtp.Extension("SMTPUTF8"); !offered && !isASCII(m.To.Mailbox()) {
+		return &Refusal{Permanent: true, Reason: "it does not offer SMTPUTF8, which an address needs whose local part is not ASCII"}
+	}
 	err := s.open.client.SendWithSMTPClient(s.open.smtp, message)
 	var failed *gomail.SendError
 	switch {
@@ -258,6 +267,10 @@ func (s *SMTP) submit(message *gomail.Msg) error {
 		return fmt.Errorf("submit to the mail server %s: %s failed with %d", s.server, failed.Reason, failed.ErrorCode())
 	}
 	return fmt.Errorf("submit to the mail server %s: %w", s.server, err)
+}
+
+func isASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // refusalOf is the refusal that a failure is, nil where it is none: the server's answer to a recipient or to a content, but

@@ -20,43 +20,53 @@ import (
 
 func TestParseServer(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]Server{
-		"smtp://mail.test":                            {host: "mail.test", port: 587, starttls: startOptional},
-		"smtp://mail.test:25/":                        {host: "mail.test", port: 25, starttls: startOptional},
-		"smtp://127.0.0.1:1025":                       {host: "127.0.0.1", port: 1025, starttls: startOptional},
-		"smtp://u:p@mail.test":                        {host: "mail.test", port: 587, starttls: startRequired, user: "u", password: "p"},
-		"smtp://u%40x:p%2Fq@[::1]:2525":               {host: "::1", port: 2525, starttls: startOptional, user: "u@x", password: "p/q"},
-		"smtp://u:p@mail.test?starttls=off":           {host: "mail.test", port: 587, starttls: startOff, user: "u", password: "p"},
-		"smtp://mail.test?starttls=required":          {host: "mail.test", port: 587, starttls: startRequired},
-		"smtps://u:p@mail.test":                       {host: "mail.test", port: 465, starttls: startRequired, implicit: true, user: "u", password: "p"},
-		"smtps://mail.test:2465":                      {host: "mail.test", port: 2465, starttls: startOptional, implicit: true},
-		"smtp://u:p@localhost:1025?starttls=optional": {host: "localhost", port: 1025, starttls: startOptional, user: "u", password: "p"},
-		"":                               {},
-		"mail.test:587":                  {},
-		"http://mail.test":               {},
-		"smtp://":                        {},
-		"smtp://mail.test/inbox":         {},
-		"smtp://mail.test:0":             {},
-		"smtp://mail.test:99999":         {},
-		"smtp://u@mail.test":             {},
-		"smtp://:p@mail.test":            {},
-		"smtp://mail.test?tls=on":        {},
-		"smtp://mail.test?starttls=yes":  {},
-		"smtps://mail.test?starttls=off": {},
-		"smtp://mail.test#x":             {},
-		"smtp://mail.test?starttls=off&starttls=%zz":   {},
-		"smtp://u:p%zz@mail.test":                      {},
-		"smtp://mail.test\r\nRCPT TO:<eve@evil.test>:": {},
+	for _, c := range []struct {
+		text, tls string
+		want      Server // the zero one where it is refused
+	}{
+		{"smtp://mail.test", "", Server{host: "mail.test", port: 587, tls: tlsRequired}},
+		{"smtp://mail.test:25/", "", Server{host: "mail.test", port: 25, tls: tlsRequired}},
+		{"smtp://127.0.0.1:1025", "", Server{host: "127.0.0.1", port: 1025, tls: tlsOptional}},
+		{"smtp://192.168.0.1:1025", "", Server{host: "192.168.0.1", port: 1025, tls: tlsRequired}},
+		{"smtp://u:p@mail.test", "", Server{host: "mail.test", port: 587, tls: tlsRequired, user: "u", password: "p"}},
+		{"smtp://u%40x:p%2Fq@[::1]:2525", "", Server{host: "::1", port: 2525, tls: tlsOptional, user: "u@x", password: "p/q"}},
+		{"smtp://u:p@mail.test", "off", Server{host: "mail.test", port: 587, tls: tlsOff, user: "u", password: "p"}},
+		{"smtp://mail.test", "optional", Server{host: "mail.test", port: 587, tls: tlsOptional}},
+		{"smtp://u:p@localhost:1025", "required", Server{host: "localhost", port: 1025, tls: tlsRequired, user: "u", password: "p"}},
+		{"smtps://u:p@mail.test", "", Server{host: "mail.test", port: 465, tls: tlsRequired, implicit: true, user: "u", password: "p"}},
+		{"smtps://127.0.0.1:2465", "", Server{host: "127.0.0.1", port: 2465, tls: tlsRequired, implicit: true}},
+		{"smtps://mail.test", "off", Server{}},
+		{"smtps://mail.test", "optional", Server{}},
+		{"smtp://mail.test", "yes", Server{}},
+		{"", "", Server{}},
+		{"mail.test:587", "", Server{}},
+		{"http://mail.test", "", Server{}},
+		{"smtp://", "", Server{}},
+		{"smtp://mail.test/inbox", "", Server{}},
+		{"smtp://mail.test:0", "", Server{}},
+		{"smtp://mail.test:99999", "", Server{}},
+		{"smtp://u@mail.test", "", Server{}},
+		{"smtp://:p@mail.test", "", Server{}},
+		{"smtp://mail.test?starttls=off", "", Server{host: "mail.test", port: 587, tls: tlsOff}},
+		{"smtp://mail.test?starttls=optional", "optional", Server{host: "mail.test", port: 587, tls: tlsOptional}},
+		{"smtp://mail.test?starttls=off", "required", Server{}},
+		{"smtp://mail.test?starttls=", "", Server{}},
+		{"smtp://mail.test?starttls=yes", "", Server{}},
+		{"smtps://mail.test?starttls=off", "", Server{}},
+		{"smtp://mail.test?tls=off", "", Server{}},
+		{"smtp://mail.test#x", "", Server{}},
+		{"smtp://u:p%zz@mail.test", "", Server{}},
+		{"smtp://mail.test\r\nRCPT TO:<eve@evil.test>:", "", Server{}},
 	} {
-		got, err := ParseServer(text)
-		if got != want || (err == nil) != (want != Server{}) {
-			t.Errorf("ParseServer(%q) = %+v, %v, want %+v", text, got, err, want)
+		got, err := ParseServer(c.text, c.tls)
+		if got != c.want || (err == nil) != (c.want != Server{}) {
+			t.Errorf("ParseServer(%q, %q) = %+v, %v, want %+v", c.text, c.tls, got, err, c.want)
 		}
-		if err != nil && len(text) > 7 && strings.Contains(err.Error(), text) {
-			t.Errorf("ParseServer(%q) echoes it: %v", text, err)
+		if err != nil && len(c.text) > 7 && strings.Contains(err.Error(), c.text) {
+			t.Errorf("ParseServer(%q) echoes it: %v", c.text, err)
 		}
 	}
-	s, err := ParseServer("smtp://user:s3cret@mail.test")
+	s, err := ParseServer("smtp://user:s3cret@mail.test", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +87,11 @@ func TestAddressesAreOneRecipient(t *testing.T) {
 		"Jürgen@Bücher.example": "Jürgen@xn--bcher-kva.example", "a.b.c@EXAMPLE.org": "a.b.c@example.org",
 	} {
 		before := len(server.Mails())
-		m, err := letter{Subject: "S", Before: []string{"T"}}.message(to, &url.URL{Scheme: "https", Host: "usher.test"})
+		email, err := identity.ParseEmail(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := letter{Subject: "S", Before: []string{"T"}}.message(email, &url.URL{Scheme: "https", Host: "usher.test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,8 +105,8 @@ func TestAddressesAreOneRecipient(t *testing.T) {
 		}
 	}
 	for _, to := range []string{"a@example.org\r\nBcc: eve@evil.test", "a@example.org>\r\nRCPT TO:<eve@evil.test", "a@example.org, eve@evil.test", ""} {
-		if m, err := (letter{Subject: "S"}).message(to, &url.URL{}); err == nil {
-			t.Errorf("a letter to %q is %+v", to, m)
+		if m, err := identity.ParseEmail(to); err == nil {
+			t.Errorf("%q is an address: %+v", to, m)
 		}
 	}
 	m := hello(t)
@@ -108,7 +122,7 @@ func TestAddressesAreOneRecipient(t *testing.T) {
 
 func transportTo(t *testing.T, server *mailserver.Server, change func(*SMTPConfig)) *SMTP {
 	t.Helper()
-	parsed, err := ParseServer(server.URL())
+	parsed, err := ParseServer(server.URL(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,12 +155,12 @@ func TestAnswers(t *testing.T) {
 		answer func(string) error
 		want   *Refusal // nil where the server is to blame
 	}{
-		"no such mailbox":     {refusing(550, 5, 1, 1), &Refusal{550, true}},
-		"mailbox full":        {refusing(552, 5, 2, 2), &Refusal{552, true}},
-		"try later":           {refusing(451, 4, 3, 0), &Refusal{451, false}},
-		"greylisted":          {refusing(450, 4, 7, 1), &Refusal{450, false}},
-		"relaying denied":     {refusing(554, 5, 7, 1), &Refusal{554, false}},
-		"authenticate first":  {refusing(530, 5, 7, 0), &Refusal{530, false}},
+		"no such mailbox":     {refusing(550, 5, 1, 1), &Refusal{Code: 550, Permanent: true}},
+		"mailbox full":        {refusing(552, 5, 2, 2), &Refusal{Code: 552, Permanent: true}},
+		"try later":           {refusing(451, 4, 3, 0), &Refusal{Code: 451, Permanent: false}},
+		"greylisted":          {refusing(450, 4, 7, 1), &Refusal{Code: 450, Permanent: false}},
+		"relaying denied":     {refusing(554, 5, 7, 1), &Refusal{Code: 554, Permanent: false}},
+		"authenticate first":  {refusing(530, 5, 7, 0), &Refusal{Code: 530, Permanent: false}},
 		"about to close":      {refusing(421, 4, 3, 2), nil},
 		"connection is cut":   {func(string) error { return mailserver.ErrDrop }, nil},
 		"no answer at all":    {func(string) error { <-hang; return nil }, nil},
@@ -230,29 +244,29 @@ func TestTLS(t *testing.T) {
 	const user, password = "usher", "p@ss/word"
 	for name, c := range map[string]struct {
 		server   mailserver.Options
-		starttls string
+		security string
 		roots    *x509.CertPool
 		password string
 		ok, tls  bool
 	}{
 		"plain":                            {mailserver.Options{}, "", nil, "", true, false},
-		"plain, where TLS is required":     {mailserver.Options{}, startRequired, nil, "", false, false},
+		"plain, where TLS is required":     {mailserver.Options{}, tlsRequired, nil, "", false, false},
 		"offered":                          {mailserver.Options{TLS: certificate.Server}, "", certificate.Roots, "", true, true},
-		"offered, and switched off":        {mailserver.Options{TLS: certificate.Server}, startOff, nil, "", true, false},
+		"offered, and switched off":        {mailserver.Options{TLS: certificate.Server}, tlsOff, nil, "", true, false},
 		"offered by somebody else":         {mailserver.Options{TLS: certificate.Server}, "", x509.NewCertPool(), "", false, false},
-		"required":                         {mailserver.Options{TLS: certificate.Server}, startRequired, certificate.Roots, "", true, true},
+		"required":                         {mailserver.Options{TLS: certificate.Server}, tlsRequired, certificate.Roots, "", true, true},
 		"implicit":                         {mailserver.Options{TLS: certificate.Server, Implicit: true}, "", certificate.Roots, "", true, true},
 		"implicit by somebody else":        {mailserver.Options{TLS: certificate.Server, Implicit: true}, "", x509.NewCertPool(), "", false, false},
 		"password":                         {mailserver.Options{TLS: certificate.Server, User: user, Password: password}, "", certificate.Roots, password, true, true},
 		"password, implicit":               {mailserver.Options{TLS: certificate.Server, Implicit: true, User: user, Password: password}, "", certificate.Roots, password, true, true},
 		"password, on this machine":        {mailserver.Options{User: user, Password: password}, "", nil, password, true, false},
-		"password, switched off":           {mailserver.Options{User: user, Password: password}, startOff, nil, password, true, false},
+		"password, switched off":           {mailserver.Options{User: user, Password: password}, tlsOff, nil, password, true, false},
 		"wrong password":                   {mailserver.Options{TLS: certificate.Server, User: user, Password: password}, "", certificate.Roots, "wr0ng", false, false},
 		"password that nobody asks for":    {mailserver.Options{}, "", nil, password, false, false},
 		"no password, where one is needed": {mailserver.Options{User: user, Password: password}, "", nil, "", false, false},
 	} {
 		server := mailserver.Start(t, c.server)
-		parsed, err := ParseServer(server.URL())
+		parsed, err := ParseServer(server.URL(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,8 +274,8 @@ func TestTLS(t *testing.T) {
 		if c.password != "" {
 			parsed.user, parsed.password = user, c.password
 		}
-		if c.starttls != "" {
-			parsed.starttls = c.starttls
+		if c.security != "" {
+			parsed.tls = c.security
 		}
 		config := SMTPConfig{From: netmail.Address{Address: "no-reply@usher.test"}, Hello: "usher.test", Timeout: 5 * time.Second}
 		transport := NewSMTP(parsed, config)
@@ -278,5 +292,38 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: mails %+v, want TLS: %v", name, mails, c.tls)
 		}
 		transport.Rest()
+	}
+}
+
+// An address that needs SMTPUTF8 goes to no server that does not offer it, and the refusal says why; others go there, over the
+// same connection.
+func TestAddressThatNeedsSMTPUTF8(t *testing.T) {
+	t.Parallel()
+	for _, plain := range []bool{true, false} {
+		server := mailserver.Start(t, mailserver.Options{ASCII: plain})
+		transport := transportTo(t, server, nil)
+		for to, utf8 := range map[string]bool{"jürgen@example.org": true, "ada@bücher.example": false} {
+			email, err := identity.ParseEmail(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := hello(t)
+			m.To = email
+			err = transport.Send(t.Context(), m)
+			var refusal *Refusal
+			switch refused := errors.As(err, &refusal); {
+			case utf8 && plain && (!refused || !refusal.Permanent || !strings.Contains(err.Error(), "SMTPUTF8") || strings.Contains(err.Error(), "example.org")):
+				t.Errorf("to %s: %v, want a refusal that names SMTPUTF8", to, err)
+			case !(utf8 && plain) && err != nil:
+				t.Errorf("to %s, SMTPUTF8 offered: %v: %v", to, !plain, err)
+			}
+		}
+		want := 2
+		if plain {
+			want = 1
+		}
+		if got := len(server.Mails()); got != want || server.Connections() != 1 {
+			t.Errorf("%d mails over %d connections, want %d over one", got, server.Connections(), want)
+		}
 	}
 }

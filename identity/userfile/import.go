@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 
 	"golang.org/x/sync/errgroup"
@@ -17,20 +18,27 @@ type Outcome string
 
 // The outcomes.
 const (
-	Imported Outcome = "imported"
-	Already  Outcome = "already" // imported before: see identity.Service.ImportUser
-	Refused  Outcome = "refused"
+	Imported = Outcome(identity.ImportMade)
+	Updated  = Outcome(identity.ImportUpdated) // imported before, with another hash or status: see identity.Service.ImportUser
+	Already  = Outcome(identity.ImportKnown)
+	Refused  = Outcome("refused")
 )
 
 // Result is the outcome of a line.
 type Result struct {
 	Line    int     `json:"line"`
+	Last    int     `json:"last_line,omitempty"` // where it is about several
 	Outcome Outcome `json:"-"`
 	Reason  string  `json:"reason"` // why it was refused; nothing of the line is in it
 }
 
 // String is the result of a line that was refused, as people read it.
-func (r Result) String() string { return fmt.Sprintf("line %d: %s", r.Line, r.Reason) }
+func (r Result) String() string {
+	if r.Last > 0 {
+		return fmt.Sprintf("lines %d to %d: %s", r.Line, r.Last, r.Reason)
+	}
+	return fmt.Sprintf("line %d: %s", r.Line, r.Reason)
+}
 
 // atOnce is how many users are brought in at the same time: they share commits, and commits are what takes time.
 const atOnce = 1024
@@ -38,10 +46,15 @@ const atOnce = 1024
 // Import brings in the users of a file, many at a time, and tells the outcome of each line in the order of the lines. With
 // dry it tells what it would do, and does nothing.
 //
+// Of lines with one address the first counts, whatever becomes of it, and the others are refused: which lines those are has
+// to be kept in memory, about 30 bytes for each line of the file.
+//
 // It fails where the file can't be read any further or the database can't be reached, or with the cause of ctx's end. The
 // lines of which an outcome was told are done; an import that is begun anew goes on after them.
 func Import(ctx context.Context, users *identity.Service, file *Reader, m eventstore.Metadata, dry bool, tell func(Result)) error {
-	do := func(ctx context.Context, u identity.ImportedUser) (bool, error) { return users.ImportUser(ctx, u, m) }
+	do := func(ctx context.Context, u identity.ImportedUser) (identity.ImportOutcome, error) {
+		return users.ImportUser(ctx, u, m)
+	}
 	if dry {
 		do = users.CheckImport
 	}
@@ -56,6 +69,7 @@ func Import(ctx context.Context, users *identity.Service, file *Reader, m events
 	group.Go(func() error {
 		defer close(order)
 		defer close(lines)
+		first := newAddresses()
 		for {
 			l, err := file.Next()
 			if errors.Is(err, io.EOF) {
@@ -64,6 +78,7 @@ func Import(ctx context.Context, users *identity.Service, file *Reader, m events
 			if err != nil {
 				return err
 			}
+			first.check(&l)
 			p := make(place, 1)
 			select {
 			case order <- p:
@@ -103,8 +118,8 @@ func Import(ctx context.Context, users *identity.Service, file *Reader, m events
 	return group.Wait()
 }
 
-func outcome(ctx context.Context, l Line, do func(context.Context, identity.ImportedUser) (bool, error)) (Result, error) {
-	r := Result{Line: l.Number, Outcome: Refused}
+func outcome(ctx context.Context, l Line, do func(context.Context, identity.ImportedUser) (identity.ImportOutcome, error)) (Result, error) {
+	r := Result{Line: l.Number, Last: l.Last, Outcome: Refused}
 	if l.Err != nil {
 		r.Reason = l.Err.Error()
 		return r, nil
@@ -116,10 +131,33 @@ func outcome(ctx context.Context, l Line, do func(context.Context, identity.Impo
 		r.Reason = refusal.Detail
 	case err != nil:
 		return r, err
-	case done:
-		r.Outcome = Imported
 	default:
-		r.Outcome = Already
+		r.Outcome = Outcome(done)
 	}
 	return r, nil
+}
+
+// addresses are those of the lines so far, by a hash that nobody can aim at, with the number of the first line of each.
+type addresses struct {
+	seed  maphash.Seed
+	lines map[uint64]int
+}
+
+func newAddresses() addresses { return addresses{maphash.MakeSeed(), map[uint64]int{}} }
+
+// check refuses a line whose address an earlier one has.
+func (a addresses) check(l *Line) {
+	if l.Err != nil {
+		return
+	}
+	email, err := identity.ParseEmail(l.User.Email)
+	if err != nil { // which is told when the user is to be brought in
+		return
+	}
+	hash := maphash.String(a.seed, email.Key())
+	if first, there := a.lines[hash]; there {
+		l.Err = fmt.Errorf("the address is that of line %d, which counts", first)
+		return
+	}
+	a.lines[hash] = l.Number
 }

@@ -3,11 +3,13 @@ package userfile
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,6 +21,7 @@ import (
 // Line is a user of a file.
 type Line struct {
 	Number int // from 1
+	Last   int // the last line that it is about, where that is another one
 	User   identity.ImportedUser
 	Err    error // why the line can't be read; it shows nothing of the line
 }
@@ -26,12 +29,17 @@ type Line struct {
 // Reader reads a file, a line at a time. What it holds of the file is bounded.
 type Reader struct {
 	in     *bufio.Reader
-	number int         // of the last line that was read
-	csv    *csv.Reader // nil for JSON Lines
-	names  []string    // of the columns
+	number int        // of the last line that was read
+	again  []textLine // that are read once more before what follows
+	names  []string   // of the columns; nil for JSON Lines
+	csv    *csv.Reader
+	text   bytes.Reader // of the record that csv reads
 }
 
-const maxLine = 1 << 20 // bytes
+const (
+	maxLine       = 1 << 20 // bytes, of a record too
+	maxFieldLines = 8       // of a quoted field: a quote that is open for longer was never meant to be
+)
 
 // NewReader begins to read a file. Without a format, one whose first character is { is JSON Lines, and any other CSV. It
 // fails where a CSV file has no header, or one with fields that there are not.
@@ -55,74 +63,191 @@ func NewReader(file io.Reader, format Format) (*Reader, error) {
 	if format == JSONLines {
 		return r, nil
 	}
-	r.csv = csv.NewReader(r.in)
-	header, err := r.csv.Read()
+	header, l, err := r.record()
 	if errors.Is(err, io.EOF) {
-		header, err = nil, nil
+		err = nil
 	}
-	if err == nil {
+	if err = cmp.Or(err, l.Err); err == nil {
 		err = checkHeader(header)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.names = header
-	r.csv.ReuseRecord = true
+	r.names = slices.Clone(header)
 	return r, nil
 }
 
 // Next reads the next user. It fails with io.EOF at the end of the file, or as reading it does. A line that can't be read
 // is no failure of Next.
 func (r *Reader) Next() (Line, error) {
-	if r.csv != nil {
-		return r.nextRecord()
+	if r.names != nil {
+		values, l, err := r.record()
+		if err == nil && l.Err == nil {
+			l.User, l.Err = r.parseCSV(values)
+		}
+		return l, err
 	}
 	for {
-		r.number++
-		text, long, err := r.line()
-		if err != nil && (!errors.Is(err, io.EOF) || len(text) == 0 && !long) {
+		t, err := r.line()
+		if err != nil {
 			return Line{}, err
 		}
-		switch text = bytes.TrimSpace(text); {
-		case long:
-			return Line{Number: r.number, Err: fmt.Errorf("the line has more than %d bytes", maxLine)}, nil
+		l := Line{Number: t.number}
+		switch text := bytes.TrimSpace(t.text); {
+		case t.long:
+			l.Err = errTooLong
 		case len(text) == 0:
 			continue
+		default:
+			l.User, l.Err = parseJSON(text)
 		}
-		l := Line{Number: r.number}
-		l.User, l.Err = parseJSON(text)
 		return l, nil
 	}
 }
 
-// line reads a line of text; the rest of one that is too long is passed over.
-func (r *Reader) line() (text []byte, long bool, err error) {
+var (
+	errTooLong   = fmt.Errorf("it has more than %d bytes", maxLine)
+	errOpenQuote = errors.New("open quote")
+)
+
+// textLine is a line of text with its line break. One that is too long has no text.
+type textLine struct {
+	number int
+	text   []byte
+	long   bool
+}
+
+// line reads a line of text; the rest of one that is too long is passed over. It fails with io.EOF where there is none.
+func (r *Reader) line() (textLine, error) {
+	if len(r.again) > 0 {
+		l := r.again[0]
+		r.again = r.again[1:]
+		return l, nil
+	}
+	r.number++
+	l := textLine{number: r.number}
 	for {
 		piece, err := r.in.ReadSlice('\n')
-		if long = long || len(text)+len(piece) > maxLine; long {
-			text = nil
+		if l.long = l.long || len(l.text)+len(piece) > maxLine; l.long {
+			l.text = nil
 		} else {
-			text = append(text, piece...)
+			l.text = append(l.text, piece...)
 		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return text, long, err
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && (len(l.text) > 0 || l.long):
+			return l, nil
+		default:
+			return l, err
 		}
 	}
 }
 
-func (r *Reader) nextRecord() (Line, error) {
+// record reads a record of CSV, and says in which lines it stands and what is wrong with it. After one of several lines that
+// is no good, reading goes on with its second line: somebody forgot a quote, and the lines after it are records themselves.
+func (r *Reader) record() (values []string, l Line, err error) {
+	lines, wrong, err := r.gather()
+	if err != nil {
+		return nil, Line{}, err
+	}
+	l = Line{Number: lines[0].number, Err: wrong}
+	if wrong == nil {
+		values, l.Err = r.parseRecord(lines)
+	}
+	if last := lines[len(lines)-1].number; l.Err != nil && last > l.Number {
+		l.Last = last
+		r.again = append(slices.Clone(lines[1:]), r.again...)
+	}
+	return values, l, nil
+}
+
+// gather reads the lines of a record, of which there is one at least: more as long as a quoted field goes on. It fails as
+// reading does; wrong is what is wrong with the record.
+func (r *Reader) gather() (lines []textLine, wrong, err error) {
+	open, bytes, field := false, 0, 0 // field is the line in which the quoted field began that goes on
+	for {
+		next, err := r.line()
+		switch {
+		case errors.Is(err, io.EOF) && len(lines) > 0:
+			return lines, errOpenQuote, nil
+		case err != nil:
+			return nil, nil, err
+		case len(lines) == 0 && !next.long && isBlank(next.text):
+			continue
+		}
+		lines, bytes = append(lines, next), bytes+len(next.text)
+		if next.long || bytes > maxLine {
+			return lines, errTooLong, nil
+		}
+		var began bool
+		if open, began = goesOn(next.text, open); !open {
+			return lines, nil, nil
+		}
+		if began {
+			field = next.number
+		}
+		if next.number-field+1 >= maxFieldLines {
+			return lines, errOpenQuote, nil
+		}
+	}
+}
+
+func isBlank(text []byte) bool { return len(bytes.TrimRight(text, "\r\n")) == 0 }
+
+// goesOn says whether a quoted field goes on after a line, at whose beginning one is open or not, and whether that field
+// began in the line. Where the line is no CSV, nothing goes on.
+func goesOn(line []byte, open bool) (after, began bool) {
+	for {
+		if !open {
+			if len(line) == 0 || line[0] != '"' {
+				comma := bytes.IndexByte(line, ',')
+				if comma < 0 {
+					return false, false
+				}
+				line = line[comma+1:]
+				continue
+			}
+			open, began, line = true, true, line[1:]
+		}
+		quote := bytes.IndexByte(line, '"')
+		if quote < 0 {
+			return true, began
+		}
+		line = line[quote+1:]
+		switch {
+		case len(line) > 0 && line[0] == '"': // a quote within the field
+			line = line[1:]
+		case len(line) > 0 && line[0] == ',':
+			open, line = false, line[1:]
+		default: // the end, or what is no CSV
+			return false, false
+		}
+	}
+}
+
+// parseRecord takes the lines of a record apart. The values are good until the next record.
+func (r *Reader) parseRecord(lines []textLine) ([]string, error) {
+	text := lines[0].text
+	if len(lines) > 1 {
+		text = nil
+		for _, l := range lines {
+			text = append(text, l.text...)
+		}
+	}
+	r.text.Reset(text)
+	if r.csv == nil {
+		r.csv = csv.NewReader(&r.text)
+		r.csv.ReuseRecord, r.csv.FieldsPerRecord = true, len(r.names) // 0 for the header, which says how many there are
+	}
 	values, err := r.csv.Read()
 	var malformed *csv.ParseError
-	switch {
-	case errors.As(err, &malformed):
-		return Line{Number: malformed.StartLine, Err: fmt.Errorf("it is no CSV: %w", malformed.Err)}, nil
-	case err != nil:
-		return Line{}, err
+	if errors.As(err, &malformed) {
+		err = fmt.Errorf("it is no CSV: %w", malformed.Err)
 	}
-	l := Line{}
-	l.Number, _ = r.csv.FieldPos(0)
-	l.User, l.Err = r.parseCSV(values)
-	return l, nil
+	if err != nil {
+		r.csv = nil // it may hold a part of the record
+	}
+	return values, err
 }
 
 // record is a user as JSON.
@@ -181,7 +306,7 @@ func (r *Reader) parseCSV(values []string) (identity.ImportedUser, error) {
 			return identity.ImportedUser{}, errors.New("it is not valid UTF-8")
 		}
 		// The record is used again for the next line.
-		value = strings.Clone(strings.TrimSpace(value))
+		value = strings.Clone(strings.TrimSpace(unquoted(value)))
 		switch r.names[i] {
 		case fieldEmail:
 			c.Email = value

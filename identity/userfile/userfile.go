@@ -2,7 +2,8 @@
 //
 // Both forms have the same fields, by name and in any order: email, name, password_hash, email_verified, status, roles,
 // attributes, created_at. All but email may be missing. In CSV the first line has the names, roles stand in one field
-// separated by spaces, commas or semicolons, and attributes are a JSON object in one field.
+// separated by spaces, commas or semicolons, and attributes are a JSON object in one field. A field that a spreadsheet would
+// take for a formula is written, and read, with a ' before it.
 //
 // What Write wrote Import brings in as it was, but for what is no more than a number here: ids, versions, positions; and for
 // second factors, which don't leave their database. Password hashes are written only if they are asked for, and nothing of a

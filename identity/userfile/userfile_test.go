@@ -2,8 +2,10 @@ package userfile
 
 import (
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -110,6 +112,107 @@ func TestReadRefuses(t *testing.T) {
 	} {
 		if _, err := NewReader(strings.NewReader(header), CSV); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("header %q: %v, want that %q", header, err, says)
+		}
+	}
+}
+
+// A quote that is not closed costs its own line and no other, and what is held of the file stays bounded.
+func TestOpenQuote(t *testing.T) {
+	t.Parallel()
+	const header, bob = "email,name\n", "bob@example.org,Bob\n"
+	many := strings.Repeat("x@example.org,X\n", 100)
+	for name, c := range map[string]struct {
+		text string
+		want []string // the lines in a few words
+	}{
+		"closed after 8 lines":      {header + "a@example.org,\"1\n2\n3\n4\n5\n6\n7\n8\"\n" + bob, []string{"2 a@example.org", "10 bob@example.org"}},
+		"open for more":             {header + "a@example.org,\"1\n2\n3\n4\n5\n6\n7\n8\n9\"\n" + bob, []string{"2-9 open quote", "3 it is no CSV", "4 it is no CSV", "5 it is no CSV", "6 it is no CSV", "7 it is no CSV", "8 it is no CSV", "9 it is no CSV", "10 it is no CSV", "11 bob@example.org"}},
+		"open until the end":        {header + bob + "a@example.org,\"A\n" + bob + "c@example.org,C", []string{"2 bob@example.org", "3-5 open quote", "4 bob@example.org", "5 c@example.org"}},
+		"open on the last line":     {header + "a@example.org,\"A", []string{"2 open quote"}},
+		"closed by another's quote": {header + "a@example.org,\"A\nc@example.org,\"C\"\n" + bob, []string{"2-3 it is no CSV", "3 c@example.org", "4 bob@example.org"}},
+		"too many fields then":      {header + "a@example.org,\"A\nc@example.org\",C,\n" + bob, []string{"2-3 it is no CSV", "3 it is no CSV", "4 bob@example.org"}},
+		"two fields of 8 lines":     {header + "\"a@example.org\n\n\n\n\n\n\n\",\"A\n\n\n\n\n\n\n\"\n" + bob, []string{"2 a@example.org", "17 bob@example.org"}},
+		"quotes within":             {header + "\"a@example.org\",\"say \"\"A\"\", and\nB\"\r\n" + bob, []string{"2 a@example.org", "4 bob@example.org"}},
+		"empty lines":               {header + "\n\r\n" + bob + "\n", []string{"4 bob@example.org"}},
+		"a long line in it":         {header + "a@example.org,\"A\n" + strings.Repeat("x", maxLine+1) + "\n" + bob, []string{"2-3 it has more than", "3 it has more than", "4 bob@example.org"}},
+		"long together":             {header + "a@example.org,\"A\n" + strings.Repeat("x", maxLine-10) + "\n" + strings.Repeat("y", 100) + "\"\n" + bob, []string{"2-3 it has more than", "3 it is no CSV", "4 it is no CSV", "5 bob@example.org"}},
+	} {
+		var got []string
+		for _, l := range read(t, c.text, CSV) {
+			text := fmt.Sprint(l.Number)
+			if l.Last > 0 {
+				text = fmt.Sprintf("%d-%d", l.Number, l.Last)
+			}
+			if l.Err == nil {
+				got = append(got, text+" "+l.User.Email)
+				continue
+			}
+			for _, words := range []string{"open quote", "it is no CSV", "it has more than"} {
+				if strings.HasPrefix(l.Err.Error(), words) {
+					got = append(got, text+" "+words)
+				}
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	list := read(t, header+"a@example.org,\"A\n"+many, CSV)
+	if len(list) != 101 || list[0].Err == nil || list[100].Err != nil {
+		t.Errorf("of 100 lines after an open quote %d were read", len(list)-1)
+	}
+}
+
+// Whatever the file is, no more of it is held than a record and a line.
+func TestReadIsBounded(t *testing.T) {
+	t.Parallel()
+	text := "email,name\n" + strings.Repeat("\"a@example.org,x\n", 50_000)
+	r, err := NewReader(strings.NewReader(text), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; ; n++ {
+		if _, err := r.Next(); err != nil {
+			if n < 50_000 {
+				t.Errorf("%d lines were told of, %v", n, err)
+			}
+			return
+		}
+		if len(r.again) > maxFieldLines {
+			t.Fatalf("%d lines are held", len(r.again))
+		}
+	}
+}
+
+// A spreadsheet takes nothing of a file for a formula, and reading the file again brings back what was written.
+func TestFormulas(t *testing.T) {
+	t.Parallel()
+	names := []string{"=1+1", "+1", "-1", "@SUM(1)", "\t=1", "＝1", "'=1", "''=1", "'quoted'", "O'Neill", "'", "a=1"}
+	var file bytes.Buffer
+	w, err := NewWriter(&file, CSV)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if err := w.Write(identity.ImportedUser{Email: "=a@example.org", Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	records, err := csv.NewReader(bytes.NewReader(file.Bytes())).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range read(t, file.String(), CSV) {
+		for _, cell := range records[i+1] {
+			if strings.IndexAny(cell, "=+-@\t\r＝＋－＠") == 0 {
+				t.Errorf("%q is written as %q", names[i], cell)
+			}
+		}
+		if want := strings.TrimSpace(names[i]); l.User.Name != want || l.User.Email != "=a@example.org" || l.Err != nil {
+			t.Errorf("%q is read again as %q, %v", names[i], l.User.Name, l.Err)
 		}
 	}
 }

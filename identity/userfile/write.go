@@ -44,8 +44,28 @@ func (w *Writer) Write(u identity.ImportedUser) error {
 	if w.csv == nil {
 		return w.json.Encode(c)
 	}
-	return w.csv.Write([]string{c.Email, c.Name, c.PasswordHash, strconv.FormatBool(c.EmailVerified), string(c.Status),
-		strings.Join(c.Roles, " "), string(c.Attributes), c.CreatedAt})
+	cells := []string{c.Email, c.Name, c.PasswordHash, strconv.FormatBool(c.EmailVerified), string(c.Status),
+		strings.Join(c.Roles, " "), string(c.Attributes), c.CreatedAt}
+	for i, cell := range cells {
+		if isFormula(cell) {
+			cells[i] = "'" + cell
+		}
+	}
+	return w.csv.Write(cells)
+}
+
+// isFormula says whether a spreadsheet would take a cell for a formula, and so run what some user chose to be called; also
+// behind quotes, as those are how such a cell is written.
+func isFormula(cell string) bool {
+	return strings.IndexAny(strings.TrimLeft(cell, "'"), "=+-@\t\r＝＋－＠") == 0
+}
+
+// unquoted is a cell as it was before it was written.
+func unquoted(cell string) string {
+	if rest, quoted := strings.CutPrefix(cell, "'"); quoted && isFormula(rest) {
+		return rest
+	}
+	return cell
 }
 
 // Flush writes what is still held.

@@ -105,6 +105,7 @@ func serverSettings(opts PostgresOptions) map[string]string {
 		"max_connections":         "500",
 		"timezone":                "UTC",
 		"log_timezone":            "UTC",
+		"jit":                     "off", // compiling a query takes longer than running it on what tests have
 		// Segments in /dev/shm would outlive a killed server; files in its data directory go with it.
 		"dynamic_shared_memory_type": "mmap",
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 const selectWebhooks = `
-	SELECT w.id, w.url, CAST(w.events AS text), w.secrets, s.status, s.reason, s.changed_at, p.checkpoint, p.pending, p.dead, p.dead_in_a_row,
+	SELECT w.id, w.url, CAST(w.events AS text), %s, s.status, s.reason, s.changed_at, p.checkpoint, p.pending, p.dead, p.dead_in_a_row,
 	       p.failing_since, p.changes, w.created_at, w.updated_at,
 	       EXISTS (SELECT 1 FROM leases l WHERE l.name = '` + leasePrefix + `' || w.id AND l.expires_at > `
 const fromWebhooks = `)
@@ -26,12 +26,18 @@ type stored struct {
 	changes    int64
 }
 
-func (s *Service) query(ctx context.Context, where string, args ...any) ([]stored, error) {
+// What a query reads of the secrets. Whoever only shows webhooks may not read any, see deploy/postgres.
+const (
+	withSecrets    = "w.secrets"
+	withoutSecrets = "NULL"
+)
+
+func (s *Service) query(ctx context.Context, secrets, where string, args ...any) ([]stored, error) {
 	now := map[eventstore.Dialect]string{
 		eventstore.Postgres: "clock_timestamp()",
 		eventstore.SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
 	}[s.DB.Dialect()]
-	rows, err := s.DB.Query(ctx, selectWebhooks+now+fromWebhooks+where, args...)
+	rows, err := s.DB.Query(ctx, fmt.Sprintf(selectWebhooks, secrets)+now+fromWebhooks+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read webhooks: %w", err)
 	}
@@ -67,7 +73,7 @@ func (s *Service) query(ctx context.Context, where string, args ...any) ([]store
 // List answers with at most limit webhooks after one, in the order in which they were made; the nil UUID stands for the
 // beginning.
 func (s *Service) List(ctx context.Context, after uuid.UUID, limit int) ([]Webhook, error) {
-	list, err := s.query(ctx, "WHERE w.id > $1 ORDER BY w.id LIMIT $2", after, limit)
+	list, err := s.query(ctx, withoutSecrets, "WHERE w.id > $1 ORDER BY w.id LIMIT $2", after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +91,7 @@ func (s *Service) Get(ctx context.Context, id uuid.UUID) (Webhook, error) {
 }
 
 func (s *Service) get(ctx context.Context, id uuid.UUID) (stored, error) {
-	list, err := s.query(ctx, "WHERE w.id = $1", id)
+	list, err := s.query(ctx, withSecrets, "WHERE w.id = $1", id)
 	if err != nil {
 		return stored{}, err
 	}

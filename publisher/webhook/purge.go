@@ -68,7 +68,7 @@ func (s *Service) Purgeable(ctx context.Context, before time.Time) (Purged, erro
 
 // eachWebhook does something for every webhook that there is.
 func (s *Service) eachWebhook(ctx context.Context, do func(id uuid.UUID) error) error {
-	hooks, err := s.query(ctx, "ORDER BY w.id")
+	hooks, err := s.query(ctx, withoutSecrets, "ORDER BY w.id")
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var tidied time.Time
 	failing := false
 	for {
-		list, err := w.Service.query(ctx, "WHERE s.status = 'active'")
+		list, err := w.Service.query(ctx, withSecrets, "WHERE s.status = 'active'")
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -216,7 +216,7 @@ func (w *Worker) tidy(ctx context.Context) error {
 	if err := consumers.Err(); err != nil || len(ids) == 0 {
 		return err
 	}
-	hooks, err := w.Service.query(ctx, "")
+	hooks, err := w.Service.query(ctx, withSecrets, "")
 	if err != nil {
 		return err
 	}

@@ -53,10 +53,10 @@ COMMENT ON TABLE user_keys IS 'state table: removed by the append that erases it
 
 -- The last position that has a partition; 0 where there are none.
 -- +goose StatementBegin
-CREATE FUNCTION last_partitioned() RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE FUNCTION last_partitioned() RETURNS bigint LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO [(]''([0-9]+)''[)]'))[1]::bigint), 1) - 1
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'events'::regclass
+     WHERE i.inhparent = 'public.events'::regclass
 $$;
 -- +goose StatementEnd
 
@@ -65,21 +65,21 @@ $$;
 -- (stream, version) is unique in each partition; across them the row in streams guards it.
 -- +goose StatementBegin
 CREATE FUNCTION ensure_partitions(wanted bigint, size bigint DEFAULT 10000000) RETURNS int
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     made  int := 0;
     start bigint;
     name  text;
 BEGIN
     PERFORM pg_advisory_xact_lock(7236002);
-    start := last_partitioned() + 1;
+    start := public.last_partitioned() + 1;
     WHILE start <= wanted LOOP
         name := 'events_' || lpad(start::text, 12, '0');
-        EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS)', name);
-        EXECUTE format('ALTER TABLE %I ADD PRIMARY KEY (position)', name);
-        EXECUTE format('CREATE UNIQUE INDEX ON %I (stream, version)', name);
-        EXECUTE format('CREATE INDEX ON %I (subject, position) WHERE subject IS NOT NULL', name);
-        EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', name, start, start + size);
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.events INCLUDING DEFAULTS)', name);
+        EXECUTE format('ALTER TABLE public.%I ADD PRIMARY KEY (position)', name);
+        EXECUTE format('CREATE UNIQUE INDEX ON public.%I (stream, version)', name);
+        EXECUTE format('CREATE INDEX ON public.%I (subject, position) WHERE subject IS NOT NULL', name);
+        EXECUTE format('ALTER TABLE public.events ATTACH PARTITION public.%I FOR VALUES FROM (%s) TO (%s)', name, start, start + size);
         start := start + size;
         made := made + 1;
     END LOOP;
@@ -88,7 +88,9 @@ END $$;
 -- +goose StatementEnd
 SELECT ensure_partitions(20000000);
 
--- append_events is the only writer of events. It decides on a batch of appends and writes those that may be written,
+-- append_events is the only writer of events, and has the rights of its owner, so that nobody else needs any on what it writes.
+-- Whoever may not write credentials, as the processes beside the API may not, appends what is about no user: what became of
+-- projections, of webhooks and of the log. It decides on a batch of appends and writes those that may be written,
 -- in the transaction of the one statement that calls it; nothing else may run in that transaction.
 --
 -- Order is what it is for. Whoever holds the lock is alone, and commits before letting go of it, so positions are given
@@ -102,19 +104,23 @@ SELECT ensure_partitions(20000000);
 -- it looks everything up before it writes what may be written. What it can't decide without looking needs careful at once:
 -- an append to any version, or one that erases.
 --
--- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, s_ of state
--- changes, one row a table. What belongs to an append names it by its number from 1; a_events is how many events an
--- append has, which stand together, and a_last the number of the last one. Columns without rows are null, which costs nothing
--- to send. A batch has at most one append to a stream, for a reservation, and for a command id: callers see to it.
+-- The batch comes as columns: a_ of appends, e_ of events, h_ of values to hold, l_ of values to let go, g_ of streams that
+-- appends are given, s_ of state changes, one row a table. What belongs to an append names it by its number from 1, and comes
+-- in the order of those; a_events is how many events an append has, which stand together, and a_last the number of the last
+-- one. Columns without rows are null, which costs nothing to send. A batch has at most one append to a stream, for a
+-- reservation, and for a command id: callers see to it.
+--
+-- What an append is given are other streams that it was decided on: it is refused where one of them is not at its g_version
+-- any more, and where that is null only if the stream's user is erased. An append of the same batch counts for those behind it.
 --
 -- It answers with the head of the log before the batch, and where it was careful with three numbers more for each append:
 -- the verdict, its last position, its last version. Verdicts are 0 written, 1 repeated, 2 conflict (version: the actual
--- one), 3 reserved (version: which value, from 1), 4 closed.
+-- one), 3 reserved (version: which value, from 1), 4 closed, 5 stale (version: which of the given streams, from 1).
 --
 -- An append with a_erase forgets its subject: the stream is erased, what it held is let go of, and so are the rows that
 -- state tables have of the user (erase_state), whoever wrote them and when. They are found here, under the lock, because
 -- whoever wishes for the erasure can't know of those that are written meanwhile. An erased user's sessions have streams of
--- their own, so what an append is about is looked at as well as where it goes.
+-- their own, so an append to one of those is always given the user's.
 --
 -- The callers of a batch wait for every statement in here, and the next batch for all of them. A statement costs some
 -- 20 us before it touches a row, an expression half a us, anew in each transaction; so there are few, and those with
@@ -133,9 +139,10 @@ CREATE FUNCTION append_events(
     e_append int[], e_id uuid[], e_type text[], e_schema smallint[], e_data jsonb[], e_personal bytea[],
     h_append int[], h_scope text[], h_key bytea[],
     l_append int[], l_scope text[], l_key bytea[],
+    g_append int[], g_stream uuid[], g_version int[],
     s_table text[], s_new jsonb[], s_put jsonb[], s_removed jsonb[]
-) RETURNS bigint[] LANGUAGE plpgsql
-SET lock_timeout = '15s' SET plan_cache_mode = force_generic_plan
+) RETURNS bigint[] LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog SET lock_timeout = '15s' SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
@@ -148,6 +155,11 @@ DECLARE
     dropped   int[];               -- events of the appends before it that are not; null where there are none
     holders   uuid[];              -- of values to hold; null is nobody
     gone      uuid[];              -- users whom this batch erases
+    found     int[];               -- versions of the given streams; -1 where a user is erased
+    given     int := 1;            -- the next of them
+    stale     int;                 -- which of an append's, from 1; null for none
+    void      boolean;             -- one of an append's is of an erased user
+    other     int;                 -- the append to one of them
     reserved  int[];
     positions bigint[];
     verdict   int;
@@ -155,7 +167,16 @@ DECLARE
     done      int;
     first     record;
 BEGIN
-    SELECT e.position, greatest(e.recorded_at, clock_timestamp()) INTO head, moment FROM events e ORDER BY e.position DESC LIMIT 1;
+    IF NOT has_table_privilege(session_user, 'public.credentials', 'INSERT') THEN
+        IF 'system' <> ANY (a_kind) OR array_remove(a_subject, NULL) <> '{}'
+           OR h_append IS NOT NULL OR l_append IS NOT NULL OR a_key IS NOT NULL OR true = ANY (a_erase) OR 'webhook_states' <> ANY (s_table)
+           OR EXISTS (SELECT FROM unnest(e_type) t WHERE t !~ '^(projection|webhook|log)[.]')
+           OR EXISTS (SELECT FROM public.streams t WHERE t.stream = ANY (a_stream) AND t.kind <> 'system') THEN
+            RAISE insufficient_privilege USING MESSAGE = format('%I may append nothing about users', session_user);
+        END IF;
+    END IF;
+
+    SELECT e.position, greatest(e.recorded_at, clock_timestamp()) INTO head, moment FROM public.events e ORDER BY e.position DESC LIMIT 1;
     IF head IS NULL THEN
         head := 0;
         moment := clock_timestamp();
@@ -163,15 +184,16 @@ BEGIN
 
     IF careful THEN
         answers := ARRAY[head];
-        -- The version of a stream that is not open, or about an erased user, is given as negative.
-        SELECT ARRAY(SELECT CASE WHEN a_subject[i] <> a_stream[i]
-                                  AND (SELECT t.state FROM streams t WHERE t.stream = a_subject[i]) = 'erased' THEN -1
-                                 ELSE coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
-                                                  FROM streams t WHERE t.stream = a_stream[i]), 0) END
+        -- The version of a stream that is not open is given as negative.
+        SELECT ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'open' THEN t.version ELSE -t.version END
+                                        FROM public.streams t WHERE t.stream = a_stream[i]), 0)
                        FROM generate_series(1, cardinality(a_stream)) i),
-               ARRAY(SELECT (SELECT t.stream FROM reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
-                       FROM generate_series(1, coalesce(cardinality(h_append), 0)) k)
-          INTO versions, holders;
+               ARRAY(SELECT (SELECT t.stream FROM public.reservations t WHERE t.scope = h_scope[k] AND t.key = h_key[k])
+                       FROM generate_series(1, coalesce(cardinality(h_append), 0)) k),
+               ARRAY(SELECT coalesce((SELECT CASE t.state WHEN 'erased' THEN -1 ELSE t.version END
+                                        FROM public.streams t WHERE t.stream = g_stream[k]), 0)
+                       FROM generate_series(1, coalesce(cardinality(g_append), 0)) k)
+          INTO versions, holders, found;
         FOR k IN REVERSE coalesce(cardinality(h_append), 0) .. 1 LOOP
             IF holders[k] <> a_stream[h_append[k]] THEN
                 reserved[h_append[k]] := k - array_position(h_append, h_append[k]) + 1;
@@ -181,7 +203,7 @@ BEGIN
             FOR first IN
                 SELECT i, c.position, c.version
                   FROM generate_series(1, cardinality(a_command)) i
-                  JOIN LATERAL (SELECT * FROM commands t WHERE t.command_id = a_command[i] LIMIT 1) c ON true
+                  JOIN LATERAL (SELECT * FROM public.commands t WHERE t.command_id = a_command[i] LIMIT 1) c ON true
             LOOP
                 positions[first.i] := first.position;
                 versions[first.i] := first.version;
@@ -189,10 +211,25 @@ BEGIN
         END IF;
         lost := 0;
         FOR i IN 1 .. cardinality(a_stream) LOOP
+            stale := NULL;
+            void := false;
+            done := given - 1;
+            WHILE g_append[given] = i LOOP
+                other := array_position(a_stream, g_stream[given]);
+                IF other < i AND refused[other] IS NOT TRUE THEN -- it is written already, as it were
+                    found[given] := versions[other] + a_events[other];
+                END IF;
+                void := void OR found[given] < 0 OR g_stream[given] = ANY (coalesce(gone, '{}'));
+                IF found[given] <> g_version[given] THEN
+                    stale := coalesce(stale, given - done);
+                END IF;
+                given := given + 1;
+            END LOOP;
             -- A repeated command answers as the first time, whatever else it asks for.
             verdict := CASE WHEN positions[i] IS NOT NULL THEN 1
-                            WHEN versions[i] < 0 OR a_subject[i] = ANY (gone) THEN 4
+                            WHEN versions[i] < 0 OR void THEN 4
                             WHEN a_expected[i] >= 0 AND a_expected[i] <> versions[i] THEN 2
+                            WHEN stale IS NOT NULL THEN 5
                             WHEN reserved[i] IS NOT NULL THEN 3
                             ELSE 0 END;
             dropped[i] := lost;
@@ -202,7 +239,8 @@ BEGIN
             ELSE
                 lost := lost + a_events[i];
                 refused[i] := true;
-                answers := answers || ARRAY[verdict, coalesce(positions[i], 0), CASE verdict WHEN 3 THEN reserved[i] ELSE versions[i] END];
+                answers := answers || ARRAY[verdict, coalesce(positions[i], 0),
+                                           CASE verdict WHEN 3 THEN reserved[i] WHEN 5 THEN stale ELSE versions[i] END];
             END IF;
         END LOOP;
         IF lost = a_last[cardinality(a_last)] THEN
@@ -212,26 +250,26 @@ BEGIN
 
     -- ON CONFLICT would look every row up a second time.
     IF 0 = ANY (versions) THEN
-        INSERT INTO streams (stream, kind, version)
+        INSERT INTO public.streams (stream, kind, version)
         SELECT a_stream[i], a_kind[i], a_events[i] FROM generate_series(1, cardinality(a_stream)) i
          WHERE versions[i] = 0 AND refused[i] IS NOT TRUE;
     END IF;
     IF 0 < ANY (versions) THEN
-        UPDATE streams t SET version = versions[i] + a_events[i] FROM generate_series(1, cardinality(a_stream)) i
+        UPDATE public.streams t SET version = versions[i] + a_events[i] FROM generate_series(1, cardinality(a_stream)) i
          WHERE versions[i] > 0 AND refused[i] IS NOT TRUE AND t.stream = a_stream[i] AND t.version = versions[i] AND t.state = 'open';
         GET DIAGNOSTICS done = ROW_COUNT;
         IF NOT careful AND done < cardinality(array_remove(versions, 0)) THEN
             RAISE serialization_failure USING MESSAGE = 'a stream is closed, or has not the version that an append expects';
         END IF;
     END IF;
-    IF NOT careful AND a_subject <> a_stream THEN -- nested: an expression with a query in it is a statement
-        IF EXISTS (SELECT FROM generate_series(1, cardinality(a_subject)) i JOIN streams t ON t.stream = a_subject[i]
-                    WHERE a_subject[i] <> a_stream[i] AND t.state = 'erased') THEN
-            RAISE serialization_failure USING MESSAGE = 'an append is about an erased user';
+    IF NOT careful AND g_append IS NOT NULL THEN -- nested: an expression with a query in it is a statement
+        IF EXISTS (SELECT FROM generate_series(1, cardinality(g_append)) k LEFT JOIN public.streams t ON t.stream = g_stream[k]
+                    WHERE t.state = 'erased' OR coalesce(t.version, 0) <> g_version[k]) THEN
+            RAISE serialization_failure USING MESSAGE = 'a given stream is not at its version any more, or its user is erased';
         END IF;
     END IF;
 
-    INSERT INTO events (position, stream, kind, subject, version, event_id, type, schema_version, data, personal,
+    INSERT INTO public.events (position, stream, kind, subject, version, event_id, type, schema_version, data, personal,
                         metadata, recorded_at)
     SELECT head + k - coalesce(dropped[e_append[k]], 0), a_stream[e_append[k]], a_kind[e_append[k]], a_subject[e_append[k]],
            versions[e_append[k]] + a_events[e_append[k]] - a_last[e_append[k]] + k, e_id[k], e_type[k], e_schema[k], e_data[k],
@@ -240,33 +278,33 @@ BEGIN
      WHERE refused[e_append[k]] IS NOT TRUE;
 
     IF l_append IS NOT NULL THEN
-        DELETE FROM reservations t USING generate_series(1, cardinality(l_append)) k
+        DELETE FROM public.reservations t USING generate_series(1, cardinality(l_append)) k
          WHERE refused[l_append[k]] IS NOT TRUE AND t.scope = l_scope[k] AND t.key = l_key[k] AND t.stream = a_stream[l_append[k]]
            AND NOT EXISTS (SELECT FROM generate_series(1, cardinality(h_append)) h -- held again by the same append
                             WHERE h_append[h] = l_append[k] AND h_scope[h] = l_scope[k] AND h_key[h] = l_key[k]);
     END IF;
     IF h_append IS NOT NULL THEN
-        INSERT INTO reservations (scope, key, stream)
+        INSERT INTO public.reservations (scope, key, stream)
         SELECT h_scope[k], h_key[k], a_stream[h_append[k]] FROM generate_series(1, cardinality(h_append)) k
          WHERE refused[h_append[k]] IS NOT TRUE AND holders[k] IS NULL;
     END IF;
     IF a_key IS NOT NULL THEN
-        INSERT INTO user_keys (user_id, wrapped)
+        INSERT INTO public.user_keys (user_id, wrapped)
         SELECT a_subject[i], a_key[i] FROM generate_series(1, cardinality(a_key)) i
          WHERE refused[i] IS NOT TRUE AND a_key[i] IS NOT NULL;
     END IF;
     FOR k IN 1 .. coalesce(cardinality(s_table), 0) LOOP
-        done := apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], refused);
+        done := public.apply_state(s_table[k], s_new[k], s_put[k], s_removed[k], refused);
     END LOOP;
     IF gone IS NOT NULL THEN -- after what the same batch wrote of the same user
-        UPDATE streams t SET state = 'erased' WHERE t.stream = ANY (gone);
-        DELETE FROM reservations t WHERE t.stream = ANY (gone)
+        UPDATE public.streams t SET state = 'erased' WHERE t.stream = ANY (gone);
+        DELETE FROM public.reservations t WHERE t.stream = ANY (gone)
            AND NOT EXISTS (SELECT FROM generate_series(1, coalesce(cardinality(h_append), 0)) h
                             WHERE a_stream[h_append[h]] = t.stream AND h_scope[h] = t.scope AND h_key[h] = t.key);
-        done := erase_state(gone);
+        done := public.erase_state(gone);
     END IF;
     IF a_command IS NOT NULL THEN
-        INSERT INTO commands (command_id, position, version, recorded_at)
+        INSERT INTO public.commands (command_id, position, version, recorded_at)
         SELECT a_command[i], head + a_last[i] - coalesce(dropped[i], 0), versions[i] + a_events[i], moment
           FROM generate_series(1, cardinality(a_command)) i
          WHERE a_command[i] IS NOT NULL AND refused[i] IS NOT TRUE;

@@ -93,10 +93,10 @@ CREATE INDEX parked_events_subject ON parked_events (projection, subject);
 -- Its statements are static, so that their plans are kept, and all alike, so they are not written by hand:
 -- make_apply_state makes it anew from the catalog, for every table whose comment begins with "state table". A migration
 -- that adds or changes a state table calls it at its end. So does one that adds any other table with a column user_id: it
--- makes erase_state as well, which removes the rows of erased users from all tables that have such a column, but for those of
--- read models, whose names end in the number of their generation. The column has to be the first of an index.
+-- makes erase_state as well, which removes the rows of erased users from all tables that have such a column. The column has
+-- to be the first of an index.
 -- +goose StatementBegin
-CREATE FUNCTION make_apply_state() RETURNS void LANGUAGE plpgsql AS $make$
+CREATE FUNCTION make_apply_state() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $make$
 DECLARE
     t     record;
     cases text := '';
@@ -116,33 +116,33 @@ BEGIN
           JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
          CROSS JOIN LATERAL (SELECT a.attnum = ANY (i.indkey::int2[]) AS is_key) k
-         WHERE c.relnamespace = current_schema()::regnamespace AND obj_description(c.oid, 'pg_class') LIKE 'state table%'
+         WHERE c.relnamespace = 'public'::regnamespace AND obj_description(c.oid, 'pg_class') LIKE 'state table%'
          GROUP BY c.oid, c.relname
          ORDER BY c.oid -- the oldest first, which are those that most appends change
     LOOP
         cases := cases || format($case$
         WHEN %1$L THEN
             IF fresh IS NOT NULL THEN
-                INSERT INTO %1$I (%2$s)
+                INSERT INTO public.%1$I (%2$s)
                 SELECT %3$s FROM jsonb_to_recordset(fresh) r(append int, %4$s)
                  WHERE refused[r.append] IS NOT TRUE;
             END IF;
             IF put IS NOT NULL THEN
-                INSERT INTO %1$I (%2$s)
+                INSERT INTO public.%1$I (%2$s)
                 SELECT %3$s FROM jsonb_to_recordset(put) r(append int, %4$s)
                  WHERE refused[r.append] IS NOT TRUE ORDER BY %5$s
                     ON CONFLICT (%6$s) DO %7$s;
             END IF;
             IF removed IS NOT NULL THEN
-                DELETE FROM %1$I t USING jsonb_to_recordset(removed) r(append int, %8$s)
+                DELETE FROM public.%1$I t USING jsonb_to_recordset(removed) r(append int, %8$s)
                  WHERE refused[r.append] IS NOT TRUE AND %9$s;
             END IF;$case$,
             t.name, t.columns, t.fields, t.types, t.key_fields, t.key, coalesce('UPDATE SET ' || t.replaced, 'NOTHING'),
             t.key_types, t.same);
     END LOOP;
     EXECUTE format($function$
-CREATE OR REPLACE FUNCTION apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, refused boolean[])
-RETURNS int LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION public.apply_state(state_table text, fresh jsonb, put jsonb, removed jsonb, refused boolean[])
+RETURNS int LANGUAGE plpgsql SET search_path = pg_catalog AS $body$
 BEGIN
     CASE state_table%s
     END CASE; -- an unknown table is an error
@@ -150,15 +150,15 @@ BEGIN
 END $body$;
 $function$, cases);
     EXECUTE format($function$
-CREATE OR REPLACE FUNCTION erase_state(users uuid[]) RETURNS int LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION public.erase_state(users uuid[]) RETURNS int LANGUAGE plpgsql SET search_path = pg_catalog AS $body$
 BEGIN%s
     RETURN 0;
 END $body$;
 $function$,
-        (SELECT string_agg(format(E'\n    DELETE FROM %I WHERE user_id = ANY (users);', c.relname), '' ORDER BY c.relname)
+        (SELECT string_agg(format(E'\n    DELETE FROM public.%I WHERE user_id = ANY (users);', c.relname), '' ORDER BY c.relname)
            FROM pg_class c
            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped
-          WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname !~ '_[0-9]+$'));
+          WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'));
 END $make$;
 -- +goose StatementEnd
 SELECT make_apply_state();

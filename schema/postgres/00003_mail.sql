@@ -44,8 +44,16 @@ CREATE TABLE devices (
 );
 COMMENT ON TABLE devices IS 'state table: where users logged in; appends only erase from it';
 
+-- When mails of a kind were sent to an address of late, whoever asked for them. The key is an HMAC of both, so it gives no
+-- address away.
+CREATE TABLE mail_targets (
+    target    bytea PRIMARY KEY,
+    sent      jsonb NOT NULL,          -- times, the oldest first
+    forget_at timestamptz NOT NULL
+);
+
 SELECT make_apply_state();
 
 -- +goose Down
-DROP TABLE devices, mails, subscriptions, codes;
+DROP TABLE mail_targets, devices, mails, subscriptions, codes;
 SELECT make_apply_state();

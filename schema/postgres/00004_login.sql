@@ -20,6 +20,7 @@ CREATE TABLE factors (
     last_step    bigint NOT NULL,      -- totp: the time step of the last one that was used; none up to it is good
     created_at   timestamptz NOT NULL,
     confirmed_at timestamptz,          -- null until the user has shown that it works: it counts for nothing before
+    version      int   NOT NULL,       -- of the user's stream, as of which its user was proven to be the one
     PRIMARY KEY (user_id, kind)
 );
 COMMENT ON TABLE factors IS 'state table: second factors';

@@ -9,9 +9,9 @@ COMMENT ON TABLE admins IS 'state table: who can act as an administrator';
 -- the table, because here it holds whatever is decided elsewhere at the same time: whoever appends is alone, so of two
 -- administrators who revoke each other the second finds the first gone. The store answers with ErrStateRefused.
 -- +goose StatementBegin
-CREATE FUNCTION keep_an_admin() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION keep_an_admin() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-    IF EXISTS (SELECT FROM gone) AND NOT EXISTS (SELECT FROM admins) THEN
+    IF EXISTS (SELECT FROM gone) AND NOT EXISTS (SELECT FROM public.admins) THEN
         RAISE EXCEPTION 'the last of admins stays' USING ERRCODE = 'integrity_constraint_violation', TABLE = 'admins';
     END IF;
     RETURN NULL;

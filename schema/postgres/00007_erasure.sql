@@ -4,6 +4,7 @@
 CREATE TABLE erasures (
     subject      uuid PRIMARY KEY,      -- the user
     actor        text NOT NULL,         -- who asked for it
+    proven       int,                   -- version of the user's stream, as of which that was proven; null where nothing had to be
     requested_at timestamptz NOT NULL,
     done_at      timestamptz            -- null until the user is erased, and that is in the ledger if there is one
 );

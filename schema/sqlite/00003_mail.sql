@@ -35,7 +35,14 @@ CREATE TABLE devices (
     PRIMARY KEY (user_id, device)
 ) WITHOUT ROWID;
 
+CREATE TABLE mail_targets (
+    target    BLOB PRIMARY KEY,
+    sent      TEXT NOT NULL,
+    forget_at TIMESTAMP NOT NULL
+) WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE mail_targets;
 DROP TABLE devices;
 DROP TABLE mails;
 DROP TABLE subscriptions;

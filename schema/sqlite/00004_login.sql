@@ -14,6 +14,7 @@ CREATE TABLE factors (
     last_step    INTEGER NOT NULL,
     created_at   TIMESTAMP NOT NULL,
     confirmed_at TIMESTAMP,
+    version      INTEGER NOT NULL,
     PRIMARY KEY (user_id, kind)
 ) WITHOUT ROWID;
 

@@ -3,6 +3,7 @@
 CREATE TABLE erasures (
     subject      TEXT PRIMARY KEY,
     actor        TEXT NOT NULL,
+    proven       INTEGER,
     requested_at TIMESTAMP NOT NULL,
     done_at      TIMESTAMP
 ) WITHOUT ROWID;

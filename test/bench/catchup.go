@@ -78,8 +78,8 @@ func openCatchingUp(s *stage, fill func(*logOn) error) (*catchingUp, error) {
 func (c *catchingUp) forget(ctx context.Context) error {
 	for _, statement := range []string{
 		"DELETE FROM projections",
-		"DROP VIEW IF EXISTS " + projections.ViewName(projections.UsersName),
-		"DROP TABLE IF EXISTS " + projections.TableName(projections.UsersName, 1),
+		"DROP VIEW IF EXISTS " + projections.ViewName(c.store.Dialect(), projections.UsersName),
+		"DROP TABLE IF EXISTS " + projections.TableName(c.store.Dialect(), projections.UsersName, 1),
 	} {
 		if _, err := c.store.Exec(ctx, statement); err != nil {
 			return err

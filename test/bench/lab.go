@@ -106,8 +106,20 @@ func (s *stage) account(p *process) {
 	s.after(func() error { remove(); return nil })
 }
 
-// database makes an empty database with usher's schema.
+// database makes a database with usher's schema.
 func (s *stage) database() (dsn string, err error) {
+	if dsn, err = s.emptyDatabase(); err != nil {
+		return "", err
+	}
+	m, err := schema.Postgres(dsn)
+	if err != nil {
+		return "", err
+	}
+	_, err = m.Up(s.ctx)
+	return dsn, errors.Join(err, m.Close())
+}
+
+func (s *stage) emptyDatabase() (dsn string, err error) {
 	s.made++
 	name := fmt.Sprintf("bench_%d", s.made)
 	if err := s.admin(s.ctx, "CREATE DATABASE "+name); err != nil {
@@ -118,13 +130,7 @@ func (s *stage) database() (dsn string, err error) {
 		defer cancel()
 		return s.admin(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
 	})
-	dsn = s.server.DSN(name)
-	m, err := schema.Postgres(dsn)
-	if err != nil {
-		return "", err
-	}
-	_, err = m.Up(s.ctx)
-	return dsn, errors.Join(err, m.Close())
+	return s.server.DSN(name), nil
 }
 
 // pool opens a pool of connections, all of which are there at once.

@@ -126,19 +126,21 @@ func settle(s *stage) (*population, error) {
 	}
 	s.after(func() error { store.Close(); return nil })
 	p := &population{users: projections.Users{DB: store, CursorKey: []byte("of a benchmark")}}
-	table := projections.UserProjection{}.Tables(store.Dialect(), 1)[0]
-	if _, err := store.Exec(s.ctx, table.Create); err != nil {
+	model := projections.Generation{Dialect: store.Dialect(), Number: 1, Loading: true}
+	if err := model.Create(s.ctx, store, projections.UserProjection{}); err != nil {
 		return nil, err
 	}
-	if err := p.fill(s.ctx, store); err != nil {
+	if err := p.fill(s.ctx, store, model); err != nil {
 		return nil, err
 	}
-	name := projections.TableName(projections.UsersName, 1)
-	view := "CREATE VIEW " + projections.ViewName(projections.UsersName) + " AS SELECT * FROM " + name
-	for _, statement := range append(table.Indexes, view, "VACUUM ANALYZE "+name) {
-		if _, err := store.Exec(s.ctx, statement); err != nil {
-			return nil, err
-		}
+	if err := model.Index(s.ctx, store, projections.UserProjection{}); err != nil {
+		return nil, err
+	}
+	if err := model.Show(s.ctx, store, projections.UserProjection{}); err != nil {
+		return nil, err
+	}
+	if _, err := store.Exec(s.ctx, "VACUUM ANALYZE "+model.Table(projections.UsersName)); err != nil {
+		return nil, err
 	}
 	for range 9 {
 		page, err := p.users.List(s.ctx, projections.UserFilter{Cursor: p.tenth})
@@ -150,7 +152,7 @@ func settle(s *stage) (*population, error) {
 	return p, nil
 }
 
-func (p *population) fill(ctx context.Context, store eventstore.DB) error {
+func (p *population) fill(ctx context.Context, store eventstore.DB, model projections.Generation) error {
 	began := time.Now().Add(-searched * time.Second)
 	for n := 0; n < searched; {
 		events := make([]eventstore.Event, 0, 2000)
@@ -158,7 +160,7 @@ func (p *population) fill(ctx context.Context, store eventstore.DB) error {
 			events = append(events, p.arrive(n, began.Add(time.Duration(n)*time.Second))...)
 		}
 		err := store.Transact(ctx, func(tx eventstore.DB) error {
-			return projections.Apply(ctx, tx, projections.UserProjection{}, projections.Generation{Number: 1, Loading: true}, events)
+			return projections.Apply(ctx, tx, projections.UserProjection{}, model, events)
 		})
 		if err != nil {
 			return err

@@ -202,7 +202,7 @@ func TestSystemd(t *testing.T) {
 			"ExecStart=/usr/local/bin/usher %i $USHER_ARGS", "Environment=ERASURE_LEDGER=/var/lib/usher/erasures.log", "DynamicUser=yes", "User=usher", "StateDirectory=usher",
 		},
 		"usher-migrate.service": {"Type=oneshot", "ExecStart=/usr/local/bin/usher migrate up"},
-		"usher-purge.service":   {"Type=oneshot", "ExecStart=/usr/local/bin/usher purge --older-than 30d", "DynamicUser=yes", "User=usher", "StateDirectory=usher"},
+		"usher-purge.service":   {"Type=oneshot", "ExecStart=/usr/local/bin/usher purge --older-than 30d --yes", "DynamicUser=yes", "User=usher", "StateDirectory=usher"},
 		"usher-purge.timer":     {"OnCalendar=*-*-* 03:17:00", "Persistent=yes", "WantedBy=timers.target"},
 	} {
 		raw, err := os.ReadFile(filepath.Join(root, "deploy", "systemd", file))

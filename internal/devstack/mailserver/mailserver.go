@@ -34,6 +34,7 @@ import (
 type Options struct {
 	TLS            *tls.Config // offered by STARTTLS
 	Implicit       bool        // TLS from the first byte instead
+	ASCII          bool        // SMTPUTF8 is not offered
 	User, Password string      // asked for when set
 }
 
@@ -84,7 +85,7 @@ func (s *Server) Resume() error {
 	}
 	server := smtp.NewServer(backend{s})
 	server.Domain = "mail.test"
-	server.EnableSMTPUTF8 = true
+	server.EnableSMTPUTF8 = !s.options.ASCII
 	server.AllowInsecureAuth = true
 	server.ErrorLog = silent{}
 	if !s.options.Implicit {
