@@ -110,6 +110,9 @@ func (s *Server) listUserSessions(c *echo.Context) error {
 	if f.Limit, err = limit(values); err != nil {
 		return err
 	}
+	if err := s.Sessions.Check(f); err != nil {
+		return err
+	}
 	if err := s.awaitReadModel(c, projections.SessionsName); err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func explain(err error) (code identity.Code, detail string) {
 	}
 	switch echo.StatusCode(err) {
 	case http.StatusNotFound:
-		return identity.CodeNotFound, ""
+		return identity.CodeNotFound, "nothing is served here; GET /openapi.yaml says what is"
 	case http.StatusMethodNotAllowed:
 		return codeMethodNotAllowed, ""
 	}

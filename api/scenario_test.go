@@ -289,6 +289,14 @@ func badQueries() []scenario {
 	for _, cursor := range []string{"x", "%00", "AAAA", "{events cursor}", strings.Repeat("A", 5000)} {
 		add("/v1/users?cursor="+cursor, codeInvalidCursor)
 	}
+	// A cursor that can't be is told at once, whatever position is waited for.
+	for _, path := range []string{"/v1/users?cursor=x", "/v1/users?status=gone", "/v1/users/{admin}/sessions?cursor=x"} {
+		code := codeInvalidCursor
+		if strings.Contains(path, "status") {
+			code = identity.CodeInvalidRequest
+		}
+		add(path, code, "Usher-Min-Position", "99999999")
+	}
 	for _, cursor := range []string{"x", "7", "{users cursor}", "{events cursor}x", "{events cursor}%0A", "AAAAAAAAAAcAAAAAAAAAAAAAAAAAAAAA", "{events cursor of ada}"} {
 		add("/v1/users/{admin}/events?cursor="+cursor, codeInvalidCursor)
 	}

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -58,17 +57,14 @@ func onBoth(t *testing.T, test func(t *testing.T, db database)) {
 }
 
 func openSQLite(tb testing.TB) database {
-	path := filepath.Join(tb.TempDir(), "usher.db")
-	m, err := schema.SQLite(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := m.Up(tb.Context()); err != nil {
-		tb.Fatal(err)
-	}
-	if err := m.Close(); err != nil {
-		tb.Fatal(err)
-	}
+	path := devstack.SQLite(tb, "api", func(ctx context.Context, path string) error {
+		m, err := schema.SQLite(path)
+		if err != nil {
+			return err
+		}
+		_, err = m.Up(ctx)
+		return errors.Join(err, m.Close())
+	})
 	s, err := sqlite.Open(tb.Context(), path)
 	if err != nil {
 		tb.Fatal(err)

@@ -39,6 +39,9 @@ func (s *Server) listUsers(c *echo.Context) error {
 	if f.CreatedBefore, err = timeParameter(values, "created_before"); err != nil {
 		return err
 	}
+	if err := s.Users.Check(f); err != nil {
+		return err
+	}
 	if err := s.awaitReadModel(c, projections.UsersName); err != nil {
 		return err
 	}

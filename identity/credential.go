@@ -218,3 +218,43 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 	}
 	return max(result.Position, s.endEverySession(ctx, w.User, w.Session, EndedPasswordChanged, w.Metadata)), nil
 }
+
+// SetPassword gives a user another password, for an administrator who knows nothing of the present one, and ends every session of
+// the user. It may be one that the user had before. It fails with ErrNotFound, ErrPasswordRefused, password.ErrOverloaded or
+// password.ErrStopped, or as eventstore.Log.Append does.
+func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, secret password.Password, m eventstore.Metadata) (eventstore.Result, error) {
+	u, err := s.ReadUser(ctx, id)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	email, err := ParseEmail(u.Email)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	hash, err := s.hash(ctx, hashingFor(email, m), secret, password.Subject{Email: u.Email, Name: u.Name})
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	return s.closeUser(ctx, id, m, EndedPasswordChanged, func(u User) (change, error) {
+		present, err := s.readCredential(ctx, u.ID)
+		if err != nil {
+			return change{}, err
+		}
+		return change{
+			events: []Payload{PasswordChanged{Reason: ReasonAdmin}},
+			state: []eventstore.StateChange{storeCredential(u.ID, s.replacing(present, hash, s.now().UTC())),
+				dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
+		}, nil
+	})
+}
+
+// replacing is a credential of a hash that nobody has a password at hand for, in the place of the present one: it takes that
+// into the history unseen.
+func (s *Service) replacing(present credential, hash password.Hash, at time.Time) credential {
+	c := credential{hash: hash, changed: at}
+	if earlier := s.policy.History() - 1; earlier > 0 && present.hash != "" { // the new one is the first of those remembered
+		c.history = append([]password.Hash{present.hash}, present.history...)
+		c.history = c.history[:min(len(c.history), earlier)]
+	}
+	return c
+}

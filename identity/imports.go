@@ -232,7 +232,7 @@ func (s *Service) importAgain(ctx context.Context, u User, b beginning) (c chang
 		stored := dropRow("credentials", map[string]any{"user_id": u.ID})
 		if b.hash != "" {
 			now.changed = s.now().UTC()
-			stored = storeCredential(u.ID, s.importedCredential(present, b.hash, now.changed))
+			stored = storeCredential(u.ID, s.replacing(present, b.hash, now.changed))
 		}
 		c.events = append(c.events, PasswordChanged{Reason: ReasonImport})
 		c.state = append(c.state, stored, dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail))
@@ -242,16 +242,6 @@ func (s *Service) importAgain(ctx context.Context, u User, b beginning) (c chang
 		c.state = append(c.state, now.store(u.ID))
 	}
 	return c, reason, nil
-}
-
-// importedCredential is what takes the place of a credential with an import.
-func (s *Service) importedCredential(present credential, hash password.Hash, at time.Time) credential {
-	c := credential{hash: hash, changed: at}
-	if earlier := s.policy.History() - 1; earlier > 0 && present.hash != "" { // the imported one is the first of those remembered
-		c.history = append([]password.Hash{present.hash}, present.history...)
-		c.history = c.history[:min(len(c.history), earlier)]
-	}
-	return c
 }
 
 // otherThan is the first field, beside the address, in which two imports of a user differ; "" for none.

@@ -38,18 +38,34 @@ func (q Sessions) List(ctx context.Context, f SessionFilter) (SessionPage, error
 	return page, nil
 }
 
+// Check fails as List does for a cursor that can't be, and reads nothing: for who would wait before a list is read.
+func (q Sessions) Check(f SessionFilter) error {
+	_, err := q.begin(f)
+	return err
+}
+
+// begin is where a page begins.
+func (q Sessions) begin(f SessionFilter) (at cursor, err error) {
+	if f.Cursor == "" {
+		return cursor{}, nil
+	}
+	return decodeCursor(q.CursorKey, f.identity(), f.Cursor)
+}
+
+// identity is what a cursor is bound to.
+func (f SessionFilter) identity() string { return fmt.Sprintf("sessions\x00%s\x00%t", f.User, f.Open) }
+
 func (q Sessions) list(ctx context.Context, f SessionFilter) (page SessionPage, err error) {
 	if f.Limit, err = pageSize(f.Limit); err != nil {
 		return page, err
 	}
 	sql, args := "SELECT "+sessionView+" FROM "+ViewName(q.DB.Dialect(), SessionsName)+" WHERE subject = $1", []any{f.User}
-	name := fmt.Sprintf("sessions\x00%s\x00%t", f.User, f.Open)
-	if f.Cursor != "" {
-		c, err := decodeCursor(q.CursorKey, name, f.Cursor)
-		if err != nil {
-			return page, err
-		}
-		sql, args = sql+" AND id < $2", append(args, c.id)
+	at, err := q.begin(f)
+	if err != nil {
+		return page, err
+	}
+	if at != (cursor{}) {
+		sql, args = sql+" AND id < $2", append(args, at.id)
 	}
 	if f.Open {
 		sql += " AND ended_at IS NULL"
@@ -63,7 +79,7 @@ func (q Sessions) list(ctx context.Context, f SessionFilter) (page SessionPage, 
 	for rows.Next() {
 		if len(page.Items) == f.Limit { // one more than asked for: there is another page
 			last := page.Items[f.Limit-1]
-			page.NextCursor = encodeCursor(q.CursorKey, name, cursor{last.StartedAt, last.ID})
+			page.NextCursor = encodeCursor(q.CursorKey, f.identity(), cursor{last.StartedAt, last.ID})
 			break
 		}
 		var s SessionView

@@ -65,19 +65,28 @@ func (q Users) List(ctx context.Context, f UserFilter) (UserPage, error) {
 }
 
 func (q Users) list(ctx context.Context, f UserFilter) (page UserPage, err error) {
-	if f.Limit, err = pageSize(f.Limit); err == nil {
-		err = f.check()
+	if f.Limit, err = pageSize(f.Limit); err != nil {
+		return page, err
 	}
+	at, err := q.begin(f)
 	if err != nil {
 		return page, err
 	}
-	at := cursor{}
-	if f.Cursor != "" {
-		if at, err = decodeCursor(q.CursorKey, f.identity(), f.Cursor); err != nil {
-			return page, err
-		}
-	}
 	return q.search(ctx, f, at)
+}
+
+// Check fails as List does for a filter or a cursor that can't be, and reads nothing: for who would wait before a list is read.
+func (q Users) Check(f UserFilter) error {
+	_, err := q.begin(f)
+	return err
+}
+
+// begin is where a page begins.
+func (q Users) begin(f UserFilter) (at cursor, err error) {
+	if err := f.check(); err != nil || f.Cursor == "" {
+		return cursor{}, err
+	}
+	return decodeCursor(q.CursorKey, f.identity(), f.Cursor)
 }
 
 // Get answers with a user. It fails with ErrNotFound, and as List does.

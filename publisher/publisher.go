@@ -75,6 +75,7 @@ type Config struct {
 	Holder         string        // unique among all relays; random when empty
 	LeaseTTL       time.Duration // how long a dead relay's standby waits, 10 s when 0
 	ScrubEvery     time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
+	LookEvery      time.Duration // between looks at the state of the stream, 5 s when 0
 	OverwriteFor   time.Duration // how long the messages of one erased user are overwritten, before the rest is only deleted; 5 s when 0
 	Tracer         trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
 	Logger         *slog.Logger  // slog.Default() when nil
@@ -116,6 +117,7 @@ type Relay struct {
 	err       error
 	found     error // by a scrub, until the next resync: ErrDamaged or ErrForeignStream
 	accounted accounted
+	floors    floors
 	stopPump  func(cause error) // nil while nothing is being pumped
 	server    string            // id of the server at the last resync
 }
@@ -133,6 +135,7 @@ func New(c Config) (*Relay, error) {
 	c.Holder = cmp.Or(c.Holder, uuid.NewString())
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, 10*time.Second)
 	c.ScrubEvery = cmp.Or(c.ScrubEvery, 24*time.Hour)
+	c.LookEvery = cmp.Or(c.LookEvery, 5*time.Second)
 	c.OverwriteFor = cmp.Or(c.OverwriteFor, 5*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	c.Logger = c.Logger.With("stream", c.Stream.Name)

@@ -49,6 +49,9 @@ func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.
 		first = max(first, int64(info.State.FirstSeq))
 	}
 	durables, err := r.durables(ctx)
+	if err == nil {
+		err = r.setBackToFloors(ctx, info, head, durables)
+	}
 	if err != nil {
 		return last, err
 	}

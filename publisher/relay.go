@@ -143,6 +143,7 @@ func (r *Relay) lead(ctx context.Context) {
 	beside.Go(func() { r.keepLease(ctx, lease, stop) })
 	beside.Go(func() { r.keepSaving(ctx) })
 	beside.Go(func() { r.keepScrubbing(ctx) })
+	beside.Go(func() { r.keepLooking(ctx) })
 	r.follow(ctx)
 	stop(errStopped)
 	beside.Wait()

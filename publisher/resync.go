@@ -54,6 +54,9 @@ func (r *Relay) resync(ctx context.Context) (last eventstore.Anchor, err error) 
 		return r.begin(ctx, head)
 	}
 	last, reason, err := r.compare(ctx, info, head)
+	if err == nil && reason != nil && found.rebuild == nil {
+		err = r.ours(ctx, info, head)
+	}
 	switch {
 	case errors.Is(err, ErrHalted) && r.FollowRestores:
 		return r.followRestore(ctx, found, info, head, err)
@@ -74,6 +77,16 @@ func (r *Relay) resync(ctx context.Context) (last eventstore.Anchor, err error) 
 	r.published.Store(last.Position)
 	r.noticeServer()
 	return last, nil
+}
+
+// ours fails with ErrHalted and ErrForeignStream where a stream that is to be rebuilt has messages that are not the log's: to
+// replace them without a word would leave subscribers with what did not happen.
+func (r *Relay) ours(ctx context.Context, info *jetstream.StreamInfo, head int64) error {
+	s, err := r.survey(ctx, info, head)
+	if err != nil || s.voided == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %w: %d of its messages are not the log's, the first after position %d. "+restoredHint, ErrHalted, ErrForeignStream, s.voided, s.fork)
 }
 
 // halt writes down why the relay touches nothing any more, and answers with that.
@@ -130,7 +143,7 @@ func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head in
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.accounted = accounted{info.Created, info.State.NumDeleted}
+	r.accounted = accountOf(info)
 	return at, nil, nil
 }
 
@@ -206,6 +219,12 @@ func (r *Relay) perUser(ctx context.Context) (reason, err error) {
 func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head int64) ([]int64, error) {
 	state := info.State
 	first, last := int64(state.FirstSeq), int64(state.LastSeq)
+	r.mu.Lock()
+	known := r.accounted.of(info)
+	r.mu.Unlock()
+	if known {
+		return nil, nil
+	}
 	var missing []int64
 	if r.Stream.MaxBytes <= 0 {
 		owed, err := r.firstOwed(ctx, head, ageSlack)
@@ -217,10 +236,7 @@ func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head in
 			missing = append(missing, p)
 		}
 	}
-	r.mu.Lock()
-	known := r.accounted.of(info)
-	r.mu.Unlock()
-	if state.NumDeleted > 0 && !known {
+	if state.NumDeleted > 0 {
 		ctx, stop := context.WithTimeout(ctx, detailWait) // it is a long list where many users were erased
 		defer stop()
 		s, err := r.js.Stream(ctx, r.Stream.Name)

@@ -64,10 +64,7 @@ func (r *Relay) Scrub(ctx context.Context) (ScrubReport, error) {
 	}
 	r.lastScrub.Store(&report)
 	if found := report.found(); found != nil {
-		r.mu.Lock()
-		r.found = found
-		r.mu.Unlock()
-		r.interrupt(found)
+		r.hasFound(found)
 	}
 	return report, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -60,12 +61,41 @@ func Postgres(dsn string) (*Migrator, error) {
 	return m, nil
 }
 
-// SQLite makes a migrator for a SQLite file, which is created if need be. Processes that migrate at the same time take
-// turns on a lock file beside it.
+// makePrivate makes a file of SQLite if need be, and takes every right on it from everybody but its owner. What SQLite makes
+// beside it gets the rights of the file; what is there already is put right too.
+func makePrivate(path string) error {
+	// One that is there is not opened: closing it again would let go of the locks that this process may have on it.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			err = os.Chmod(name, info.Mode().Perm()&^0o077)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // SQLite removes what it needs no more
+			return fmt.Errorf("keep others from reading %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// SQLite makes a migrator for a SQLite file, which is created if need be, and which nobody but its owner may read from then on.
+// Processes that migrate at the same time take turns on a lock file beside it.
 func SQLite(path string) (*Migrator, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := makePrivate(path); err != nil {
+		return nil, err
 	}
 	name := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"}
 	db, err := sql.Open("sqlite", name.String()) // a path has ?, # and % escaped

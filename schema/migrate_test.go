@@ -116,6 +116,43 @@ func TestSQLiteInAnyDirectory(t *testing.T) {
 	}
 }
 
+// Nobody but its owner can read the database, whatever the umask is, nor one that an earlier version made.
+func TestSQLiteIsPrivate(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "usher.db")
+		if before {
+			for _, name := range []string{path, path + "-wal", path + "-shm"} {
+				if err := os.WriteFile(name, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chmod(name, 0o644); err != nil { // which no umask changes
+					t.Fatal(err)
+				}
+			}
+		}
+		m, err := schema.SQLite(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Up(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(path + "*")
+		if err != nil || len(files) < 3 {
+			t.Fatalf("files %v, %v, want those of the log too", files, err)
+		}
+		for _, name := range files {
+			if info, err := os.Stat(name); err != nil || info.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s has the mode %v, %v", filepath.Base(name), info.Mode(), err)
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUpAndDown(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, d dialect) {

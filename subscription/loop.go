@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -90,6 +89,8 @@ func (l *loop) session(ctx context.Context) error {
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
 	messages := make(chan message, l.maxBatch())
 	failed := make(chan error, 1)
@@ -118,6 +119,11 @@ func (l *loop) session(ctx context.Context) error {
 		pull.Stop()
 		<-pull.Closed()
 	}()
+	watch.Go(func() {
+		if err := l.watch(ctx, consumer); err != nil {
+			fail(err)
+		}
+	})
 
 	batch := make([]message, 0, l.maxBatch())
 	for {
@@ -207,108 +213,6 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 		m.unusable = true
 	}
 	return m
-}
-
-// consumer finds or makes the durable consumer and sees to it that it goes on right after the position.
-func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	l.fresh = false
-	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c, err = l.JetStream.CreateConsumer(ctx, l.stream(), jetstream.ConsumerConfig{
-			Durable:        l.Name,
-			AckPolicy:      jetstream.AckAllPolicy,
-			AckWait:        ackWait,
-			MaxDeliver:     -1,
-			MaxAckPending:  4 * l.maxBatch(),
-			FilterSubjects: l.Subjects,
-			// From the beginning, because a consumer can't be set back below where it was made to begin.
-			DeliverPolicy: jetstream.DeliverAllPolicy,
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("durable consumer: %w", err)
-	}
-	info := c.CachedInfo()
-	if info.Config.AckPolicy != jetstream.AckAllPolicy {
-		return nil, fmt.Errorf("durable consumer %s does not acknowledge all: it was not made for a subscription", l.Name)
-	}
-	if err := l.checkSetBack(info); err != nil {
-		return nil, err
-	}
-	refiltered := !slices.Equal(filterOf(info.Config), l.Subjects)
-	if refiltered { // what the old filter passed over comes only if the consumer is set back
-		info.Config.FilterSubject, info.Config.FilterSubjects = "", l.Subjects
-		if _, held := info.Config.Metadata[cloudevent.MetadataPerUser]; held {
-			if _, err := l.JetStream.ResumeConsumer(ctx, l.stream(), l.Name); err != nil {
-				return nil, fmt.Errorf("resume the durable consumer: %w", err)
-			}
-			info.Config.PauseUntil = nil
-			delete(info.Config.Metadata, cloudevent.MetadataPerUser)
-		}
-		if c, err = l.JetStream.UpdateConsumer(ctx, l.stream(), info.Config); err != nil {
-			return nil, fmt.Errorf("change the filter of the durable consumer: %w", err)
-		}
-	}
-	if !refiltered && info.NumAckPending == 0 && info.AckFloor.Stream == uint64(l.position) && info.Delivered.Stream == uint64(l.position) {
-		l.fresh = true
-		return c, nil
-	}
-	if _, err := l.JetStream.ResetConsumerToSequence(ctx, l.stream(), l.Name, uint64(l.position)+1); err != nil {
-		// It is not lost: what was delivered and not acknowledged comes again, only later.
-		l.logger().WarnContext(ctx, "durable consumer not set back", "to", l.position, slog.Any("error", err))
-		return c, nil
-	}
-	l.fresh = true
-	return c, nil
-}
-
-// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was restored.
-// Once the subscription has gone on from there, the mark that is left says nothing any more: the consumer's acknowledgements
-// tell, and in this process the loop remembers. Where a process died before the first of them arrived, what it handled has to be
-// taken back for nothing, which does no harm; the other way round would.
-func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
-	mark, marked := info.Config.Metadata[cloudevent.MetadataSetBack]
-	if !marked || l.BesideLog || info.Created.Equal(l.accepted) {
-		return nil
-	}
-	after, err := strconv.ParseInt(mark, 10, 64)
-	if err != nil {
-		return fmt.Errorf("durable consumer: metadata %s: %w", cloudevent.MetadataSetBack, err)
-	}
-	if l.position > after && int64(info.AckFloor.Stream) <= after {
-		return &RestoredError{After: after, Checkpoint: l.position}
-	}
-	l.accepted = info.Created
-	return nil
-}
-
-// stillTheSame looks at the consumer again where a batch shows that it was made anew, or set, since the session began: its own
-// numbers begin anew then. It fails as checkSetBack does.
-func (l *loop) stillTheSame(ctx context.Context, batch []message) error {
-	anew := false
-	for _, m := range batch {
-		anew = anew || m.given <= l.given
-		l.given = m.given
-	}
-	if !anew || l.BesideLog {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
-	if err != nil {
-		return fmt.Errorf("durable consumer: %w", err)
-	}
-	return l.checkSetBack(c.CachedInfo())
-}
-
-func filterOf(c jetstream.ConsumerConfig) []string {
-	if c.FilterSubject != "" {
-		return []string{c.FilterSubject}
-	}
-	return c.FilterSubjects
 }
 
 // take hands a batch of messages over. Those at or below the position, which are delivered again, are dropped.

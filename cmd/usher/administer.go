@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/google/uuid"
@@ -14,7 +11,6 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/identity"
-	"usher.example/identity/password"
 )
 
 // byOperator is the metadata of what an operator command does.
@@ -64,12 +60,15 @@ func userCommand(c *cobra.Command, said did, do func(ctx context.Context, users 
 		} else {
 			d.pingRelay()
 		}
-		return tell(cmd, struct {
-			ID       uuid.UUID `json:"id"`
-			Position int64     `json:"position"`
-			Changed  bool      `json:"changed"`
-		}{id, result.Position, !result.Unchanged}, line)
+		return tell(cmd, userChanged{id, result.Position, !result.Unchanged}, line)
 	})
+}
+
+// userChanged is a user to whom a command did something, or did not have to.
+type userChanged struct {
+	ID       uuid.UUID `json:"id"`
+	Position int64     `json:"position"`
+	Changed  bool      `json:"changed"`
 }
 
 func usersLockCommand() *cobra.Command {
@@ -112,6 +111,19 @@ func usersRolesCommand() *cobra.Command {
 		}))
 }
 
+func usersTOTPCommand() *cobra.Command {
+	reset := &cobra.Command{
+		Use:     "reset ID|EMAIL",
+		Short:   "Take the second factor from a user, and the recovery codes with it",
+		Long:    "Take the second factor from a user who has lost it, and the recovery codes with it. Make sure first who it is that asks.",
+		Example: "  usher users totp reset ada@example.org",
+	}
+	return group("totp", "Help users with their second factor",
+		userCommand(reset, did{"taken the second factor from", "has no second factor"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, _ []string) (eventstore.Result, error) {
+			return users.ResetTOTP(ctx, id, byOperator())
+		}))
+}
+
 func usersCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create EMAIL",
@@ -148,37 +160,4 @@ func usersCreateCommand() *cobra.Command {
 		d.pingRelay()
 		return tell(cmd, u, text("made %s, at position %d", u.ID, result.Position))
 	})
-}
-
-// readPassword reads a password from the first line of a text.
-func readPassword(in io.Reader) (password.Password, error) {
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("read the password: %w", err)
-	}
-	line = strings.TrimRight(line, "\r\n")
-	if line == "" {
-		return "", errors.New("there is no password on standard input")
-	}
-	return password.Password(line), nil
-}
-
-// withPasswords is the part of the service that needs no sessions, until stop is called.
-func (d *deployment) withPasswords(ctx context.Context) (users *identity.Service, stop func(), err error) {
-	pool, err := password.NewPool(password.PoolConfig{Cost: d.config.BcryptRounds, Workers: d.config.HashWorkers})
-	if err != nil {
-		return nil, nil, err
-	}
-	policy, err := d.config.passwordPolicy()
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = pool.Run(ctx) // ends with ctx and for no other reason
-	}()
-	users = identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, Passwords: pool, Policy: policy, Logger: d.logger})
-	return users, func() { cancel(); <-ended }, nil
 }

@@ -80,6 +80,20 @@ func TestUsersAreAdministered(t *testing.T) {
 	}
 	users("roles", "add", made.ID, "Admin!").wantRefused(t, "a role is a lower-case word")
 
+	// Another password, for who asks an operator, and the second factor of who lost it.
+	if _, said, err := usherWith(t, dir, "quite another passphrase\n", "users", "set-password", "ada@example.org", "--dir", dir); err != nil || strings.Contains(said, "passphrase") {
+		t.Errorf("set-password: %v\n%s", err, said)
+	}
+	if _, said, err := usherWith(t, dir, "short\n", "users", "set-password", made.ID, "--dir", dir); err == nil || !strings.Contains(said, "the password can't be used") {
+		t.Errorf("a weak password: %v\n%s", err, said)
+	}
+	if text := usher(t, dir, nil, "events", "show", made.ID, "--dir", dir).wantDone(t).stdout; strings.Count(text, `user.password_changed    {"reason":"admin"}`) != 1 {
+		t.Errorf("after set-password the events are\n%s", text)
+	}
+	if text := users("totp", "reset", made.ID).wantDone(t).stdout; !strings.Contains(text, "has no second factor; nothing was changed") {
+		t.Errorf("totp reset says %s", text)
+	}
+
 	// The user as of then.
 	if u := show(made.ID, "--at", strconv.FormatInt(made.Position, 10)); strings.Join(u.Roles, " ") != "editor writer" || u.Position != made.Position {
 		t.Errorf("as of position %d: %+v", made.Position, u)

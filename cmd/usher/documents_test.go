@@ -141,6 +141,33 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
+// Every command that does something shows in its help how it is called, with commands and flags that there are.
+func TestExamplesOfHelp(t *testing.T) {
+	t.Parallel()
+	var check func(c *cobra.Command)
+	check = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			check(sub)
+		}
+		if c.HasSubCommands() {
+			return
+		}
+		lines := commandLines("```\n$ " + strings.ReplaceAll(c.Example, "\n", "\n$ ") + "\n```\n")
+		if len(lines) == 0 {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, line := range lines {
+			if err := checkCommandLine(line); err != nil {
+				t.Errorf("the example usher %s of %s: %v", line, c.CommandPath(), err)
+			}
+			if !strings.HasPrefix("usher "+line, c.CommandPath()) {
+				t.Errorf("%s has an example of another command: usher %s", c.CommandPath(), line)
+			}
+		}
+	}
+	check(newRoot(new(bool)))
+}
+
 // The check sees what it is there for.
 func TestCheckCommandLine(t *testing.T) {
 	t.Parallel()

@@ -107,7 +107,8 @@ func emptyPostgres(t *testing.T) string {
 // settingsFor are the settings of a deployment on a database.
 func settingsFor(dsn string) []string {
 	_, master := eventstore.NewMasterKey()
-	return []string{"DATABASE_URL=" + dsn, "MASTER_KEY=" + master, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "BCRYPT_ROUNDS=4"}
+	return []string{"DATABASE_URL=" + dsn, "MASTER_KEY=" + master, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "PUBLIC_URL=http://127.0.0.1:8080",
+		"BCRYPT_ROUNDS=4"}
 }
 
 // devDirectory is a directory that `usher dev` has run in, until the administrator was in the read model.
@@ -276,4 +277,36 @@ func TestListingsOfAStoppedDeployment(t *testing.T) {
 	usher(t, dir, nil, "publish", "--dir", dir).wantRefused(t, "NATS can't be reached", "usher dev")
 	usher(t, dir, nil, "outbox", "reset", "--dir", dir).wantRefused(t, "NATS can't be reached")
 	usher(t, dir, []string{"NATS_URL=nats://127.0.0.1:1"}, "users", "list", "--dir", dir).wantRefused(t, "NATS_URL is set and DATABASE_URL is not")
+}
+
+// What has nothing to do says so, and so does a list that nobody keeps up to date.
+func TestWebhooksAreAdministered(t *testing.T) {
+	t.Parallel()
+	dir := devDirectory(t)
+	hook := usher(t, dir, nil, "webhooks", "add", "http://127.0.0.1:1/hook", "--dir", dir, "--json").wantDone(t).stdout
+	var made struct{ ID, Secret string }
+	if err := json.Unmarshal([]byte(hook), &made); err != nil {
+		t.Fatalf("webhooks add --json: %v\n%s", err, hook)
+	}
+	for _, step := range []struct{ command, says string }{
+		{"enable", "is active already; nothing was changed"}, {"disable", "is disabled (operator)"}, {"disable", "is disabled (operator) already; nothing was changed"},
+		{"enable", "is active"}, {"redrive", "there are no dead letters"},
+	} {
+		if text := usher(t, dir, nil, "webhooks", step.command, made.ID, "--dir", dir).wantDone(t).stdout; !strings.Contains(text, step.says) {
+			t.Errorf("webhooks %s says %q, want %q", step.command, text, step.says)
+		}
+	}
+	var rotated struct{ ID, Secret string }
+	text := usher(t, dir, nil, "webhooks", "rotate", made.ID, "--dir", dir, "--json").wantDone(t).stdout
+	if err := json.Unmarshal([]byte(text), &rotated); err != nil || rotated.ID != made.ID || !strings.HasPrefix(rotated.Secret, "whsec_") || rotated.Secret == made.Secret {
+		t.Errorf("webhooks rotate: %v\n%s", err, text)
+	}
+	usher(t, dir, nil, "webhooks", "remove", made.ID, "--yes", "--dir", dir).wantDone(t)
+	for _, command := range []string{"enable", "rotate"} {
+		usher(t, dir, nil, "webhooks", command, made.ID, "--dir", dir).wantRefused(t, "there is no such webhook")
+	}
+	usher(t, dir, nil, "users", "create", "late@example.org", "--dir", dir).wantDone(t)
+	if o := usher(t, dir, nil, "users", "list", "--dir", dir).wantDone(t); !strings.Contains(o.stderr, "events behind the log: no process keeps it up to date") {
+		t.Errorf("users list beside a stopped dev says\n%s%s", o.stdout, o.stderr)
+	}
 }

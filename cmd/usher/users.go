@@ -19,7 +19,7 @@ import (
 
 func usersCommand() *cobra.Command {
 	return group("users", "Look users up and administer them", usersListCommand(), usersShowCommand(), usersCreateCommand(),
-		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersEraseCommand(),
+		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersSetPasswordCommand(), usersTOTPCommand(), usersEraseCommand(),
 		usersImportCommand(), usersExportCommand())
 }
 

@@ -43,7 +43,8 @@ func (d *deployment) webhookWorker(conn *nats.Conn) (*webhook.Worker, error) {
 
 func webhooksCommand() *cobra.Command {
 	return group("webhooks", "Send events to HTTP endpoints", webhooksRunCommand(), webhooksListCommand(), webhooksAddCommand(),
-		webhooksDeliveriesCommand(), webhooksRedriveCommand(), webhooksTestCommand(), webhooksRemoveCommand())
+		webhooksDeliveriesCommand(), webhooksRedriveCommand(), webhooksTestCommand(), webhooksEnableCommand(), webhooksDisableCommand(),
+		webhooksRotateCommand(), webhooksRemoveCommand())
 }
 
 func webhooksRunCommand() *cobra.Command {
@@ -196,6 +197,57 @@ func webhooksTestCommand() *cobra.Command {
 			err = errNotDelivered
 		}
 		return err
+	})
+}
+
+func webhooksEnableCommand() *cobra.Command {
+	c := &cobra.Command{Use: "enable ID", Short: "Send to a webhook again that was disabled, from where it stopped", Example: "  usher webhooks enable ID"}
+	return webhookStatusCommand(c, webhook.StatusActive)
+}
+
+func webhooksDisableCommand() *cobra.Command {
+	c := &cobra.Command{Use: "disable ID", Short: "Send nothing more to a webhook until it is enabled", Example: "  usher webhooks disable ID"}
+	return webhookStatusCommand(c, webhook.StatusDisabled)
+}
+
+// webhookStatusCommand is a command that makes a webhook be of a status.
+func webhookStatusCommand(c *cobra.Command, to webhook.Status) *cobra.Command {
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
+		before, err := d.webhooks.Get(cmd.Context(), id)
+		if err != nil {
+			return explainWebhook(err)
+		}
+		hook := before
+		if before.Status != to {
+			changed, err := d.webhooks.Update(cmd.Context(), id, webhook.Change{Status: &to}, byOperator())
+			if err != nil {
+				return explainWebhook(err)
+			}
+			hook = changed.Webhook
+			d.pingRelay()
+		}
+		line := text("%s is %s", id, statusText(hook))
+		if before.Status == to {
+			line = text("%s is %s already; nothing was changed", id, statusText(hook))
+		}
+		return tell(cmd, hook, line)
+	})
+}
+
+func webhooksRotateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rotate ID",
+		Short: "Sign what is sent to a webhook with another secret, which is shown once",
+		Long: "Sign what is sent to a webhook with another secret, which is printed and not shown again. For a day every request is\n" +
+			"signed with the one before too, so that the endpoint can take either.",
+		Example: "  usher webhooks rotate ID",
+	}
+	return onWebhook(c, func(cmd *cobra.Command, d *deployment, id uuid.UUID, _ []string) error {
+		changed, err := d.webhooks.Update(cmd.Context(), id, webhook.Change{RotateSecret: true}, byOperator())
+		if err != nil {
+			return explainWebhook(err)
+		}
+		return tell(cmd, withSecret{changed.Webhook, changed.Secret.Reveal()}, text("webhook  %s\nsecret   %s", id, changed.Secret.Reveal()))
 	})
 }
 
