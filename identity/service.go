@@ -147,7 +147,7 @@ func New(c Config) *Service {
 		s.logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	s.cache = newCache(cmp.Or(c.CachedUsers, 1<<16), s.ReadUser)
-	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, lines: map[string]*line{}}
+	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, pause: pause, lines: map[string]*line{}, paces: map[string]*pace{}}
 	return s
 }
 
