@@ -145,23 +145,28 @@ func (r *Relay) deleteMessages(ctx context.Context, positions []int64, securely 
 
 const sequenceNotFound jetstream.ErrorCode = 10043
 
-// accounted is how many messages are missing inside a stream, all of them of erased users. Which ones they are need not be
-// looked at again while it is as many.
+// accounted is where a stream begins and how many messages are missing inside it, all of them of erased users. Which ones
+// they are need not be looked at again while it is so.
 type accounted struct {
 	created time.Time // the stream
+	first   uint64
 	deleted int
+}
+
+func accountOf(info *jetstream.StreamInfo) accounted {
+	return accounted{info.Created, info.State.FirstSeq, info.State.NumDeleted}
 }
 
 // of says whether the account is that of a stream as it stands.
 func (a accounted) of(info *jetstream.StreamInfo) bool {
-	return a.created.Equal(info.Created) && a.deleted == info.State.NumDeleted
+	return a.created.Equal(info.Created) && a.first == info.State.FirstSeq && a.deleted == info.State.NumDeleted
 }
 
 // account notes what forget has deleted, between two looks at the stream.
 func (r *Relay) account(before, after *jetstream.StreamInfo) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.accounted.created.Equal(before.Created) && before.Created.Equal(after.Created) {
+	if r.accounted.of(before) && before.Created.Equal(after.Created) {
 		r.accounted.deleted += after.State.NumDeleted - before.State.NumDeleted
 	}
 }

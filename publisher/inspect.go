@@ -16,6 +16,7 @@ type StreamReport struct {
 	Bytes       uint64   // on disk
 	Replicas    int      // that are current, the leader included
 	Drift       []string // of the configuration: "field is x, wanted y"
+	Missing     int64    // the first position that has no message and ought to, 0 where there is none
 	Consumers   []ConsumerReport
 }
 
@@ -26,6 +27,10 @@ type ConsumerReport struct {
 	Unacked   int    `json:"unacked"`    // given and not acknowledged
 	Redeliver int    `json:"redelivers"` // given more than once
 	Acked     uint64 `json:"acked"`      // the sequence up to which everything is acknowledged
+	// Config is how it is set up. One with cloudevent.MetadataPerUser in its metadata was paused because it filters by the
+	// subjects of a user, which there are no longer: its owner gives it the filter of a shard, and resumes it.
+	Config jetstream.ConsumerConfig `json:"-"`
+	Paused bool                     `json:"paused"`
 }
 
 // Inspect reads the state of the JetStream stream and of its durable consumers. It changes nothing. It fails with
@@ -38,6 +43,20 @@ func (r *Relay) Inspect(ctx context.Context) (StreamReport, error) {
 	report := StreamReport{
 		First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs, Bytes: info.State.Bytes,
 		Replicas: 1, Drift: drift(info.Config, r.Stream.wanted(info.Config)),
+	}
+	head, err := r.Log.Head(ctx)
+	if err != nil {
+		return StreamReport{}, fmt.Errorf("inspect the stream: %w", err)
+	}
+	missing, err := r.missing(ctx, info, head)
+	if err == nil {
+		missing, err = r.lost(ctx, missing, 1)
+	}
+	if err != nil {
+		return StreamReport{}, fmt.Errorf("inspect the stream: %w", err)
+	}
+	if len(missing) > 0 {
+		report.Missing = missing[0]
 	}
 	if info.Cluster != nil {
 		for _, peer := range info.Cluster.Replicas {
@@ -57,6 +76,7 @@ func (r *Relay) Inspect(ctx context.Context) (StreamReport, error) {
 		}
 		report.Consumers = append(report.Consumers, ConsumerReport{
 			Name: c.Name, Pending: c.NumPending, Unacked: c.NumAckPending, Redeliver: c.NumRedelivered, Acked: c.AckFloor.Stream,
+			Config: c.Config, Paused: c.Paused,
 		})
 	}
 	if err := list.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {

@@ -35,6 +35,27 @@ func TestInspect(t *testing.T) {
 		t.Errorf("consumers = %+v, want billing with everything before it", report.Consumers)
 	}
 
+	// So is what is missing.
+	whole, err := r.js.Stream(t.Context(), r.Stream.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Missing != 0 {
+		t.Errorf("position %d is missing, want none", report.Missing)
+	}
+	if err := whole.DeleteMsg(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if report, err = r.Inspect(t.Context()); err != nil || report.Missing != 7 {
+		t.Errorf("Inspect() = %+v, %v, want 7 missing", report, err)
+	}
+	if err := whole.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if report, err = r.Inspect(t.Context()); err != nil || report.Missing != 1 || report.Messages != 0 {
+		t.Errorf("Inspect() = %+v, %v, want all missing from 1 on", report, err)
+	}
+
 	// What somebody changed by hand is named.
 	stream, err := r.js.Stream(t.Context(), r.Stream.Name)
 	if err != nil {

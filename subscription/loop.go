@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +24,8 @@ type loop struct {
 	fresh    bool  // the consumer was set to position, and nothing has come since
 	jump     jump
 	versions *versions
+	accepted time.Time // when the consumer was made whose mark of a restore says nothing more, since this loop began before it
+	given    uint64    // the consumer's number of the last message that came in this session
 
 	last           message // handled, and not acknowledged yet
 	unacknowledged int
@@ -64,6 +65,7 @@ const certainJumps = 3
 type message struct {
 	jetstream.Msg
 	position int64
+	given    uint64 // the consumer's own number of the message
 	event    eventstore.Event
 	unusable bool // the event is to be read from the source
 }
@@ -80,13 +82,15 @@ func (l *loop) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	l.position, l.last, l.unacknowledged = position, message{}, 0
+	l.position, l.last, l.unacknowledged, l.given = position, message{}, 0, 0
 	consumer, err := l.consumer(ctx)
 	if err != nil {
 		return err
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
 	messages := make(chan message, l.maxBatch())
 	failed := make(chan error, 1)
@@ -115,6 +119,11 @@ func (l *loop) session(ctx context.Context) error {
 		pull.Stop()
 		<-pull.Closed()
 	}()
+	watch.Go(func() {
+		if err := l.watch(ctx, consumer); err != nil {
+			fail(err)
+		}
+	})
 
 	batch := make([]message, 0, l.maxBatch())
 	for {
@@ -190,7 +199,7 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 		l.logger().ErrorContext(ctx, "message without a sequence", slog.Any("error", err))
 		return m
 	}
-	m.position = int64(meta.Sequence.Stream)
+	m.position, m.given = int64(meta.Sequence.Stream), meta.Sequence.Consumer
 	m.event, err = cloudevent.Decode(raw.Headers(), raw.Data())
 	if err == nil && m.event.Position != m.position {
 		err = fmt.Errorf("it says that its position is %d", m.event.Position)
@@ -206,87 +215,11 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 	return m
 }
 
-// consumer finds or makes the durable consumer and sees to it that it goes on right after the position.
-func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	l.fresh = false
-	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c, err = l.JetStream.CreateConsumer(ctx, l.stream(), jetstream.ConsumerConfig{
-			Durable:        l.Name,
-			AckPolicy:      jetstream.AckAllPolicy,
-			AckWait:        ackWait,
-			MaxDeliver:     -1,
-			MaxAckPending:  4 * l.maxBatch(),
-			FilterSubjects: l.Subjects,
-			// From the beginning, because a consumer can't be set back below where it was made to begin.
-			DeliverPolicy: jetstream.DeliverAllPolicy,
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("durable consumer: %w", err)
-	}
-	info := c.CachedInfo()
-	if info.Config.AckPolicy != jetstream.AckAllPolicy {
-		return nil, fmt.Errorf("durable consumer %s does not acknowledge all: it was not made for a subscription", l.Name)
-	}
-	if err := l.checkSetBack(info); err != nil {
-		return nil, err
-	}
-	refiltered := !slices.Equal(filterOf(info.Config), l.Subjects)
-	if refiltered { // what the old filter passed over comes only if the consumer is set back
-		info.Config.FilterSubject, info.Config.FilterSubjects = "", l.Subjects
-		if _, held := info.Config.Metadata[cloudevent.MetadataPerUser]; held {
-			if _, err := l.JetStream.ResumeConsumer(ctx, l.stream(), l.Name); err != nil {
-				return nil, fmt.Errorf("resume the durable consumer: %w", err)
-			}
-			info.Config.PauseUntil = nil
-			delete(info.Config.Metadata, cloudevent.MetadataPerUser)
-		}
-		if c, err = l.JetStream.UpdateConsumer(ctx, l.stream(), info.Config); err != nil {
-			return nil, fmt.Errorf("change the filter of the durable consumer: %w", err)
-		}
-	}
-	if !refiltered && info.NumAckPending == 0 && info.AckFloor.Stream == uint64(l.position) && info.Delivered.Stream == uint64(l.position) {
-		l.fresh = true
-		return c, nil
-	}
-	if _, err := l.JetStream.ResetConsumerToSequence(ctx, l.stream(), l.Name, uint64(l.position)+1); err != nil {
-		// It is not lost: what was delivered and not acknowledged comes again, only later.
-		l.logger().WarnContext(ctx, "durable consumer not set back", "to", l.position, slog.Any("error", err))
-		return c, nil
-	}
-	l.fresh = true
-	return c, nil
-}
-
-// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was
-// restored. Once the subscription has gone on from there, the mark that is left says nothing any more.
-func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
-	mark, marked := info.Config.Metadata[cloudevent.MetadataSetBack]
-	if !marked || l.BesideLog {
-		return nil
-	}
-	after, err := strconv.ParseInt(mark, 10, 64)
-	if err != nil {
-		return fmt.Errorf("durable consumer: metadata %s: %w", cloudevent.MetadataSetBack, err)
-	}
-	if l.position > after && int64(info.AckFloor.Stream) <= after {
-		return &RestoredError{After: after, Checkpoint: l.position}
-	}
-	return nil
-}
-
-func filterOf(c jetstream.ConsumerConfig) []string {
-	if c.FilterSubject != "" {
-		return []string{c.FilterSubject}
-	}
-	return c.FilterSubjects
-}
-
 // take hands a batch of messages over. Those at or below the position, which are delivered again, are dropped.
 func (l *loop) take(ctx context.Context, batch []message) error {
+	if err := l.stillTheSame(ctx, batch); err != nil {
+		return err
+	}
 	hand := l.inOrder
 	if len(l.Subjects) > 0 {
 		hand = l.filtered

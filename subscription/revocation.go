@@ -36,6 +36,9 @@ type RevocationFeed struct {
 	// except one; the nil UUID stands for none. They are called one at a time and must be quick.
 	EndSession func(session uuid.UUID)
 	EndUser    func(user uuid.UUID, before time.Time, except uuid.UUID)
+	// Renew is told that what was told so far may not have happened, as after a restore of the log: it is all told anew, and then
+	// done is called, after which nothing else counts any more. It may be nil: then sessions that ended in vain stay ended.
+	Renew func() (done func())
 
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string
@@ -55,11 +58,15 @@ const (
 	userDisabled    = "user.disabled"
 	passwordChanged = "user.password_changed"
 	userErased      = "user.erased"
+	// What began in vain has ended too.
+	sessionStarted = "session.started"
+	userRegistered = "user.registered"
+	userImported   = "user.imported"
 
 	reasonRehash = "rehash" // of user.password_changed: the same password, stored in another way
 )
 
-var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased}
+var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, eventstore.TypeRestored}
 
 const (
 	feedCheck    = time.Second // between looks at whether anything is on its way
@@ -101,8 +108,8 @@ func (f *RevocationFeed) caughtUp(moment time.Time) {
 // Run tells until ctx ends, and then returns nil. It fails if the connection was closed. Everything else is logged and
 // tried again.
 //
-// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE, $JS.API.CONSUMER.INFO and
-// $JS.API.CONSUMER.MSG.NEXT of the stream.
+// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE.USHER.*.usher.v1.*.<type> for each type of event that
+// ends sessions and for log.restored, to $JS.API.CONSUMER.INFO.USHER.* and to $JS.FC of the stream: the user verifier of deploy/nats/nats.conf.
 func (f *RevocationFeed) Run(ctx context.Context) error {
 	l := feedLoop{RevocationFeed: f, logger: f.Logger}
 	if l.logger == nil {
@@ -123,6 +130,10 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 		if l.told > told || errors.Is(err, errReconnected) {
 			wait, reported = firstWait, ""
 		}
+		if errors.Is(err, errRestored) {
+			l.renew = true
+			continue
+		}
 		if text := err.Error(); text != reported {
 			reported = text
 			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
@@ -139,9 +150,22 @@ type feedLoop struct {
 	*RevocationFeed
 	logger *slog.Logger
 	told   int // messages
+
+	turn     sync.Mutex  // of whoever tells or looks
+	tails    []*feedTail // of the session
+	restored uuid.UUID   // the event that told of the last restore
+	renew    bool        // the next session is to tell everything anew
+	done     func()      // is called once the session has; nil if it need not
 }
 
+// errRestored: the log was restored, so what was told has to be told anew.
+var errRestored = errors.New("the log was restored")
+
 // session tells what happened lately and what happens, until something fails.
+//
+// There is a consumer for each type of event: what the server is asked for then has the one subject that it delivers, so that
+// a credential may be allowed those that end sessions, and no event that has personal data in it. The messages come to an
+// inbox, for the same reason: the right to pull would be one to pull from others' consumers too.
 func (l *feedLoop) session(ctx context.Context) error {
 	conn := l.JetStream.Conn()
 	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
@@ -149,15 +173,6 @@ func (l *feedLoop) session(ctx context.Context) error {
 	if err := connected(ctx, conn, status); err != nil {
 		return err
 	}
-	begin := time.Now()
-	consumer, err := l.consumer(ctx)
-	if err != nil {
-		return err
-	}
-	if consumer.CachedInfo().NumPending == 0 {
-		l.caughtUp(begin)
-	}
-
 	failed := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -165,56 +180,49 @@ func (l *feedLoop) session(ctx context.Context) error {
 		default:
 		}
 	}
-	var mu sync.Mutex
-	sequence := uint64(0) // of the consumer's last message
-	pull, err := consumer.Consume(func(m jetstream.Msg) {
-		arrived := time.Now()
-		meta, err := m.Metadata()
-		if err != nil {
-			fail(err)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if meta.Sequence.Consumer != sequence+1 { // nothing is delivered twice here, so it is lost
-			fail(errJump)
-			return
-		}
-		sequence = meta.Sequence.Consumer
-		l.tell(ctx, m, meta)
-		l.told++
-		if meta.NumPending == 0 {
-			l.caughtUp(arrived)
-		}
-	},
-		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }),
-	)
-	if err != nil {
-		return fmt.Errorf("pull: %w", err)
+	l.done = nil
+	if l.renew && l.Renew != nil {
+		l.done = l.Renew()
 	}
-	defer func() {
-		pull.Stop()
-		<-pull.Closed()
-	}()
+	tails := make([]*feedTail, len(revoking))
+	for i, eventType := range revoking {
+		begin := time.Now()
+		consumer, err := l.consumer(ctx, eventType)
+		if err != nil {
+			return err
+		}
+		tails[i] = &feedTail{consumer: consumer}
+		if consumer.CachedInfo().NumPending == 0 {
+			tails[i].current = begin
+		}
+	}
+	l.tails = tails
+	l.caughtUpWithAll()
+	for _, t := range tails {
+		push, err := t.consumer.Consume(func(m jetstream.Msg) {
+			if err := l.take(ctx, t, m); err != nil {
+				fail(err)
+			}
+		}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }))
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		defer func() {
+			push.Stop()
+			<-push.Closed()
+		}()
+	}
 
 	tick := time.NewTicker(feedCheck)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			asked := time.Now()
-			info, err := l.info(ctx, consumer)
-			if err != nil {
+			if err := l.look(ctx); err != nil {
 				return err
 			}
-			mu.Lock()
-			if info.NumPending == 0 && info.Delivered.Consumer == sequence {
-				l.caughtUp(asked)
-			}
-			mu.Unlock()
 		case err := <-failed:
-			return fmt.Errorf("pull: %w", err)
+			return fmt.Errorf("listen: %w", err)
 		case s := <-status:
 			if s == nats.CLOSED {
 				return Final(nats.ErrConnectionClosed)
@@ -226,30 +234,94 @@ func (l *feedLoop) session(ctx context.Context) error {
 	}
 }
 
-// consumer makes a consumer that begins with what may still matter.
-func (l *feedLoop) consumer(ctx context.Context) (jetstream.Consumer, error) {
+// feedTail is the consumer of one type of event.
+type feedTail struct {
+	consumer jetstream.PushConsumer
+	sequence uint64    // of the consumer's last message
+	current  time.Time // when everything of the type had been told; zero for never
+}
+
+// take tells what a message says. It fails where one before it is missing.
+func (l *feedLoop) take(ctx context.Context, t *feedTail, m jetstream.Msg) error {
+	arrived := time.Now()
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if meta.Sequence.Consumer != t.sequence+1 { // nothing is delivered twice here, so it is lost
+		return errJump
+	}
+	t.sequence = meta.Sequence.Consumer
+	l.told++
+	if l.tell(ctx, m, meta) {
+		return errRestored
+	}
+	if meta.NumPending == 0 {
+		t.current = arrived
+		l.caughtUpWithAll()
+	}
+	return nil
+}
+
+// look asks the server whether anything is on its way.
+func (l *feedLoop) look(ctx context.Context) error {
+	for _, t := range l.tails {
+		asked := time.Now()
+		info, err := l.info(ctx, t.consumer)
+		if err != nil {
+			return err
+		}
+		l.turn.Lock()
+		if info.NumPending == 0 && info.Delivered.Consumer == t.sequence {
+			t.current = asked
+			l.caughtUpWithAll()
+		}
+		l.turn.Unlock()
+	}
+	return nil
+}
+
+// caughtUpWithAll notes until when everything of every type was told.
+func (l *feedLoop) caughtUpWithAll() {
+	last := l.tails[0].current
+	for _, t := range l.tails {
+		if t.current.Before(last) {
+			last = t.current
+		}
+	}
+	if last.IsZero() {
+		return
+	}
+	if l.renew = false; l.done != nil {
+		l.done()
+		l.done = nil
+	}
+	l.caughtUp(last)
+}
+
+// consumer makes a consumer of one type of event that begins with what may still matter.
+func (l *feedLoop) consumer(ctx context.Context, eventType string) (jetstream.PushConsumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	since := l.since()
-	c := jetstream.ConsumerConfig{
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
-		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
-	}
-	for _, eventType := range revoking {
-		c.FilterSubjects = append(c.FilterSubjects, Type(eventType))
-	}
 	stream := l.Stream
 	if stream == "" {
 		stream = Stream
 	}
-	consumer, err := l.JetStream.CreateConsumer(ctx, stream, c)
+	consumer, err := l.JetStream.CreatePushConsumer(ctx, stream, jetstream.ConsumerConfig{
+		FilterSubject: Type(eventType), DeliverSubject: l.JetStream.Conn().NewInbox(), FlowControl: true, IdleHeartbeat: heartbeat,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
+		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make a consumer: %w", err)
+		return nil, fmt.Errorf("make a consumer of %s: %w", eventType, err)
 	}
 	return consumer, nil
 }
 
-func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
+func (l *feedLoop) info(ctx context.Context, consumer jetstream.PushConsumer) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	info, err := consumer.Info(ctx)
@@ -263,12 +335,14 @@ func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jets
 func (l *feedLoop) since() time.Time { return time.Now().Add(-l.Lifetime - feedMargin) }
 
 // tell tells what a message says. Of one that can't be read the header of the user may be left, and when it came: then all
-// sessions of the user are taken to have ended, for they may have.
-func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+// sessions of the user are taken to have ended, for they may have. It says whether the log was restored.
+func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) (restored bool) {
 	e, err := cloudevent.Decode(m.Headers(), m.Data())
 	var content struct {
-		Reason  string    `json:"reason"`
-		Session uuid.UUID `json:"session"`
+		Reason  string                 `json:"reason"`
+		Session uuid.UUID              `json:"session"`
+		Void    []eventstore.VoidEvent `json:"void"`
+		Part    int                    `json:"part"`
 	}
 	if err == nil {
 		err = json.Unmarshal(e.Data, &content)
@@ -278,12 +352,33 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 		if user, err := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)); err == nil {
 			l.EndUser(user, meta.Timestamp, uuid.Nil)
 		}
-		return
+		return false
 	}
 	if e.RecordedAt.Before(l.since()) { // the stream was filled again, or the event waited to be published
-		return
+		return false
 	}
-	l.revoke(e, content.Reason, content.Session)
+	if e.Type != eventstore.TypeRestored {
+		l.revoke(e, content.Reason, content.Session)
+		return false
+	}
+	for _, void := range content.Void {
+		l.revokeVoid(e, void)
+	}
+	if content.Part > 1 || e.ID == l.restored {
+		return false
+	}
+	l.restored = e.ID
+	return true
+}
+
+// revokeVoid ends what began in vain, but has tokens.
+func (l *feedLoop) revokeVoid(e eventstore.Event, void eventstore.VoidEvent) {
+	switch void.Type {
+	case sessionStarted:
+		l.EndSession(void.Stream)
+	case userRegistered, userImported:
+		l.EndUser(void.Stream, e.RecordedAt, uuid.Nil)
+	}
 }
 
 func (l *feedLoop) revoke(e eventstore.Event, reason string, kept uuid.UUID) {

@@ -17,8 +17,8 @@ func TestDev(t *testing.T) {
 	first, c := d.startDev()
 	d.takeAdmin(first)
 	welcome := first.stdout.String()
-	for _, try := range []string{"curl -s " + c.base + "/v1/auth/register", "/v1/auth/login", "nats --server " + d.natsURL + " sub 'usher.v1.>'",
-		"usher events tail --dir data", "Ctrl-C"} {
+	for _, try := range []string{"curl -s " + c.base + "/v1/auth/register", "/v1/auth/login",
+		program + " events tail --dir data", "Ctrl-C"} {
 		if !strings.Contains(welcome, try) {
 			t.Errorf("usher dev does not say to try %q:\n%s", try, welcome)
 		}

@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"projections":       {"eventstore", "identity", "subscription"},
 	"api":               {"eventstore", "identity", "projections", "publisher/webhook", "schema", "token"},
 	"internal/devstack": {},
+	"examples":          {"eventstore", "subscription", "token"}, // what other services may stand on
 }
 
 // anything are the rooms where everything meets.

@@ -29,7 +29,7 @@ func guardedNATS(t *testing.T) (url func(user string) string) {
 	}
 	// Every password is the user's name, as in a file that somebody filled in.
 	conf := string(raw)
-	for _, user := range []string{"relay", "api", "worker", "usher", "operator", "subscriber", "verifier"} {
+	for _, user := range []string{"relay", "api", "worker", "usher", "operator", "verifier", "billing"} {
 		conf = strings.ReplaceAll(conf, "$NATS_"+strings.ToUpper(user)+"_PASSWORD", user)
 	}
 	path := filepath.Join(t.TempDir(), "nats.conf")
@@ -94,14 +94,13 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}
 
-	// An operator makes a durable consumer for a service, which then reads with no other rights.
+	// A service makes the durable consumer that has its user's name, and reads with no other rights.
 	_, operator, _ := connectAs(t, url, "operator")
-	if _, err := operator.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+	if _, err := operator.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "search", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
 		t.Fatal(err)
 	}
-	conn, subscriber, refused := connectAs(t, url, "subscriber")
-	// Without the right to ask for the stream, a consumer is bound to by its name.
-	consumer, err := subscriber.Consumer(t.Context(), "USHER", "billing")
+	conn, billing, refused := connectAs(t, url, "billing")
+	consumer, err := billing.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,11 +116,25 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		}
 	}
 	if got != 1 || batch.Error() != nil {
-		t.Errorf("the subscriber fetched %d messages, %v, want 1", got, batch.Error())
+		t.Errorf("the service fetched %d messages, %v, want 1", got, batch.Error())
 	}
 
-	// A service that verifies tokens makes a consumer of its own.
+	// A service that verifies tokens makes consumers of what ends sessions, which the server holds it to.
 	_, js, _ := connectAs(t, url, "verifier")
+	for _, c := range []jetstream.ConsumerConfig{
+		{Name: "a", FilterSubject: "usher.v1.*.user.registered"}, {Name: "a", FilterSubjects: []string{"usher.v1.*.session.ended", "usher.v1.>"}}, {Name: "a"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := js.CreateConsumer(ctx, "USHER", c); err == nil {
+			t.Errorf("the verifier may make a consumer %+v", c)
+		}
+		cancel()
+	}
+	raw, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.CONSUMER.CREATE.USHER.a.usher.v1.*.session.ended",
+		[]byte(`{"stream_name": "USHER", "config": {"name": "a", "filter_subject": "usher.v1.>", "ack_policy": "none"}}`))
+	if err != nil || !strings.Contains(string(raw.Data), `"error"`) {
+		t.Errorf("the verifier makes a consumer of more than the subject says: %v", err)
+	}
 	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: time.Hour, EndSession: func(uuid.UUID) {}, EndUser: func(uuid.UUID, time.Time, uuid.UUID) {}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -144,11 +157,22 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	}
 
 	for user, subjects := range map[string][]string{
-		"verifier":   {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing"},
-		"subscriber": {"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER"},
-		"api":        {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.API.CONSUMER.CREATE.USHER.mine"},
-		"worker":     {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.PURGE.USHER"},
-		"operator":   {"usher.v1.forged.user.registered"},
+		"verifier": {
+			"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.STREAM.MSG.GET.USHER",
+			"$JS.API.DIRECT.GET.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.ACK.USHER.billing.1.1.1.1.1",
+			// A consumer of everything, of events with personal data, and in the place of another's.
+			"$JS.API.CONSUMER.CREATE.USHER", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.CONSUMER.DURABLE.CREATE.USHER.mine", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.>",
+			"$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.a3.user.registered", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.*.user.email_changed",
+			"$JS.API.CONSUMER.CREATE.USHER.billing.usher.v1.*.session.ended", "$JS.API.CONSUMER.CREATE.USHER.mail.usher.v1.*.session.ended",
+		},
+		"billing": {
+			"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.CONSUMER.CREATE.USHER.search.>", "$JS.API.STREAM.DELETE.USHER",
+			"$JS.API.STREAM.PURGE.USHER", "$JS.API.STREAM.MSG.GET.USHER", "$JS.API.DIRECT.GET.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.search", "$JS.API.CONSUMER.MSG.NEXT.USHER.mail",
+			"$JS.API.CONSUMER.INFO.USHER.search", "$JS.ACK.USHER.search.1.1.1.1.1", "$JS.ACK.USHER.projection-users.1.1.1.1.1", "$JS.API.CONSUMER.DELETE.USHER.search",
+		},
+		"api":      {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.API.CONSUMER.CREATE.USHER.mine"},
+		"worker":   {"usher.v1.forged.user.registered", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.PURGE.USHER"},
+		"operator": {"usher.v1.forged.user.registered"},
 	} {
 		conn, _, refused := connectAs(t, url, user)
 		for _, subject := range subjects {
@@ -162,7 +186,7 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		if _, err := conn.Subscribe(subject, func(*nats.Msg) {}); err != nil {
 			t.Fatal(err)
 		}
-		wantViolation(t, refused, "subscriber subscribes to "+subject)
+		wantViolation(t, refused, "billing subscribes to "+subject)
 	}
 	if _, err := nats.Connect(strings.Replace(url("relay"), ":relay@", ":guess@", 1)); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("a wrong password: %v, want %v", err, nats.ErrAuthorization)

@@ -62,8 +62,14 @@ type process struct {
 // start starts usher with a command line. It is killed when the test ends, if it still runs then.
 func (d *deployment) start(args ...string) *process {
 	d.t.Helper()
-	p := &process{name: "usher " + strings.Join(args, " "), cmd: exec.Command(program, args...), ended: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env = d.dir, d.env
+	return d.startProgram("usher "+strings.Join(args, " "), program, d.env, args...)
+}
+
+// startProgram is start for any program.
+func (d *deployment) startProgram(name, path string, env []string, args ...string) *process {
+	d.t.Helper()
+	p := &process{name: name, cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Env = d.dir, env
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := devstack.Spawn(p.cmd); err != nil {
 		d.t.Fatal(err)

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/api"
 	"usher.example/eventstore"
+	"usher.example/eventstore/cloudevent"
 	"usher.example/identity"
 	"usher.example/projections"
 	"usher.example/publisher"
+	"usher.example/subscription"
 	"usher.example/token"
 )
 
@@ -276,15 +279,44 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 	}
 	r.stream(d, s)
 	for _, c := range s.Consumers {
-		r.ok("consumer "+c.Name, map[string]any{"pending": c.Pending, "unacked": c.Unacked, "acked": c.Acked})
+		r.consumer(c)
 	}
+}
+
+// consumer tells of a durable consumer: whether it is one of usher's own that somebody changed, or waits for its owner.
+func (r *report) consumer(c publisher.ConsumerReport) {
+	name := "consumer " + c.Name
+	figures := map[string]any{"pending": c.Pending, "unacked": c.Unacked, "acked": c.Acked, "paused": c.Paused}
+	_, perUser := c.Config.Metadata[cloudevent.MetadataPerUser]
+	drift := subscription.Drift(c.Config)
+	switch {
+	case perUser:
+		r.warn(name, "it is paused, since it filters by the subjects of a user, which there are no longer; give it the filter usher.v1.<shard>.>, "+
+			"the shard being the last two digits of the user id, and resume it (`nats consumer edit`, `nats consumer resume`)", figures)
+	case ownConsumer(c.Name) && len(drift) > 0:
+		r.warn(name, fmt.Sprintf("somebody changed it: %v; the process that reads it sets it right within seconds", drift), figures)
+	case ownConsumer(c.Name) && c.Paused:
+		r.warn(name, fmt.Sprintf("it is paused; the relay does that for a moment while it fills the stream again, and otherwise `nats consumer resume %s %s` lets it go on",
+			publisher.DefaultStream, c.Name), figures)
+	default:
+		r.ok(name, figures)
+	}
+}
+
+// ownConsumer says whether usher reads through a durable consumer itself: for a read model, a webhook or mail.
+func ownConsumer(name string) bool {
+	return name == "mail" || strings.HasPrefix(name, "projection-") || strings.HasPrefix(name, "webhook-")
 }
 
 func (r *report) stream(d *deployment, s publisher.StreamReport) {
 	figures := map[string]any{"first": s.First, "last": s.Last, "messages": s.Messages, "bytes": s.Bytes, "replicas": s.Replicas}
 	switch {
+	case s.Missing > 0:
+		figures["missing_from"] = s.Missing
+		r.fail("stream", fmt.Sprintf("messages are missing, the first at %d, and not because users were erased; a relay that runs fills the stream again within seconds, "+
+			"and its log says so: see `usher outbox status`", s.Missing), figures)
 	case len(s.Drift) > 0:
-		r.warn("stream", fmt.Sprintf("its configuration is not the wanted one: %v; a relay that starts mends it where it may", s.Drift), figures)
+		r.warn("stream", fmt.Sprintf("its configuration is not the wanted one: %v; a relay that runs mends it where it may", s.Drift), figures)
 	case s.Replicas < d.config.NATSReplicas:
 		r.warn("stream", fmt.Sprintf("%d of %d replicas are current", s.Replicas, d.config.NATSReplicas), figures)
 	default:

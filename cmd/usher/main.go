@@ -59,7 +59,7 @@ func newRoot(began *bool) *cobra.Command {
 	root := group("usher", "A self-hosted, event-sourced user service",
 		devCommand(), serveCommand(), publishCommand(), projectCommand(), webhooksCommand(), migrateCommand(),
 		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(),
-		purgeCommand(), checkCommand(), healthCommand(), configCommand(), versionCommand(),
+		purgeCommand(), checkCommand(), healthCommand(), deployCommand(), configCommand(), versionCommand(),
 	)
 	root.Version = version
 	root.SilenceUsage, root.SilenceErrors = true, true
