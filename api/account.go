@@ -145,11 +145,12 @@ func (s *Server) resetPassword(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	position, err := s.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), command, m)
+	set, err := s.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), command, m)
 	if err != nil {
 		return err
 	}
-	return done(c, position)
+	setDevice(c, set.Device)
+	return done(c, set.Position)
 }
 
 // updateMe answers PATCH /v1/me.
@@ -190,16 +191,17 @@ func (s *Server) changePassword(c *echo.Context) error {
 		return err
 	}
 	wish := identity.PasswordChange{
-		User: who.ID, Session: who.session, Proof: identity.Proof{Password: body.Password, TOTP: body.TOTP}, New: body.New, Metadata: who.metadata,
+		User: who.ID, Session: who.session, Proof: identity.Proof{Session: who.session, Password: body.Password, TOTP: body.TOTP}, New: body.New, Metadata: who.metadata,
 	}
 	if wish.CommandID, err = s.commandOf(c, "change password", who.ID.String(), string(body.Password), string(body.New)); err != nil {
 		return err
 	}
-	position, err := s.Identity.ChangePassword(c.Request().Context(), wish)
+	set, err := s.Identity.ChangePassword(c.Request().Context(), wish)
 	if err != nil {
 		return err
 	}
-	return done(c, position)
+	setDevice(c, set.Device)
+	return done(c, set.Position)
 }
 
 // changeEmail answers POST /v1/me/email. The address changes once the code that is mailed to the new one comes back.
@@ -220,7 +222,7 @@ func (s *Server) changeEmail(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	proof := identity.Proof{Password: body.Password, TOTP: body.TOTP}
+	proof := identity.Proof{Session: who.session, Password: body.Password, TOTP: body.TOTP}
 	result, err := s.Identity.RequestEmailChange(c.Request().Context(), who.ID, proof, body.Email, command, who.metadata)
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/labstack/echo/v5"
+
+	"usher.example/identity"
 )
 
 // ParseProxies reads networks in CIDR form, or single addresses, of proxies that may say for whom they ask.
@@ -68,7 +70,7 @@ func (p *proxies) client(r *http.Request) string {
 	if !p.trusts(at) {
 		if len(headers) > 0 && (at.IsLoopback() || at.IsPrivate()) {
 			p.unknown.Do(func() {
-				p.logger.WarnContext(r.Context(), "requests with X-Forwarded-For come from a private network that TRUSTED_PROXIES does not name; if that is a proxy, all of its clients count as one")
+				p.logger.WarnContext(r.Context(), "requests with X-Forwarded-For come from a private network that TRUSTED_PROXIES does not name; if that is a proxy, name it there, so that the addresses of its clients are recorded and can't be made up")
 			})
 		}
 		return at.String()
@@ -91,6 +93,28 @@ func (p *proxies) client(r *http.Request) string {
 		}
 	}
 	return at.String()
+}
+
+// network is what the client that a request comes from is counted as, together with others: the network that its address is
+// in. A peer in a private network, or on this machine, that says for whom it asks and is no trusted proxy may still be a proxy
+// that nobody has named. All of its clients must not count as one, or any of them could keep the others out; so
+// they are told apart by what it says, which is never taken for anything else: neither recorded, nor for the network of others.
+func (p *proxies) network(r *http.Request) string {
+	of := identity.Network(p.client(r))
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	headers := r.Header["X-Forwarded-For"]
+	if err != nil || len(headers) == 0 {
+		return of
+	}
+	if at := plain(peer.Addr()); p.trusts(at) || !at.IsLoopback() && !at.IsPrivate() {
+		return of
+	}
+	last := headers[len(headers)-1]
+	hop, ok := parseHop(last[strings.LastIndexByte(last, ',')+1:])
+	if !ok {
+		return of
+	}
+	return identity.Network(hop.String()) + " by " + of
 }
 
 // parseHop reads an element of X-Forwarded-For: an address, which some proxies put into brackets or add a port to.

@@ -112,6 +112,7 @@ func (s *Server) grant(c *echo.Context, r identity.LoginResult) error {
 	if r.Position > 0 {
 		setPosition(c, r.Position)
 	}
+	setDevice(c, r.Device)
 	return c.JSON(http.StatusOK, struct {
 		AccessToken      string          `json:"access_token"`
 		TokenType        string          `json:"token_type"`
@@ -142,7 +143,7 @@ func (s *Server) doLogin(c *echo.Context) (identity.LoginResult, error) {
 		return identity.LoginResult{}, err
 	}
 	return s.Identity.Login(c.Request().Context(), identity.Credentials{
-		Email: body.Email, Password: password.Password(body.Password), TOTP: identity.FactorCode(body.TOTP), Metadata: m,
+		Email: body.Email, Password: password.Password(body.Password), TOTP: identity.FactorCode(body.TOTP), Device: device(c), Metadata: m,
 	})
 }
 

@@ -25,7 +25,7 @@ func (s *Server) optionalProof(c *echo.Context) (commander, identity.Proof, erro
 		TOTP     identity.FactorCode `json:"totp"`
 	}
 	who, err := s.command(c, &body)
-	return who, identity.Proof{Password: body.Password, TOTP: body.TOTP}, err
+	return who, identity.Proof{Session: who.session, Password: body.Password, TOTP: body.TOTP}, err
 }
 
 // startTOTP answers POST /v1/me/totp.

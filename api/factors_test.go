@@ -157,6 +157,8 @@ var factorScenarios = slices.Concat([]scenario{
 }, asksForTheFactor("recovery codes", "POST", recoveryCodes, secret), []scenario{
 	{name: "recovery codes, log in with one", method: "POST", path: login, body: loginWith("{first recovery code}"), status: 200, events: []string{"session.started"}},
 	{name: "recovery codes, log in with one again", method: "POST", path: login, body: loginWith("{first recovery code}"), status: 401, code: identity.CodeInvalidCredentials},
+	{name: "factor, shown for an address that is taken", method: "POST", path: ownEmail, as: "fay", body: proof(secret, "{one-time password}", "email", "ada@example.org"),
+		status: 409, code: identity.CodeEmailTaken},
 }, asksForTheFactor("factor and password", "POST", ownPassword, secret, "new_password", newSecret), []scenario{
 	{name: "factor and password", method: "POST", path: ownPassword, as: "fay", body: proof(secret, "{second recovery code}", "new_password", newSecret), status: 204,
 		events: []string{"user.password_changed", "session.ended", "session.ended", "session.ended"}},

@@ -79,7 +79,7 @@ func (l *limits) spend(of *quota, name string) error {
 // limited lets a network pass as often as its quota says.
 func (s *Server) limited(of *quota, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		if err := s.spend(c, of, identity.Network(c.RealIP())); err != nil {
+		if err := s.spend(c, of, network(c)); err != nil {
 			return err
 		}
 		return next(c)

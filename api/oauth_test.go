@@ -88,7 +88,7 @@ func TestIntrospect(t *testing.T) {
 			return strings.Contains(a.body, "writer")
 		})
 		for field, want := range map[string]string{
-			"token_type": "Bearer", "sub": ada.String(), "roles": `["writer"]`, "iss": issuerName, "aud": `["usher"]`,
+			"token_type": "Bearer", "sub": ada.String(), "client_id": "usher", "roles": `["writer"]`, "iss": issuerName, "aud": `["usher"]`,
 		} {
 			if got := a.field(t, field); got != want {
 				t.Errorf("%s is %s, want %s", field, got, want)
@@ -106,7 +106,7 @@ func TestIntrospect(t *testing.T) {
 		c.wantInactive("a refresh token that was not asked for", "token", first.refresh)
 		c.wantInactive("a refresh token that was not asked for", "token", first.refresh, "token_type_hint", "access_token")
 		a = c.wantActive("a refresh token", append(hint, "token", first.refresh)...)
-		if a.field(t, "sub") != ada.String() || a.field(t, "token_type") != "" || a.field(t, "exp") <= a.field(t, "iat") {
+		if a.field(t, "sub") != ada.String() || a.field(t, "client_id") != "usher" || a.field(t, "token_type") != "" || a.field(t, "exp") <= a.field(t, "iat") {
 			t.Errorf("a refresh token is %s", a.body)
 		}
 		c.wantActive("an access token under the wrong hint", append(hint, "token", first.access)...)

@@ -21,6 +21,7 @@ const (
 	headerPosition       = "Usher-Position"
 	headerMinPosition    = "Usher-Min-Position"
 	headerIdempotencyKey = "Idempotency-Key"
+	headerDevice         = "Usher-Device"
 	headerTraceParent    = "Traceparent"
 	headerNoSniff        = "X-Content-Type-Options"
 )
@@ -37,6 +38,7 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) (err error) {
 		begin := time.Now()
 		s.proxies.clean(c.Request())
+		c.Set(networkKey, s.proxies.network(c.Request()))
 		h := c.Response().Header()
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
@@ -94,7 +96,7 @@ func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
 	if err != nil {
 		return eventstore.Metadata{}, fmt.Errorf("read the request's id: %w", err)
 	}
-	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), UserAgent: userAgent(c.Request().UserAgent())}
+	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), Network: network(c), UserAgent: userAgent(c.Request().UserAgent())}
 	if m.TraceParent = eventstore.NewTraceParent(c.Request().Context()); m.TraceParent != "" {
 		return m, nil
 	}
@@ -102,6 +104,27 @@ func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
 		m.TraceParent = parent // of a trace that is not recorded here
 	}
 	return m, nil
+}
+
+// networkKey is where attend keeps what a request's client is counted as.
+const networkKey = "network"
+
+// network is what a request's client is counted as, together with others.
+func network(c *echo.Context) string {
+	text, _ := c.Get(networkKey).(string)
+	return text
+}
+
+// device is the token of the device that a request comes from, empty for none. One that is not good is as none.
+func device(c *echo.Context) identity.DeviceToken {
+	return identity.DeviceToken(c.Request().Header.Get(headerDevice))
+}
+
+// setDevice gives a device what it is known by from now on, if there is anything.
+func setDevice(c *echo.Context, t identity.DeviceToken) {
+	if t != "" {
+		c.Response().Header().Set(headerDevice, string(t))
+	}
 }
 
 // traceParent is the header of W3C Trace Context, version 00.

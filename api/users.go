@@ -117,7 +117,14 @@ func (s *Server) showUser(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSONBlob(http.StatusOK, u.JSON())
+	if values.Has("at") {
+		return c.JSONBlob(http.StatusOK, u.JSON())
+	}
+	examined, err := s.Identity.Examine(ctx, u)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, examined)
 }
 
 // listUserEvents answers GET /v1/users/{id}/events, from the log: everything about a user, the oldest first.

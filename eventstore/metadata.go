@@ -16,6 +16,8 @@ type Metadata struct {
 	TraceParent string    `json:"traceparent,omitempty"` // W3C Trace Context
 	Address     string    `json:"-"`                     // personal: the client's address
 	UserAgent   string    `json:"-"`                     // personal: the client's user agent
+	// Network is what is counted as one client, where that is not the network of Address. It is not stored.
+	Network string `json:"-"`
 }
 
 // personalMetadata is the part of the metadata that is stored sealed.

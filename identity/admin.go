@@ -154,9 +154,30 @@ func (s *Service) LockUser(ctx context.Context, id uuid.UUID, m eventstore.Metad
 	})
 }
 
-// UnlockUser ends what LockUser began.
+// UnlockUser ends what LockUser began, and has what was failed at on the account forgotten. A user who is not locked and is kept
+// out by the failures of others is unlocked as well.
 func (s *Service) UnlockUser(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.change(ctx, id, m, func(u User) (change, error) { return when(u.locked, Unlocked{}) })
+	return s.admit(ctx, id, m, func(u User, kept bool) (change, error) { return when(u.locked || kept, Unlocked{}) })
+}
+
+// admit lets a user in again, in one append with the failures on the account being forgotten. decide is told whether there are
+// any.
+func (s *Service) admit(ctx context.Context, id uuid.UUID, m eventstore.Metadata, decide func(u User, kept bool) (change, error)) (eventstore.Result, error) {
+	return s.change(ctx, id, m, func(u User) (change, error) {
+		email, err := ParseEmail(u.Email)
+		if err != nil {
+			return change{}, err
+		}
+		list, err := s.Throttled(ctx, id)
+		if err != nil {
+			return change{}, err
+		}
+		done, err := decide(u, slices.ContainsFunc(list, func(t Throttling) bool { return t.Counted == scopeLogin }))
+		if len(done.events) > 0 {
+			done.state = append(done.state, s.throttle.pardon(email))
+		}
+		return done, err
+	})
 }
 
 // DisableUser closes a user's account, and ends every session of the user.
@@ -168,13 +189,16 @@ func (s *Service) DisableUser(ctx context.Context, id uuid.UUID, m eventstore.Me
 
 // EnableUser ends what DisableUser began. A user who is locked stays locked.
 func (s *Service) EnableUser(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.change(ctx, id, m, func(u User) (change, error) { return when(u.disabled, Enabled{}) })
+	return s.admit(ctx, id, m, func(u User, _ bool) (change, error) { return when(u.disabled, Enabled{}) })
 }
 
 // closeUser does what ends a user's sessions, and tells of each of them. The position is that of the last event.
 func (s *Service) closeUser(ctx context.Context, id uuid.UUID, m eventstore.Metadata, reason string, decide func(User) (change, error)) (eventstore.Result, error) {
 	result, err := s.change(ctx, id, m, decide)
 	if err != nil {
+		return result, err
+	}
+	if err := s.forgetDevices(ctx, id); err != nil {
 		return result, err
 	}
 	result.Position = max(result.Position, s.endEverySession(ctx, id, uuid.Nil, reason, m))
@@ -192,6 +216,9 @@ func when(needed bool, p Payload) (change, error) {
 func (s *Service) RevokeSessions(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
 	u, err := s.ReadUser(ctx, id)
 	if err != nil {
+		return eventstore.Result{}, err
+	}
+	if err := s.forgetDevices(ctx, id); err != nil {
 		return eventstore.Result{}, err
 	}
 	last, err := s.EndSessions(ctx, id, uuid.Nil, EndedRevoked, m)

@@ -111,35 +111,36 @@ func (s *Service) nextCredential(ctx context.Context, by password.Caller, presen
 // position of all that. Whoever has the code reads mail at the user's address, so the address is verified by it. Where that
 // is shown for the first time, whoever set all that proved the user before may have been anybody: see firstProof.
 //
-// It fails with ErrInvalidCode, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
+// It fails with ErrInvalidCode or ErrAlreadyDone, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
 // with ErrUserLocked or ErrUserDisabled, password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
-func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, command uuid.UUID, m eventstore.Metadata) (int64, error) {
+func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, command uuid.UUID, m eventstore.Metadata) (PasswordSet, error) {
 	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
-		return first.Position, err
+		return PasswordSet{Position: first.Position}, err
 	}
 	row, err := s.findCode(ctx, c)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
 	u, err := s.ReadUser(ctx, row.user)
 	if errors.Is(err, ErrNotFound) {
-		return 0, ErrInvalidCode
+		return PasswordSet{}, ErrInvalidCode
 	}
 	if err == nil {
 		err = s.checkCode(*u, row, PurposeReset)
 	}
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
 	email, err := ParseEmail(u.Email)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
 	by := hashingFor(email, m)
 	hash, err := s.hash(ctx, by, secret, password.Subject{Email: u.Email, Name: u.Name})
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
+	var token DeviceToken
 	result, err := s.useCode(ctx, c, command, m, func(u User, _ Purpose) (change, error) {
 		var present credential
 		if u.EmailVerified { // else the earlier ones are not this user's
@@ -153,14 +154,29 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 		}
 		done := firstProof(u)
 		done.events = append(done.events, PasswordChanged{Reason: ReasonReset})
-		done.state = append(done.state, storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify), dropCode(u.ID, PurposeEmail))
+		var known []eventstore.StateChange
+		if token, known, err = s.remember(ctx, u.ID, device{}, c.changed); err != nil {
+			return change{}, err
+		}
+		done.state = append(append(done.state, known...), storeCredential(u.ID, c), dropCode(u.ID, PurposeEmail))
 		return done, nil
 	}, PurposeReset)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
+	}
+	if result.Repeated {
+		return PasswordSet{Position: result.Position}, nil
 	}
 	m.Actor = ActorUser(u.ID)
-	return max(result.Position, s.endEverySession(ctx, u.ID, uuid.Nil, EndedPasswordChanged, m)), nil
+	return PasswordSet{max(result.Position, s.endEverySession(ctx, u.ID, uuid.Nil, EndedPasswordChanged, m)), token}, nil
+}
+
+// PasswordSet is what came of another password.
+type PasswordSet struct {
+	Position int64 // of all that it brought about
+	// Device is for the next login on the device that it was set on: those from before are not known any more. It is empty for a
+	// wish that was done before.
+	Device DeviceToken
 }
 
 // PasswordChange is the wish of a user who is logged in to have another password.
@@ -179,25 +195,26 @@ type PasswordChange struct {
 //
 // It fails with ErrPasswordRefused, before anything has to be proven if the new password is no good by itself; as prove
 // does; or as eventstore.Log.Append does.
-func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, error) {
+func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (PasswordSet, error) {
 	if first, err := s.answered(ctx, w.CommandID); err != nil || first.Repeated {
-		return first.Position, err
+		return PasswordSet{Position: first.Position}, err
 	}
 	u, err := s.User(ctx, w.User)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
 	if err := s.policy.Check(w.New, password.Subject{Email: u.Email, Name: u.Name}); err != nil {
-		return 0, passwordRefused(err)
+		return PasswordSet{}, passwordRefused(err)
 	}
 	shown, err := s.prove(ctx, w.User, w.Proof, w.Metadata)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
 	hash, err := s.pool.Hash(ctx, shown.by, w.New)
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
+	var token DeviceToken
 	result, err := s.changeProven(ctx, shown, w.Metadata, func(u User) (change, error) { // of many who prove the same one, one replaces it
 		present, err := s.readCredential(ctx, u.ID)
 		if err != nil {
@@ -207,16 +224,28 @@ func (s *Service) ChangePassword(ctx context.Context, w PasswordChange) (int64, 
 		if err != nil {
 			return change{}, err
 		}
+		email, err := ParseEmail(u.Email)
+		if err != nil {
+			return change{}, err
+		}
+		var known []eventstore.StateChange
+		if token, known, err = s.remember(ctx, u.ID, device{}, c.changed); err != nil {
+			return change{}, err
+		}
 		return change{
-			events:    []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
-			state:     []eventstore.StateChange{storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
+			events: []Payload{PasswordChanged{Reason: ReasonChange, Session: w.Session}},
+			state: append(known, storeCredential(u.ID, c), dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail),
+				s.throttle.pardon(email)),
 			commandID: w.CommandID,
 		}, nil
 	})
 	if err != nil {
-		return 0, err
+		return PasswordSet{}, err
 	}
-	return max(result.Position, s.endEverySession(ctx, w.User, w.Session, EndedPasswordChanged, w.Metadata)), nil
+	if result.Repeated {
+		token = ""
+	}
+	return PasswordSet{max(result.Position, s.endEverySession(ctx, w.User, w.Session, EndedPasswordChanged, w.Metadata)), token}, nil
 }
 
 // SetPassword gives a user another password, for an administrator who knows nothing of the present one, and ends every session of

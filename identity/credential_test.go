@@ -26,7 +26,8 @@ func TestASVS_6_2_2_6_2_3_7_4_3_ChangePassword(t *testing.T) {
 		email := mustCode(t, s, u.ID, PurposeEmail)
 		before := len(d.events(t, s))
 		change := func(present, next password.Password) (int64, error) {
-			return s.ChangePassword(t.Context(), PasswordChange{User: u.ID, Session: here.Session, Proof: Proof{Password: present}, New: next})
+			set, err := s.ChangePassword(t.Context(), PasswordChange{User: u.ID, Session: here.Session, Proof: Proof{Password: present}, New: next})
+			return set.Position, err
 		}
 		for _, c := range []struct {
 			present, next password.Password

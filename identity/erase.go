@@ -163,7 +163,12 @@ func (s *Service) forget(ctx context.Context, w erasureWish) (eventstore.Result,
 				return change{}, err
 			}
 		}
-		return change{events: []Payload{Erased{}}, reserve: kept}, nil
+		email, err := ParseEmail(u.Email)
+		if err != nil {
+			return change{}, err
+		}
+		// Whoever has the address next begins afresh.
+		return change{events: []Payload{Erased{}}, reserve: kept, state: []eventstore.StateChange{s.throttle.pardon(email)}}, nil
 	})
 	s.cache.forget(id)
 	if errors.Is(err, ErrNotFound) {

@@ -292,16 +292,8 @@ func mayHaveFactor(u User) error {
 // CodeTOTPEnabled, with CodeTOTPNotEnabled where there is nothing to confirm, or what was proven for it is no longer so, with
 // ErrEmailNotVerified, CodeInvalidCode, or ErrThrottled.
 func (s *Service) ConfirmTOTP(ctx context.Context, id uuid.UUID, code FactorCode, m eventstore.Metadata) (eventstore.Result, error) {
-	u, err := s.ReadUser(ctx, id)
-	if err != nil {
-		return eventstore.Result{}, err
-	}
-	email, err := ParseEmail(u.Email)
-	if err != nil {
-		return eventstore.Result{}, err
-	}
-	a, err := s.throttle.enter(ctx, email, m.Address)
-	if err != nil {
+	a := s.throttle.beginApart(scopeSession, id)
+	if err := a.enter(ctx); err != nil {
 		return eventstore.Result{}, err
 	}
 	defer a.leave()

@@ -22,6 +22,8 @@ type failure struct {
 const (
 	maxFailures = 1024 // that wait to be appended
 	maxRecorded = 16   // that are appended at once
+	// recordAfter is how long a failure waits before it is appended, with those that came meanwhile.
+	recordAfter = 500 * time.Millisecond
 	// recordTimeout bounds the append of one, also while the service stops.
 	recordTimeout = 10 * time.Second
 )
@@ -29,13 +31,14 @@ const (
 // failed counts a failure and answers with refusal, or with what kept it from being counted.
 //
 // The first few that the throttle lets through are recorded: no more than those, however long somebody tries, and none for
-// an address that nobody has. That is done after the answer, and so can't tell by its time whether anybody has the address.
+// an address that nobody has. They are handed over alike, and recorded a while after the answer was written, so that the time of
+// the answer can't tell whether anybody has the address.
 func (s *Service) failed(ctx context.Context, a *attempt, user uuid.UUID, reason string, m eventstore.Metadata, refusal error) error {
-	count, err := a.failed(ctx)
+	count, err := a.failed(ctx, user)
 	if err != nil {
 		return err
 	}
-	if user == uuid.Nil || count > accountFree {
+	if count > accountFree {
 		return refusal
 	}
 	select {
@@ -52,16 +55,25 @@ func (s *Service) RecordFailures(ctx context.Context) error {
 	var g errgroup.Group // they share commits
 	g.SetLimit(maxRecorded)
 	record := func(f failure) {
+		if f.user == uuid.Nil {
+			return
+		}
 		g.Go(func() error {
 			s.recordFailure(context.WithoutCancel(ctx), f)
 			return nil
 		})
 	}
 	for ctx.Err() == nil {
+		var first failure
 		select {
-		case f := <-s.failures:
-			record(f)
+		case first = <-s.failures:
 		case <-ctx.Done():
+			continue
+		}
+		waited := pause(ctx, recordAfter)
+		record(first)
+		for n := len(s.failures); n > 0 && waited == nil; n-- {
+			record(<-s.failures)
 		}
 	}
 	for {

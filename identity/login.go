@@ -19,6 +19,7 @@ type Credentials struct {
 	Email    string
 	Password password.Password
 	TOTP     FactorCode          // for a user with a second factor
+	Device   DeviceToken         // of the device, where the user was logged in on it before
 	Metadata eventstore.Metadata // the actor is filled in
 }
 
@@ -29,8 +30,9 @@ type LoginResult struct {
 	StartedAt        time.Time
 	ExpiresAt        time.Time // when the session ends at the latest
 	Refresh          RefreshToken
-	RefreshExpiresAt time.Time // when the session ends unless it is refreshed
-	Position         int64     // of session.started; 0 for a refresh, which is no event
+	RefreshExpiresAt time.Time   // when the session ends unless it is refreshed
+	Position         int64       // of session.started; 0 for a refresh, which is no event
+	Device           DeviceToken // for the next login on this device; empty for a refresh
 }
 
 // Login checks credentials and starts a session. An address that nobody has costs the same as one that somebody has, in
@@ -47,13 +49,12 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	a := s.throttle.begin(email, c.Metadata.Address)
-	defer a.leave()
-	found, err := s.lookUp(ctx, email, a)
+	a, found, err := s.beginLogin(ctx, email, c)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	if err := a.wait(ctx, found.account, found.network); err != nil {
+	defer a.leave()
+	if err := a.wait(ctx, found.counted, found.network); err != nil {
 		return LoginResult{}, err
 	}
 	by := hashingFor(email, c.Metadata)
@@ -86,10 +87,15 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	}
 	c.Metadata.Actor = ActorUser(u.ID)
 	shown := proven{u.ID, found.version, by}
-	result, err := s.startSession(ctx, shown, u, methods, c.Metadata, a.clear()...)
+	token, known, err := s.remember(ctx, u.ID, found.device, found.changed)
 	if err != nil {
 		return LoginResult{}, err
 	}
+	result, err := s.startSession(ctx, shown, u, methods, c.Metadata, append(known, a.clear()...)...)
+	if err != nil {
+		return LoginResult{}, err
+	}
+	result.Device = token
 	a.succeeded()
 	if outdated && s.rehash {
 		// The login succeeded; a hash that could not be replaced is replaced by the next one.
@@ -107,56 +113,90 @@ type found struct {
 	hash             password.Hash // "" where nobody has the address, and for a user without a password
 	changed          time.Time     // when the password changed
 	factors          factors
-	account, network failures
+	device           device
+	counted, network failures
+}
+
+// beginLogin begins an attempt to log in, and reads all that is to be known before what is shown is checked. An attempt from a
+// device that is known is counted on that, any other on the address. If it fails, leave need not be called.
+func (s *Service) beginLogin(ctx context.Context, e Email, c Credentials) (*attempt, found, error) {
+	if id := s.parseDevice(c.Device); id != uuid.Nil {
+		a := s.throttle.beginApart(scopeDevice, id)
+		f, err := s.lookUp(ctx, e, a, id)
+		if err == nil && f.device.id != uuid.Nil {
+			return a, f, nil
+		}
+		a.leave()
+		if err != nil {
+			return nil, found{}, err
+		}
+	}
+	a := s.throttle.begin(e, networkOf(c.Metadata))
+	f, err := s.lookUp(ctx, e, a, uuid.Nil)
+	if err != nil {
+		a.leave()
+		return nil, found{}, err
+	}
+	return a, f, nil
 }
 
 // lookUp reads it all in one query, which is the same whether anybody has the address or not. The user's data key comes
 // along, since the session's client is sealed with it.
-func (s *Service) lookUp(ctx context.Context, e Email, a *attempt) (found, error) {
+func (s *Service) lookUp(ctx context.Context, e Email, a *attempt, device uuid.UUID) (found, error) {
 	r := reserveEmail(e)
-	return s.find(ctx, a, lookUpAddress, r.Scope, s.log.Sealer().ReservationKey(r))
+	return s.find(ctx, a, lookUpAddress, device, r.Scope, s.log.Sealer().ReservationKey(r))
 }
 
-// lookUpUser reads the same of a user whose address the attempt is on.
+// lookUpUser reads the same of a user who is logged in.
 func (s *Service) lookUpUser(ctx context.Context, id uuid.UUID, a *attempt) (found, error) {
-	return s.find(ctx, a, lookUpID, id)
+	return s.find(ctx, a, lookUpID, uuid.Nil, id)
 }
 
 // The statements of lookUp and lookUpUser.
 var (
-	lookUpAddress = findStatement("LEFT JOIN reservations r ON r.scope = $3 AND r.key = $4 LEFT JOIN streams s ON s.stream = r.stream")
-	lookUpID      = findStatement("LEFT JOIN streams s ON s.stream = $3")
+	lookUpAddress = findStatement("LEFT JOIN reservations r ON r.scope = $4 AND r.key = $5 LEFT JOIN streams s ON s.stream = r.stream")
+	lookUpID      = findStatement("LEFT JOIN streams s ON s.stream = $4")
 )
 
 func findStatement(from string) string {
 	return `
 		SELECT s.stream, s.version, c.hash, c.changed_at, k.wrapped, t.secret, t.last_step, t.created_at, t.confirmed_at,
 		       b.secret, b.last_step, b.created_at, b.confirmed_at,
+		       d.device_id, d.created_at, d.used_at, (SELECT count(*) FROM known_devices o WHERE o.user_id = s.stream),
 		       a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
 		  FROM (SELECT 1) one ` + from + `
 		  LEFT JOIN credentials c ON c.user_id = s.stream
 		  LEFT JOIN user_keys k ON k.user_id = s.stream
 		  LEFT JOIN factors t ON t.user_id = s.stream AND t.kind = '` + kindTOTP + `'
 		  LEFT JOIN factors b ON b.user_id = s.stream AND b.kind = '` + kindRecovery + `'
+		  LEFT JOIN known_devices d ON d.user_id = s.stream AND d.device_id = $3 AND d.password_set_at = c.changed_at
 		  LEFT JOIN throttle a ON a.key = $1
 		  LEFT JOIN throttle n ON n.key = $2`
 }
 
-func (s *Service) find(ctx context.Context, a *attempt, statement string, who ...any) (f found, err error) {
+func (s *Service) find(ctx context.Context, a *attempt, statement string, known uuid.UUID, who ...any) (f found, err error) {
 	var user uuid.NullUUID
 	var version *int
 	var hash *string
 	var changed *time.Time
 	var wrapped []byte
 	var totp, recovery factorRow
-	var account, network failuresRow
-	columns := slices.Concat([]any{&user, &version, &hash, &changed, &wrapped}, totp.columns(), recovery.columns(), account.columns(), network.columns())
-	if err := s.db.QueryRow(ctx, statement, append([]any{a.account, a.network}, who...)...).Scan(columns...); err != nil {
+	var device uuid.NullUUID
+	var created, used *time.Time
+	var devices int
+	var counted, network failuresRow
+	columns := slices.Concat([]any{&user, &version, &hash, &changed, &wrapped}, totp.columns(), recovery.columns(),
+		[]any{&device, &created, &used, &devices}, counted.columns(), network.columns())
+	if err := s.db.QueryRow(ctx, statement, append([]any{a.key, a.network, known}, who...)...).Scan(columns...); err != nil {
 		return found{}, fmt.Errorf("look up who it is: %w", err)
 	}
 	f = found{
 		user: user.UUID, factors: factors{totp: totp.factor(), recovery: recovery.factor()},
-		account: account.failures(), network: network.failures(),
+		counted: counted.failures(), network: network.failures(),
+	}
+	f.device.others = devices
+	if device.Valid {
+		f.device.id, f.device.created, f.device.used = device.UUID, *created, *used
 	}
 	if version != nil {
 		f.version = *version
@@ -194,7 +234,7 @@ func (s *Service) checkPassword(ctx context.Context, by password.Caller, hash pa
 }
 
 // hashingFor is whose part of the hashing queue a computation takes: that of the client's network, and in it that of the
-// account.
+// account. It is the network of the address that is known, so that nobody has many parts by naming many networks.
 func hashingFor(e Email, m eventstore.Metadata) password.Caller {
 	return password.Caller{Network: Network(m.Address), Account: e.Key()}
 }

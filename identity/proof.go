@@ -14,6 +14,7 @@ import (
 
 // Proof is what somebody who is logged in shows to be allowed what a stolen session must not be enough for.
 type Proof struct {
+	Session  uuid.UUID         // that the user is logged in to: what fails in it is counted for it alone
 	Password password.Password // the current one
 	TOTP     FactorCode        // where the user has a second factor; else it is not looked at
 }
@@ -108,7 +109,8 @@ func (s *Service) appendProven(ctx context.Context, p proven, u *User, decide fu
 	}
 }
 
-// prove checks that whoever acts for a user is the user. It is throttled as a login is, and together with those.
+// prove checks that whoever acts for a user is the user. It is throttled as a login is, and apart from those: a session has its
+// own count, which strangers have no part in.
 //
 // It fails with ErrInvalidCredentials, also where there is no such user or the user has no password; with ErrThrottled; with
 // ErrTOTPRequired, ErrUserLocked or ErrUserDisabled, only for a right password; with password.ErrOverloaded or
@@ -126,13 +128,17 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 		return proven{}, err
 	}
 	by := hashingFor(email, m)
-	a := s.throttle.begin(email, m.Address)
+	counted := p.Session
+	if counted == uuid.Nil {
+		counted = id
+	}
+	a := s.throttle.beginApart(scopeSession, counted)
 	defer a.leave()
 	found, err := s.lookUpUser(ctx, id, a)
 	if err != nil {
 		return proven{}, err
 	}
-	if err := a.wait(ctx, found.account, found.network); err != nil {
+	if err := a.wait(ctx, found.counted, found.network); err != nil {
 		return proven{}, err
 	}
 	if _, err := s.checkPassword(ctx, by, found.hash, p.Password); err != nil {

@@ -55,6 +55,9 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 		return RegisterResult{}, err
 	}
 	a.CommandID = r.CommandID
+	if !s.safe { // where it may be told that the address was free
+		a.State = append(a.State, s.throttle.pardon(email)) // of what was tried while nobody had it
+	}
 	result, err := s.append(ctx, a)
 	if s.safe {
 		if err != nil && !errors.Is(err, eventstore.ErrReserved) {
@@ -141,8 +144,8 @@ func passwordRefused(err error) error {
 // registeredBefore answers a registration whose command id is known, if it is the same one. It says whether a password is
 // that of the user, and so it is throttled as a login is.
 func (s *Service) registeredBefore(ctx context.Context, email Email, first eventstore.Result, payloads []Payload, r Registration) (*User, error) {
-	a, err := s.throttle.enter(ctx, email, r.Metadata.Address)
-	if err != nil {
+	a := s.throttle.begin(email, networkOf(r.Metadata))
+	if err := a.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer a.leave()

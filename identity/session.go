@@ -288,6 +288,9 @@ func (s *Service) EndOwnSessions(ctx context.Context, user, current uuid.UUID, p
 	if err != nil {
 		return 0, err
 	}
+	if err := s.forgetDevices(ctx, user); err != nil {
+		return 0, err
+	}
 	return s.endSessions(ctx, user, uuid.Nil, EndedLogout, m, &shown)
 }
 

@@ -29,7 +29,7 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 				s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
 			}
 			_, failed := s.FinishErasures(ctx)
-			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx), s.dropUnconfirmed(ctx), s.forgetCommands(ctx), failed)
+			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx), s.dropUnconfirmed(ctx), s.dropUnusedDevices(ctx), s.forgetCommands(ctx), failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "what is past its time was not all ended; trying again", slog.Any("error", err))

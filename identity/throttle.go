@@ -4,24 +4,32 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"usher.example/eventstore"
 )
 
 // Bounds of guessing. Those of an account hold for the address that is typed, so an address that nobody has is slowed down
-// exactly like one that somebody has. Many people share a network, who mistype their passwords: its bound is there for
-// those who try one password on many accounts, and never grows into a wait that is longer than its window.
+// exactly like one that somebody has.
+//
+// Many people share a network, who mistype their passwords, and some are strangers to each other: its bound is there for those
+// who try one password on many accounts, and makes them slow. It never shuts out anybody else: past it attempts are still
+// looked at, one after the other.
 const (
 	accountFree   = 4                // failures before there is a wait
 	firstWait     = 10 * time.Second // after the last free one; each further failure doubles it
 	longestWait   = 5 * time.Minute
 	accountMemory = time.Hour // without a failure, and all of them are forgotten
 
-	networkFree   = 100 // failures in a window, and nothing more until it ends
+	networkFree   = 100 // failures in a window
 	networkWindow = 5 * time.Minute
+	networkPace   = 2 * time.Second // between two attempts after those, until the window ends
+	maxPaced      = 10              // attempts that wait for that, each on another account
 )
 
 // failures is how often somebody failed to show who they are, for an account or from a network.
@@ -69,14 +77,6 @@ func (f failures) accountWait(now time.Time) time.Duration {
 	return f.last.Add(min(firstWait<<min(over, 5), longestWait)).Sub(now)
 }
 
-// networkWait is how long the next attempt from a network has to wait.
-func (f failures) networkWait(now time.Time) time.Duration {
-	if f.at(now) < networkFree {
-		return 0
-	}
-	return f.forgetAt.Sub(now)
-}
-
 // failuresRow is a row of the table throttle that may not be there.
 type failuresRow struct {
 	count          *int
@@ -90,6 +90,14 @@ func (r *failuresRow) failures() failures {
 		return failures{}
 	}
 	return failures{*r.count, *r.last, *r.forgetAt}
+}
+
+// networkOf is the network that something comes from.
+func networkOf(m eventstore.Metadata) string {
+	if m.Network != "" {
+		return m.Network
+	}
+	return Network(m.Address)
 }
 
 // Network is what counts as one client: an IPv4 address, or the /64 that an IPv6 address is in, because whoever has one
@@ -109,17 +117,20 @@ func Network(address string) string {
 	return p.String()
 }
 
-// The scopes of what is throttled.
+// The scopes of what is throttled, each counted apart. What strangers fail at concerns nobody who is logged in, nor who comes
+// from a device that was logged in before.
 const (
-	scopeAccount = "throttle-account"
-	scopeNetwork = "throttle-network"
+	scopeLogin   = "login"   // the address that is typed
+	scopeDevice  = "device"  // one that a user was logged in on before
+	scopeSession = "session" // what is asked of somebody who is logged in
+	scopeNetwork = "network"
 )
 
 // throttle slows guessing down. What it counts is in the database, so all processes share it and a restart forgets
 // nothing.
 //
 // The count is read before a password is looked at and written after it, so attempts at the same moment would all find
-// it low. In one process they stand in a line for their account: no more are let through at once than there are free
+// it low. In one process they stand in a line for what they are counted on: no more are let through at once than there are free
 // failures left, the others wait for their outcome. Processes don't wait for each other, so at the same moment each
 // may let that many through, and no more.
 type throttle struct {
@@ -127,18 +138,27 @@ type throttle struct {
 	log      *eventstore.Log
 	networks bool // slow networks down too
 	now      func() time.Time
+	pause    func(context.Context, time.Duration) error
 
 	mu    sync.Mutex
-	lines map[string]*line // by account
+	lines map[string]*line // by key
+	paces map[string]*pace // of networks, by key
 }
 
-// line is the attempts on one account that are under way in this process.
+// line is the attempts with one key that are under way in this process.
 type line struct {
 	members int // attempts, from before they read the count to their end
 	running int // that were let through
 	waiting int
-	known   failures      // what outcomes told; the database may know more
+	told    int           // how many outcomes there were
+	known   failures      // what the last told; the database may know more
 	moved   chan struct{} // closed at each outcome
+}
+
+// pace is what is left to a network that has failed too often: one attempt after the other.
+type pace struct {
+	next    time.Time           // when the next attempt may be looked at
+	waiting map[string]struct{} // the keys of those that wait
 }
 
 // maxWaiting bounds the attempts on one account that wait for others. It is enough for a service that logs in often at once.
@@ -147,41 +167,58 @@ const maxWaiting = 256
 // attempt is one try to show who one is: begin, read the counts, wait, then failed or succeeded or neither, and leave.
 type attempt struct {
 	*throttle
-	account, network []byte // keys; network is nil where there is none
-	line             *line
-	admitted         bool
-	hadFailures      bool // when it was let through
+	scope       string
+	key         []byte // of what it is counted on
+	network     []byte // key; nil where it is not counted
+	line        *line
+	toldBefore  int // outcomes before the counts were read
+	admitted    bool
+	hadFailures bool // when it was let through
 }
 
-// begin puts an attempt on the account of an address into its line. leave has to be called.
-func (t *throttle) begin(e Email, clientAddress string) *attempt {
-	a := &attempt{throttle: t, account: t.log.Sealer().ReservationKey(eventstore.Reservation{Scope: scopeAccount, Value: e.Key()})}
-	if network := Network(clientAddress); t.networks && network != "" {
-		a.network = t.log.Sealer().ReservationKey(eventstore.Reservation{Scope: scopeNetwork, Value: network})
+// key is what is stored of a value: it can't be told from it which one it is.
+func (t *throttle) key(scope, value string) []byte {
+	return t.log.Sealer().ReservationKey(eventstore.Reservation{Scope: "throttle-" + scope, Value: value})
+}
+
+// begin puts an attempt of somebody who is not logged in, on the account of an address, into its line. leave has to be called.
+func (t *throttle) begin(e Email, network string) *attempt {
+	a := &attempt{throttle: t, scope: scopeLogin, key: t.key(scopeLogin, e.Key())}
+	if t.networks && network != "" {
+		a.network = t.key(scopeNetwork, network)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if a.line = t.lines[string(a.account)]; a.line == nil {
+	return a.join()
+}
+
+// beginApart is begin for an attempt that is counted on something else than an address, and on no network.
+func (t *throttle) beginApart(scope string, id uuid.UUID) *attempt {
+	a := &attempt{throttle: t, scope: scope, key: t.key(scope, id.String())}
+	return a.join()
+}
+
+func (a *attempt) join() *attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.line = a.lines[string(a.key)]; a.line == nil {
 		a.line = &line{moved: make(chan struct{})}
-		t.lines[string(a.account)] = a.line
+		a.lines[string(a.key)] = a.line
 	}
 	a.line.members++
+	a.toldBefore = a.line.told
 	return a
 }
 
-// enter is begin, a read of the counts, and wait, for an attempt that reads nothing else first. It fails as wait does, or
-// as the database does; if it does not, leave has to be called.
-func (t *throttle) enter(ctx context.Context, e Email, clientAddress string) (*attempt, error) {
-	a := t.begin(e, clientAddress)
-	account, network, err := a.read(ctx)
+// enter reads the counts and waits, for an attempt that has begun and reads nothing else first. It fails as wait does, or
+// as the database does; and if it does, leave has been called.
+func (a *attempt) enter(ctx context.Context) error {
+	counted, network, err := a.read(ctx)
 	if err == nil {
-		err = a.wait(ctx, account, network)
+		err = a.wait(ctx, counted, network)
 	}
 	if err != nil {
 		a.leave()
-		return nil, err
 	}
-	return a, nil
+	return err
 }
 
 // leave ends an attempt.
@@ -190,7 +227,7 @@ func (a *attempt) leave() {
 	defer a.mu.Unlock()
 	a.end()
 	if a.line.members--; a.line.members == 0 {
-		delete(a.lines, string(a.account))
+		delete(a.lines, string(a.key))
 	}
 }
 
@@ -206,12 +243,12 @@ func (a *attempt) end() {
 }
 
 // read reads the counts.
-func (a *attempt) read(ctx context.Context) (account, network failures, err error) {
+func (a *attempt) read(ctx context.Context) (counted, network failures, err error) {
 	var of, from failuresRow
 	err = a.db.QueryRow(ctx, `
 		SELECT a.failures, a.failed_at, a.forget_at, n.failures, n.failed_at, n.forget_at
 		  FROM (SELECT 1) one LEFT JOIN throttle a ON a.key = $1 LEFT JOIN throttle n ON n.key = $2`,
-		a.account, a.network).Scan(append(of.columns(), from.columns()...)...)
+		a.key, a.network).Scan(append(of.columns(), from.columns()...)...)
 	if err != nil {
 		return failures{}, failures{}, fmt.Errorf("read the throttle: %w", err)
 	}
@@ -220,19 +257,22 @@ func (a *attempt) read(ctx context.Context) (account, network failures, err erro
 
 // wait waits for the attempt's turn, given the counts as they were read since begin. It fails with ErrThrottled where
 // there were too many failures, or ctx's cause.
-func (a *attempt) wait(ctx context.Context, account, network failures) error {
+func (a *attempt) wait(ctx context.Context, counted, network failures) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for {
+	for !a.admitted {
 		now := a.now()
-		known := account.and(a.line.known, now) // there may have been outcomes since the counts were read
-		if wait := max(known.accountWait(now), network.networkWait(now)); wait > 0 {
+		known := counted
+		if a.line.told > a.toldBefore { // the counts may have been read before that
+			known = counted.and(a.line.known, now)
+		}
+		if wait := known.accountWait(now); wait > 0 {
 			return throttled(wait)
 		}
 		if count := known.at(now); a.line.running == 0 || count+a.line.running < accountFree {
 			a.line.running++
 			a.admitted, a.hadFailures = true, count > 0
-			return nil
+			break
 		}
 		if a.line.waiting >= maxWaiting {
 			return throttled(time.Second)
@@ -240,6 +280,44 @@ func (a *attempt) wait(ctx context.Context, account, network failures) error {
 		if err := a.standInLine(ctx); err != nil {
 			return err
 		}
+	}
+	if network.at(a.now()) < networkFree {
+		return nil
+	}
+	return a.keepPace(ctx)
+}
+
+// keepPace waits until an attempt from a network that has failed too often may be looked at, without the lock that it is
+// called with. An account has one place among those that wait, so that nobody takes them all by one.
+func (a *attempt) keepPace(ctx context.Context) error {
+	p := a.paces[string(a.network)]
+	if p == nil {
+		p = &pace{waiting: map[string]struct{}{}}
+		a.paces[string(a.network)] = p
+	}
+	now := a.now()
+	turn := later(p.next, now)
+	if _, waits := p.waiting[string(a.key)]; waits || len(p.waiting) >= maxPaced {
+		return throttled(turn.Sub(now) + networkPace)
+	}
+	p.next = turn.Add(networkPace)
+	p.waiting[string(a.key)] = struct{}{}
+	a.mu.Unlock()
+	err := a.pause(ctx, turn.Sub(now))
+	a.mu.Lock()
+	delete(p.waiting, string(a.key))
+	return err
+}
+
+// pause waits, or fails with ctx's cause if that ends first.
+func pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -259,24 +337,25 @@ func (a *attempt) standInLine(ctx context.Context) error {
 	return err
 }
 
-// failed counts a failure, and answers with how many of the account there are with it. Whoever goes away does not keep it
-// from being counted. It fails as the database does.
+// failed counts a failure, of a user where that is known, and answers with how many there are with it of what it is counted
+// on. Whoever goes away does not keep it from being counted. It fails as the database does.
 //
-// The account's row is the last, so that it is locked for no longer than the commit takes: a login that succeeds removes
+// That row is the last, so that it is locked for no longer than the commit takes: a login that succeeds removes
 // it in its append, which others wait for. The commit does not wait for the disk: a crash may forget a failure.
-func (a *attempt) failed(ctx context.Context) (count int, err error) {
+func (a *attempt) failed(ctx context.Context, user uuid.UUID) (count int, err error) {
 	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[a.db.Dialect()]
 	now := a.now().UTC()
-	rows, args := `($1, 1, $2, $3)`, []any{a.account, now, now.Add(accountMemory)}
+	rows, args := `($1, $4, $5, 1, $2, $3)`, []any{a.key, now, now.Add(accountMemory), a.scope, uuid.NullUUID{UUID: user, Valid: user != uuid.Nil}}
 	if a.network != nil {
-		rows, args = `($4, 1, $2, $5), `+rows, append(args, a.network, now.Add(networkWindow))
+		rows, args = `($6, '`+scopeNetwork+`', NULL, 1, $2, $7), `+rows, append(args, a.network, now.Add(networkWindow))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countTimeout)
 	defer cancel()
 	answer, err := a.db.Query(ctx, `
-		INSERT INTO throttle (key, failures, failed_at, forget_at) VALUES `+rows+`
+		INSERT INTO throttle (key, scope, user_id, failures, failed_at, forget_at) VALUES `+rows+`
 		ON CONFLICT (key) DO UPDATE
-		   SET failures  = CASE WHEN throttle.forget_at <= excluded.failed_at THEN 1 ELSE throttle.failures + 1 END,
+		   SET user_id   = excluded.user_id,
+		       failures  = CASE WHEN throttle.forget_at <= excluded.failed_at THEN 1 ELSE throttle.failures + 1 END,
 		       failed_at = excluded.failed_at,
 		       forget_at = CASE WHEN throttle.forget_at <= excluded.failed_at OR excluded.key = $1 THEN excluded.forget_at
 		                        ELSE throttle.forget_at END
@@ -285,15 +364,15 @@ func (a *attempt) failed(ctx context.Context) (count int, err error) {
 		return 0, fmt.Errorf("count a failure: %w", err)
 	}
 	defer answer.Close()
-	var account failures
+	var counted failures
 	for answer.Next() {
 		var key []byte
 		var f failures
 		if err := answer.Scan(&key, &f.count, &f.last, &f.forgetAt, new(string)); err != nil {
 			return 0, fmt.Errorf("count a failure: %w", err)
 		}
-		if bytes.Equal(key, a.account) {
-			account = f
+		if bytes.Equal(key, a.key) {
+			counted = f
 		}
 	}
 	if err := answer.Err(); err != nil {
@@ -301,42 +380,53 @@ func (a *attempt) failed(ctx context.Context) (count int, err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.line.known = a.line.known.and(account, now) // the answers to failures at once come in any order
+	a.tell(a.line.known.and(counted, now)) // the answers to failures at once come in any order
+	return counted.count, nil
+}
+
+// tell tells the line of an outcome, and lets the others of it go on.
+func (a *attempt) tell(f failures) {
+	a.line.known = f
+	a.line.told++
 	a.end()
-	return account.count, nil
 }
 
 // countTimeout bounds the count of a failure, which the caller's going away does not.
 const countTimeout = 10 * time.Second
 
-// anyFailures says whether the account has failures, also such as were counted while this attempt was under way.
+// anyFailures says whether there are failures, also such as were counted while this attempt was under way.
 func (a *attempt) anyFailures() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.hadFailures || a.line.known.at(a.now()) > 0
+	return a.hadFailures || a.line.told > a.toldBefore && a.line.known.at(a.now()) > 0
 }
 
-// clear is the state change that forgets the account's failures, for the append of a success; none where there are none.
+// clear is the state change that forgets the failures, for the append of a success; none where there are none.
 // Once it is written, succeeded is called.
 func (a *attempt) clear() []eventstore.StateChange {
 	if !a.anyFailures() {
 		return nil
 	}
-	return []eventstore.StateChange{dropRow("throttle", map[string]any{"key": bytea(a.account)})}
+	return []eventstore.StateChange{dropRow("throttle", map[string]any{"key": bytea(a.key)})}
 }
 
-// succeeded tells the line that the account's failures are forgotten.
+// pardon is the state change that forgets what was failed at on the account of an address, by whomever: for an append by which
+// somebody has shown in another way to be who has it, or an administrator lets the user in.
+func (t *throttle) pardon(e Email) eventstore.StateChange {
+	return dropRow("throttle", map[string]any{"key": bytea(t.key(scopeLogin, e.Key()))})
+}
+
+// succeeded tells the line that the failures are forgotten.
 func (a *attempt) succeeded() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.line.known = failures{}
-	a.end()
+	a.tell(failures{})
 }
 
-// forgive forgets the account's failures, for a success that appends nothing.
+// forgive forgets the failures, for a success that appends nothing.
 func (a *attempt) forgive(ctx context.Context) error {
 	if a.anyFailures() {
-		if _, err := a.db.Exec(ctx, `DELETE FROM throttle WHERE key = $1`, a.account); err != nil {
+		if _, err := a.db.Exec(ctx, `DELETE FROM throttle WHERE key = $1`, a.key); err != nil {
 			return fmt.Errorf("forget failures: %w", err)
 		}
 	}
@@ -346,7 +436,11 @@ func (a *attempt) forgive(ctx context.Context) error {
 
 // dropForgotten removes what counts no longer.
 func (t *throttle) dropForgotten(ctx context.Context) error {
-	if _, err := t.db.Exec(ctx, `DELETE FROM throttle WHERE forget_at <= $1`, t.now().UTC()); err != nil {
+	now := t.now().UTC()
+	t.mu.Lock()
+	maps.DeleteFunc(t.paces, func(_ string, p *pace) bool { return len(p.waiting) == 0 && p.next.Before(now) })
+	t.mu.Unlock()
+	if _, err := t.db.Exec(ctx, `DELETE FROM throttle WHERE forget_at <= $1`, now); err != nil {
 		return fmt.Errorf("remove forgotten failures: %w", err)
 	}
 	return nil
@@ -355,4 +449,63 @@ func (t *throttle) dropForgotten(ctx context.Context) error {
 // throttled is the one answer to an attempt that comes too soon, whoever it is on and whatever it shows.
 func throttled(wait time.Duration) error {
 	return &Error{Code: CodeThrottled, Detail: "there were too many failed attempts", RetryAfter: wait}
+}
+
+// Throttling is what a user, or somebody else on the user's account, failed at of late.
+type Throttling struct {
+	Counted  string     `json:"counted"` // login, device or session: each is counted apart, and so waits apart
+	Failures int        `json:"failures"`
+	FailedAt time.Time  `json:"failed_at"`       // the last time
+	Until    *time.Time `json:"until,omitempty"` // when the next attempt is looked at, where it has to wait
+	ForgetAt time.Time  `json:"forget_at"`       // when all of it is forgotten, unless there is more
+}
+
+// Examined is a user as administrators see the user.
+type Examined struct {
+	*User
+	Throttle []Throttling `json:"throttle"`
+}
+
+// Examine is a user's state, with what the user is throttled for. It fails as User does.
+func (s *Service) Examine(ctx context.Context, u *User) (Examined, error) {
+	list, err := s.Throttled(ctx, u.ID)
+	return Examined{u, list}, err
+}
+
+// Throttled tells what keeps a user from logging in, or is about to: the failures on the account, the latest first. It fails
+// with ErrNotFound, or as the database does.
+func (s *Service) Throttled(ctx context.Context, user uuid.UUID) ([]Throttling, error) {
+	u, err := s.User(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	email, err := ParseEmail(u.Email)
+	if err != nil {
+		return nil, err
+	}
+	now := s.now().UTC()
+	rows, err := s.db.Query(ctx, `
+		SELECT scope, failures, failed_at, forget_at FROM throttle
+		 WHERE (user_id = $1 OR key = $2) AND forget_at > $3 ORDER BY failed_at DESC, key`, user, s.throttle.key(scopeLogin, email.Key()), now)
+	if err != nil {
+		return nil, fmt.Errorf("list failures: %w", err)
+	}
+	defer rows.Close()
+	list := []Throttling{}
+	for rows.Next() {
+		var t Throttling
+		if err := rows.Scan(&t.Counted, &t.Failures, &t.FailedAt, &t.ForgetAt); err != nil {
+			return nil, fmt.Errorf("list failures: %w", err)
+		}
+		t.FailedAt, t.ForgetAt = t.FailedAt.UTC(), t.ForgetAt.UTC()
+		if wait := (failures{t.Failures, t.FailedAt, t.ForgetAt}).accountWait(now); wait > 0 {
+			until := now.Add(wait)
+			t.Until = &until
+		}
+		list = append(list, t)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list failures: %w", err)
+	}
+	return list, nil
 }

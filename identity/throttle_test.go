@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"usher.example/eventstore"
 	"usher.example/identity/password"
@@ -121,7 +123,7 @@ func TestSuccessForgetsFailures(t *testing.T) {
 		if len(right.clear()) != 0 {
 			t.Error("a success without failures before it removes a row")
 		}
-		if _, err := guess.failed(t.Context()); err != nil {
+		if _, err := guess.failed(t.Context(), uuid.Nil); err != nil {
 			t.Fatal(err)
 		}
 		guess.leave()
@@ -240,54 +242,127 @@ func TestLineIsBounded(t *testing.T) {
 	})
 }
 
-// Whoever tries one password on many accounts is slowed down by the network that it comes from, if that is wanted.
+// Whoever tries one password on many accounts is slowed down by the network that it comes from, if that is wanted; and nobody is
+// shut out by it who has the right password.
 func TestASVS_6_3_1_ThrottleOfANetwork(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
 		now := &clock{now: time.Now().Truncate(time.Second)}
 		s := d.service(t, func(c *Config) { c.Now, c.RateLimits = now.Now, true })
 		off := d.service(t, func(c *Config) { c.Now = now.Now })
+		var waited time.Duration
+		s.throttle.pause = func(_ context.Context, wait time.Duration) error { waited = wait; return nil }
+		off.throttle.pause = s.throttle.pause
 		mustRegister(t, s, "ada@example.org")
-		try := func(s *Service, n int, secret password.Password, address string) string {
+		try := func(s *Service, n int, secret password.Password, m eventstore.Metadata) string {
 			email := "ada@example.org"
 			if n >= 0 {
 				email = fmt.Sprintf("nobody%d@example.org", n)
 			}
-			_, err := s.Login(t.Context(), Credentials{Email: email, Password: secret, Metadata: eventstore.Metadata{Address: address}})
+			_, err := s.Login(t.Context(), Credentials{Email: email, Password: secret, Metadata: m})
 			return outcome(err)
 		}
+		at := func(address string) eventstore.Metadata { return eventstore.Metadata{Address: address} }
 		for n := range networkFree {
-			if got := try(s, n, wrong, fmt.Sprintf("2001:db8:1:2::%x", n)); got != string(CodeInvalidCredentials) {
-				t.Fatalf("guess %d: %s", n, got)
+			if got := try(s, n, wrong, at(fmt.Sprintf("2001:db8:1:2::%x", n))); got != string(CodeInvalidCredentials) || waited != 0 {
+				t.Fatalf("guess %d: %s after %v", n, got, waited)
 			}
-			now.add(time.Second)
 		}
-		left := networkWindow - networkFree*time.Second
 		for _, c := range []struct {
 			name    string
 			service *Service
 			account int
-			address string
+			from    eventstore.Metadata
 			want    string
+			waits   time.Duration
 		}{
-			{"the same network", s, -1, "2001:db8:1:2:ffff::1", "throttled " + left.String()},
-			{"the same network, another account", s, 1000, "2001:db8:1:2::1", "throttled " + left.String()},
-			{"another network", s, -1, "2001:db8:1:3::1", "ok"},
-			{"no address", s, -1, "", "ok"},
-			{"limits are off", off, -1, "2001:db8:1:2::1", "ok"},
+			{"the right password", s, -1, at("2001:db8:1:2:ffff::1"), "ok", 0},
+			{"at once after it", s, -1, at("2001:db8:1:2::1"), "ok", networkPace},
+			{"another guess", s, 1000, at("2001:db8:1:2::1"), string(CodeInvalidCredentials), 2 * networkPace},
+			{"another network", s, -1, at("2001:db8:1:3::1"), "ok", 0},
+			{"another by the same address", s, -1, eventstore.Metadata{Address: "2001:db8:1:2::1", Network: "203.0.113.7 by a proxy"}, "ok", 0},
+			{"no address", s, -1, at(""), "ok", 0},
+			{"limits are off", off, -1, at("2001:db8:1:2::1"), "ok", 0},
 		} {
-			if got := try(c.service, c.account, secret, c.address); got != c.want {
-				t.Errorf("%s: %s, want %s", c.name, got, c.want)
+			waited = 0
+			if got := try(c.service, c.account, secret, c.from); got != c.want || waited != c.waits {
+				t.Errorf("%s: %s after %v, want %s after %v", c.name, got, waited, c.want, c.waits)
 			}
 		}
-		now.add(left)
-		if got := try(s, -1, secret, "2001:db8:1:2::1"); got != "ok" {
-			t.Errorf("after the window: %s", got)
+		now.add(networkWindow)
+		waited = 0
+		for n := range 2 {
+			if got := try(s, 2000+n, wrong, at("2001:db8:1:2::1")); got != string(CodeInvalidCredentials) || waited != 0 {
+				t.Errorf("after the window: %s after %v", got, waited)
+			}
 		}
-		// The window does not move on with the failures in it.
-		if got := try(s, 1001, wrong, "2001:db8:1:2::1"); got != string(CodeInvalidCredentials) {
-			t.Errorf("in the next window: %s", got)
+		if err := s.throttle.dropForgotten(t.Context()); err != nil || len(s.throttle.paces) != 0 {
+			t.Errorf("%d paces are left, %v", len(s.throttle.paces), err)
 		}
+	})
+}
+
+// Those who wait for their turn are few, and each on another account.
+func TestPaceIsBounded(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, func(c *Config) { c.RateLimits = true })
+		hold := make(chan struct{})
+		s.throttle.pause = func(ctx context.Context, _ time.Duration) error {
+			select {
+			case <-hold:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		over := failures{networkFree, time.Now(), time.Now().Add(networkWindow)}
+		attempt := func(ctx context.Context, account int) error {
+			email, err := ParseEmail(fmt.Sprintf("user%d@example.org", account))
+			if err != nil {
+				return err
+			}
+			a := s.throttle.begin(email, "192.0.2.1")
+			defer a.leave()
+			return a.wait(ctx, failures{}, over)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		waiting := func(n int) {
+			t.Helper()
+			devstack.Eventually(t, "so many wait", func() bool {
+				s.throttle.mu.Lock()
+				defer s.throttle.mu.Unlock()
+				for _, p := range s.throttle.paces {
+					return len(p.waiting) == n
+				}
+				return n == 0
+			})
+		}
+		wg.Go(func() {
+			if err := attempt(ctx, 0); !errors.Is(err, context.Canceled) {
+				t.Errorf("one that goes away: %v", err)
+			}
+		})
+		waiting(1)
+		if err := attempt(t.Context(), 0); !errors.Is(err, ErrThrottled) {
+			t.Errorf("another on the same account: %v, want throttled", err)
+		}
+		for n := range maxPaced - 1 {
+			wg.Go(func() {
+				if err := attempt(t.Context(), n+1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		waiting(maxPaced)
+		if err := attempt(t.Context(), 100); !errors.Is(err, ErrThrottled) {
+			t.Errorf("one too many: %v, want throttled", err)
+		}
+		leave()
+		waiting(maxPaced - 1)
+		close(hold)
+		wg.Wait()
 	})
 }
 
@@ -431,6 +506,8 @@ func TestASVS_6_3_4_EveryWayToTryPasswordsIsThrottled(t *testing.T) {
 				return err
 			},
 		}
+		// What is shown in a session is counted apart from what strangers show.
+		together := map[string][]string{"login": {"login", "registration again"}, "registration again": {"login", "registration again"}, "proof": {"proof"}}
 		for name, way := range ways {
 			d.forgive(t)
 			for range accountFree {
@@ -439,8 +516,8 @@ func TestASVS_6_3_4_EveryWayToTryPasswordsIsThrottled(t *testing.T) {
 				}
 			}
 			for other, way := range ways {
-				if err := way(secret); !errors.Is(err, ErrThrottled) {
-					t.Errorf("%s after too many tries by %s: %v, want throttled", other, name, err)
+				if err := way(secret); errors.Is(err, ErrThrottled) != slices.Contains(together[name], other) {
+					t.Errorf("%s after too many tries by %s: %v", other, name, err)
 				}
 			}
 		}

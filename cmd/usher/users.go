@@ -92,7 +92,7 @@ func usersListCommand() *cobra.Command {
 }
 
 func usersShowCommand() *cobra.Command {
-	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, now or as of a moment", Example: "  usher users show ada@example.org --at 2026-01-02T15:04:05Z", Args: oneUser}
+	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, and what keeps the user from logging in; or the user as of a moment", Example: "  usher users show ada@example.org --at 2026-01-02T15:04:05Z", Args: oneUser}
 	at := c.Flags().String("at", "", "a position, or a time such as 2026-01-02T15:04:05Z: the user as of then")
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		ctx, users := cmd.Context(), d.identity()
@@ -111,7 +111,14 @@ func usersShowCommand() *cobra.Command {
 		if err != nil {
 			return explainUser(err)
 		}
-		return printJSON(cmd.OutOrStdout(), u)
+		if *at != "" {
+			return printJSON(cmd.OutOrStdout(), u)
+		}
+		examined, err := users.Examine(ctx, u)
+		if err != nil {
+			return explainUser(err)
+		}
+		return printJSON(cmd.OutOrStdout(), examined)
 	})
 }
 

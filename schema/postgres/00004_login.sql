@@ -1,15 +1,18 @@
 -- Login: what slows guessing down, and second factors.
 -- +goose Up
 
--- Failures to show who one is, counted for an account and for a client's network. The key is an HMAC of the account's
--- address or of the network, so it gives neither away; an address that nobody has is counted like any other.
--- Its columns are in no index, so that a row is changed in place.
+-- Failures to show who one is, each counted apart: on an account, on a device that is known, in a session, and for a client's
+-- network. The key is an HMAC of the account's address, of the network or of an id, so it gives none away; an address that
+-- nobody has is counted like any other. What changes is in no index, so that a row is changed in place.
 CREATE TABLE throttle (
     key       bytea PRIMARY KEY,
+    scope     text NOT NULL,           -- login, device, session, network
+    user_id   uuid,                    -- null for a network, and for an address that nobody has
     failures  int NOT NULL,
     failed_at timestamptz NOT NULL,    -- the last of them
     forget_at timestamptz NOT NULL     -- from when on none of them counts
 ) WITH (fillfactor = 80);
+CREATE INDEX throttle_user ON throttle (user_id);
 COMMENT ON TABLE throttle IS 'state table: failed attempts to show who one is';
 
 -- What a user shows beside the password, at most one of a kind.
@@ -25,8 +28,20 @@ CREATE TABLE factors (
 );
 COMMENT ON TABLE factors IS 'state table: second factors';
 
+-- Devices that a user was logged in on. Whoever comes from one has shown so by a MAC over both ids, under a key that is not
+-- here; what fails there is counted apart.
+CREATE TABLE known_devices (
+    user_id         uuid NOT NULL,
+    device_id       uuid NOT NULL,
+    password_set_at timestamptz NOT NULL, -- credentials.changed_at of the password that it is known with; with another it is not
+    created_at      timestamptz NOT NULL,
+    used_at         timestamptz NOT NULL, -- to a day
+    PRIMARY KEY (user_id, device_id)
+);
+COMMENT ON TABLE known_devices IS 'state table: devices that users were logged in on';
+
 SELECT make_apply_state();
 
 -- +goose Down
-DROP TABLE factors, throttle;
+DROP TABLE known_devices, factors, throttle;
 SELECT make_apply_state();

@@ -2,9 +2,22 @@
 -- +goose Up
 CREATE TABLE throttle (
     key       BLOB PRIMARY KEY,
+    scope     TEXT NOT NULL,
+    user_id   TEXT,
     failures  INTEGER NOT NULL,
     failed_at TIMESTAMP NOT NULL,
     forget_at TIMESTAMP NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX throttle_user ON throttle (user_id);
+
+CREATE TABLE known_devices (
+    user_id         TEXT NOT NULL,
+    device_id       TEXT NOT NULL,
+    password_set_at TIMESTAMP NOT NULL,
+    created_at      TIMESTAMP NOT NULL,
+    used_at         TIMESTAMP NOT NULL,
+    PRIMARY KEY (user_id, device_id)
 ) WITHOUT ROWID;
 
 CREATE TABLE factors (
@@ -19,5 +32,6 @@ CREATE TABLE factors (
 ) WITHOUT ROWID;
 
 -- +goose Down
+DROP TABLE known_devices;
 DROP TABLE factors;
 DROP TABLE throttle;

@@ -1,0 +1,101 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"usher.example/identity"
+)
+
+// The device of a login is given out, taken back, and is for its user: who comes from there gets in past the guesses of
+// strangers. A reset gives its device one as well.
+func TestUsherDevice(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		s.user("ada@example.org")
+		first := s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret))
+		tokens := s.wantTokens(first)
+		phone := first.header.Get("Usher-Device")
+		if phone == "" {
+			t.Fatal("a login gives out no device")
+		}
+		for range 4 {
+			s.want(s.call("POST", "/v1/auth/login", credentials("ada@example.org", "wrong password")), http.StatusUnauthorized, identity.CodeInvalidCredentials)
+		}
+		s.want(s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret)), http.StatusTooManyRequests, identity.CodeThrottled)
+		again := s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret), "Usher-Device", phone)
+		s.wantTokens(again)
+		if got := again.header.Get("Usher-Device"); got != phone {
+			t.Error("a device that is known is given another token")
+		}
+		// A session is not kept from what it may do, and the password that is changed in it gives the device another token.
+		changed := s.as(tokens.access, "POST", "/v1/me/password", body("current_password", secret, "new_password", "another good password"))
+		s.want(changed, http.StatusNoContent, "")
+		next := changed.header.Get("Usher-Device")
+		for range 4 {
+			s.want(s.call("POST", "/v1/auth/login", credentials("ada@example.org", "wrong password"), "Usher-Device", phone), http.StatusUnauthorized, identity.CodeInvalidCredentials)
+		}
+		s.want(s.call("POST", "/v1/auth/login", credentials("ada@example.org", "another good password"), "Usher-Device", phone), http.StatusTooManyRequests, identity.CodeThrottled)
+		s.wantTokens(s.call("POST", "/v1/auth/login", credentials("ada@example.org", "another good password"), "Usher-Device", next))
+	})
+}
+
+// Administrators see who is throttled, and for what; others don't, nor does a look at the past.
+func TestThrottleIsShown(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, openSQLite(t), options{document: true})
+	ada := s.user("ada@example.org")
+	s.user("admin@example.org", identity.RoleGranted{Role: identity.RoleAdmin})
+	admin, self := s.login("admin@example.org"), s.login("ada@example.org")
+	for range 4 {
+		s.call("POST", "/v1/auth/login", credentials("ada@example.org", "wrong password"))
+	}
+	var shown struct {
+		Email    string                `json:"email"`
+		Throttle []identity.Throttling `json:"throttle"`
+	}
+	a := s.as(admin, "GET", "/v1/users/"+ada.String(), "")
+	if err := json.Unmarshal([]byte(a.body), &shown); err != nil || shown.Email != "ada@example.org" {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	if len(shown.Throttle) != 1 || shown.Throttle[0].Counted != "login" || shown.Throttle[0].Failures != 4 || shown.Throttle[0].Until == nil {
+		t.Errorf("throttle: %s", a.body)
+	}
+	for _, a := range []answer{s.as(self, "GET", "/v1/me", ""), s.as(admin, "GET", fmt.Sprintf("/v1/users/%s?at=%d", ada, s.head()), "")} {
+		var other map[string]any
+		if err := json.Unmarshal([]byte(a.body), &other); err != nil || other["email"] != "ada@example.org" || other["throttle"] != nil {
+			t.Errorf("%v: %s", err, a.body)
+		}
+	}
+	s.want(s.as(admin, "POST", "/v1/users/"+ada.String()+"/unlock", ""), http.StatusNoContent, "")
+	s.wantTokens(s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret)))
+}
+
+// What a request is counted as.
+func TestNetworkOfARequest(t *testing.T) {
+	t.Parallel()
+	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger: newStack(t, openSQLite(t), options{}).server.Config.Logger}
+	for _, c := range []struct{ peer, forwarded, want string }{
+		{"203.0.113.7:1", "", "203.0.113.7"},
+		{"203.0.113.7:1", "198.51.100.1", "203.0.113.7"}, // anybody may say that
+		{"10.0.0.1:1", "198.51.100.1", "198.51.100.1"},
+		{"127.0.0.1:1", "", "127.0.0.1"},
+		{"127.0.0.1:1", "198.51.100.1", "198.51.100.1 by 127.0.0.1"},
+		{"192.168.1.1:1", "192.0.2.1, 198.51.100.1", "198.51.100.1 by 192.168.1.1"},
+		{"[fd00::1]:1", "2001:db8:1:2::5", "2001:db8:1:2::/64 by fd00::/64"},
+		{"192.168.1.1:1", "nonsense", "192.168.1.1"},
+		{"nonsense", "198.51.100.1", ""},
+	} {
+		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
+		if c.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", c.forwarded)
+		}
+		if got := p.network(r); got != c.want {
+			t.Errorf("peer %s for %q: %q, want %q", c.peer, c.forwarded, got, c.want)
+		}
+	}
+}
