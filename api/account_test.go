@@ -71,7 +71,7 @@ var accountScenarios = []scenario{
 
 	{name: "verify", method: "POST", path: verifyEmail, body: body("code", "{vera's verify code}"), status: 204, events: []string{"user.email_verified"},
 		answered: []string{"Cache-Control", "no-store"}},
-	{name: "verify again", method: "POST", path: verifyEmail, body: body("code", "{vera's verify code}"), status: 422, code: identity.CodeInvalidCode, lacks: []string{"{vera's verify code}"}},
+	{name: "verify again", method: "POST", path: verifyEmail, body: body("code", "{vera's verify code}"), status: 409, code: identity.CodeAlreadyDone, lacks: []string{"{vera's verify code}"}},
 	{name: "verified", path: "/v1/me", as: "vera", status: 200, has: []string{`"email_verified":true`}},
 	{name: "resend when verified", method: "POST", path: resend, as: "vera", status: 202},
 	{name: "verify, wrong code", method: "POST", path: verifyEmail, body: body("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"), status: 422, code: identity.CodeInvalidCode},
@@ -100,7 +100,7 @@ var accountScenarios = []scenario{
 	{name: "reset, no password", method: "POST", path: reset, body: body("code", "{rita's reset code}"), status: 400, code: identity.CodeInvalidRequest, has: []string{"new_password"}},
 	{name: "reset", method: "POST", path: reset, body: body("code", "{rita's reset code}", "new_password", newSecret), status: 204,
 		events: []string{"user.email_verified", "user.password_changed", "session.ended"}},
-	{name: "reset again", method: "POST", path: reset, body: body("code", "{rita's reset code}", "new_password", newSecret), status: 422, code: identity.CodeInvalidCode},
+	{name: "reset again", method: "POST", path: reset, body: body("code", "{rita's reset code}", "new_password", newSecret), status: 409, code: identity.CodeAlreadyDone},
 	{name: "a session from before the reset", path: "/v1/me", as: "rita", status: 401, code: identity.CodeUnauthenticated},
 	{name: "log in with the password before", method: "POST", path: login, body: credentials("rita@example.org", secret), status: 401, code: identity.CodeInvalidCredentials},
 	{name: "log in after the reset", method: "POST", path: login, body: credentials("rita@example.org", newSecret), status: 200, has: []string{`"email_verified":true`},

@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
+	"usher.example/token"
 )
 
 // oauthFailure is an error that is answered in the form of OAuth (RFC 6749, section 5.2) and not as a problem.
@@ -156,6 +157,7 @@ type introspection struct {
 	Active    bool     `json:"active"`
 	TokenType string   `json:"token_type,omitempty"` // of access tokens
 	Subject   string   `json:"sub,omitempty"`
+	Client    string   `json:"client_id,omitempty"`
 	Session   string   `json:"sid,omitempty"`
 	Roles     []string `json:"roles,omitzero"` // as they are now; there for every token that is good
 	Issuer    string   `json:"iss,omitempty"`
@@ -175,7 +177,7 @@ func (s *Server) introspect(c *echo.Context, _ identity.Client, raw string, form
 		switch {
 		case err == nil:
 			return c.JSON(http.StatusOK, introspection{
-				Active: true, Subject: info.User.ID.String(), Session: info.Session.String(), Roles: info.User.Roles, Issuer: s.Issuer.Name(),
+				Active: true, Subject: info.User.ID.String(), Client: token.LoginClient, Session: info.Session.String(), Roles: info.User.Roles, Issuer: s.Issuer.Name(),
 				IssuedAt: info.IssuedAt.Unix(), ExpiresAt: info.ExpiresAt.Unix(),
 			})
 		case !errors.Is(err, identity.ErrInvalidRefreshToken):
@@ -190,7 +192,7 @@ func (s *Server) introspect(c *echo.Context, _ identity.Client, raw string, form
 		return err
 	}
 	return c.JSON(http.StatusOK, introspection{
-		Active: true, TokenType: bearerType, Subject: claims.Subject, Session: claims.Session, Roles: who.Roles, Issuer: claims.Issuer,
+		Active: true, TokenType: bearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: who.Roles, Issuer: claims.Issuer,
 		Audience: claims.Audience, ID: claims.ID,
 		IssuedAt: claims.IssuedAt.Unix(), NotBefore: claims.NotBefore.Unix(), ExpiresAt: claims.ExpiresAt.Unix(),
 	})

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -88,7 +87,7 @@ func TestIntrospect(t *testing.T) {
 			return strings.Contains(a.body, "writer")
 		})
 		for field, want := range map[string]string{
-			"token_type": "Bearer", "sub": ada.String(), "roles": `["writer"]`, "iss": issuerName, "aud": `["usher"]`,
+			"token_type": "Bearer", "sub": ada.String(), "client_id": "usher", "roles": `["writer"]`, "iss": issuerName, "aud": `["usher"]`,
 		} {
 			if got := a.field(t, field); got != want {
 				t.Errorf("%s is %s, want %s", field, got, want)
@@ -106,7 +105,7 @@ func TestIntrospect(t *testing.T) {
 		c.wantInactive("a refresh token that was not asked for", "token", first.refresh)
 		c.wantInactive("a refresh token that was not asked for", "token", first.refresh, "token_type_hint", "access_token")
 		a = c.wantActive("a refresh token", append(hint, "token", first.refresh)...)
-		if a.field(t, "sub") != ada.String() || a.field(t, "token_type") != "" || a.field(t, "exp") <= a.field(t, "iat") {
+		if a.field(t, "sub") != ada.String() || a.field(t, "client_id") != "usher" || a.field(t, "token_type") != "" || a.field(t, "exp") <= a.field(t, "iat") {
 			t.Errorf("a refresh token is %s", a.body)
 		}
 		c.wantActive("an access token under the wrong hint", append(hint, "token", first.access)...)
@@ -302,11 +301,7 @@ func TestIntrospectionIsOfThisMoment(t *testing.T) {
 		c.wantActive("an access token", "token", given.access)
 	}
 	s.want(s.as(given.access, "POST", "/v1/auth/logout", ""), http.StatusNoContent, "")
-	begin := time.Now()
 	c.wantInactive("right after logout", "token", given.access)
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("it took %v", took)
-	}
 }
 
 func FuzzParseForm(f *testing.F) {

@@ -57,6 +57,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeLastAdmin:          {http.StatusConflict, "The last administrator stays", false},
 	codeNotParked:                   {http.StatusConflict, "The event is in nobody's way", false},
 	codePoisonEvent:                 {http.StatusConflict, "An event still can't be applied", false},
+	identity.CodeAlreadyDone:        {http.StatusConflict, "That is done already", false},
 	identity.CodeConflict:           {http.StatusConflict, "Not as things are", false},
 	codeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
 	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},

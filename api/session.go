@@ -35,13 +35,39 @@ func (s *Server) doRefresh(c *echo.Context) (identity.LoginResult, error) {
 	return s.Identity.Refresh(c.Request().Context(), identity.RefreshToken(body.RefreshToken), m)
 }
 
-// logout answers POST /v1/auth/logout: it ends the session of the access token.
+// logout answers POST /v1/auth/logout: it ends the session of the refresh token in the body, whatever has become of the access
+// token by then, or without one that of the access token.
 func (s *Server) logout(c *echo.Context) error {
+	var body struct {
+		RefreshToken identity.RefreshToken `json:"refresh_token"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if body.RefreshToken != "" {
+		return s.logoutBy(c, body.RefreshToken)
+	}
 	who, err := s.command(c, nil)
 	if err != nil {
 		return err
 	}
 	result, err := s.Identity.EndSession(c.Request().Context(), who.ID, who.session, identity.EndedLogout, who.metadata)
+	if err != nil {
+		return err
+	}
+	return done(c, result.Position)
+}
+
+// logoutBy ends the session of a refresh token, which counts as a refresh does.
+func (s *Server) logoutBy(c *echo.Context, t identity.RefreshToken) error {
+	if err := s.spend(c, &quotaRefresh, identity.Network(c.RealIP())); err != nil {
+		return err
+	}
+	m, err := metadata(c, "")
+	if err != nil {
+		return err
+	}
+	result, err := s.Identity.EndSessionOf(c.Request().Context(), t, identity.EndedLogout, m)
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,41 @@ func TestASVS_7_4_1_LogoutEndsTheSession(t *testing.T) {
 	})
 }
 
+// Whoever has been away for so long that the access token has expired logs out with the refresh token, of whatever age, and
+// any number of times.
+func TestLogoutWithTheRefreshToken(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		ada := s.user("ada@example.org")
+		first, other := s.tokens("ada@example.org"), s.tokens("ada@example.org")
+		second := s.wantTokens(s.call("POST", "/v1/auth/refresh", body("refresh_token", first.refresh)))
+		with := func(refresh string, headers ...string) answer {
+			return s.call("POST", "/v1/auth/logout", body("refresh_token", refresh), headers...)
+		}
+		s.want(with("no token"), http.StatusUnauthorized, identity.CodeInvalidRefresh)
+		s.want(with(first.refresh[:len(first.refresh)-1]), http.StatusUnauthorized, identity.CodeInvalidRefresh)
+		s.want(s.as(first.access, "GET", "/v1/me", ""), http.StatusOK, "")
+
+		before := s.head()
+		s.want(with(first.refresh, "Authorization", "Bearer expired"), http.StatusNoContent, "")
+		events, err := s.log.ReadAll(t.Context(), before, 10)
+		if err != nil || len(events) != 1 || events[0].Type != identity.TypeSessionEnded || events[0].Metadata.Actor != identity.ActorUser(ada) {
+			t.Errorf("events %+v, %v, want the end of the session by its user", events, err)
+		}
+		s.want(s.as(second.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+		s.want(s.call("POST", "/v1/auth/refresh", body("refresh_token", second.refresh)), http.StatusUnauthorized, identity.CodeInvalidRefresh)
+		s.want(with(second.refresh), http.StatusNoContent, "")
+		s.want(s.as(other.access, "GET", "/v1/me", ""), http.StatusOK, "")
+
+		// The refresh token says which session, also beside an access token of another.
+		third := s.tokens("ada@example.org")
+		s.want(with(third.refresh, "Authorization", "Bearer "+other.access), http.StatusNoContent, "")
+		s.want(s.as(third.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+		s.want(s.as(other.access, "GET", "/v1/me", ""), http.StatusOK, "")
+	})
+}
+
 func TestReuseEndsTheSession(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {

@@ -118,7 +118,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, user uuid.UUID, p Proo
 }
 
 // Verify does what a code from a mail is for, if it is one to verify an address: the user's own, or the one that the user
-// wants to have, which the user has from then on. It fails with ErrInvalidCode, ErrUserLocked or ErrUserDisabled, with
+// wants to have, which the user has from then on. It fails with ErrInvalidCode, ErrAlreadyDone, ErrUserLocked or ErrUserDisabled, with
 // ErrEmailTaken where somebody else has the wanted address by now, or as eventstore.Log.Append does.
 func (s *Service) Verify(ctx context.Context, c MailCode, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
 	result, err := s.useCode(ctx, c, command, m, func(u User, p Purpose) (change, error) {

@@ -55,12 +55,18 @@ var (
 	ErrClientName = errors.New("the name can't be used")
 )
 
+// reservedClient is what tokens name as their client that a login gave: see token.LoginClient.
+const reservedClient = "usher"
+
 var clientNameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // AddClient makes a client, and its secret, which can't be read again. It fails with ErrClientName.
 func (s *Service) AddClient(ctx context.Context, name string) (Client, ClientSecret, error) {
 	if !clientNameForm.MatchString(name) {
 		return Client{}, "", fmt.Errorf("%w: it is of at most 63 lower-case letters, digits, dots, - and _", ErrClientName)
+	}
+	if name == reservedClient {
+		return Client{}, "", fmt.Errorf("%w: it is the client_id of usher's own login", ErrClientName)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {

@@ -37,7 +37,7 @@ func TestClients(t *testing.T) {
 		if diff := cmp.Diff([]Client{mail, shop}, list); diff != "" {
 			t.Errorf("clients (-want +got):\n%s", diff)
 		}
-		for _, name := range []string{"", "Shop", "-shop", "a b", "sh\x00p", strings.Repeat("x", 64), "shop"} {
+		for _, name := range []string{"", "Shop", "-shop", "a b", "sh\x00p", strings.Repeat("x", 64), "shop", "usher"} {
 			if _, _, err := s.AddClient(t.Context(), name); !errors.Is(err, ErrClientName) {
 				t.Errorf("AddClient(%q) = %v, want %v", name, err, ErrClientName)
 			}

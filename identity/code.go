@@ -59,7 +59,8 @@ func (s *Service) NewCode(ctx context.Context, user uuid.UUID, p Purpose) (MailC
 	_, err = s.db.Exec(ctx, `
 		INSERT INTO codes (user_id, purpose, hash, address, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (user_id, purpose) DO UPDATE
-		   SET hash = excluded.hash, address = excluded.address, created_at = excluded.created_at, expires_at = excluded.expires_at`,
+		   SET hash = excluded.hash, address = excluded.address, created_at = excluded.created_at, expires_at = excluded.expires_at,
+		       used_at = NULL`,
 		user, string(p), s.codeHash(code), s.addressHash(address), now, now.Add(p.Lifetime()))
 	if err != nil {
 		return "", "", fmt.Errorf("store a code: %w", err)
@@ -122,19 +123,21 @@ func (s *Service) codeMAC(what, value string) []byte {
 	return mac.Sum(nil)
 }
 
-// codeRow is what is known of a code that was not used yet.
+// codeRow is what is known of a code.
 type codeRow struct {
-	user    uuid.UUID
-	purpose Purpose
-	address []byte
-	expires time.Time
+	user             uuid.UUID
+	purpose          Purpose
+	hash, address    []byte
+	created, expires time.Time
+	used             *time.Time // nil for one that was not used yet
 }
 
 // findCode fails with ErrInvalidCode where there is no such code.
 func (s *Service) findCode(ctx context.Context, c MailCode) (r codeRow, err error) {
 	var purpose string
-	err = s.db.QueryRow(ctx, `SELECT user_id, purpose, address, expires_at FROM codes WHERE hash = $1`, s.codeHash(c)).
-		Scan(&r.user, &purpose, &r.address, &r.expires)
+	r.hash = s.codeHash(c)
+	err = s.db.QueryRow(ctx, `SELECT user_id, purpose, address, created_at, expires_at, used_at FROM codes WHERE hash = $1`, r.hash).
+		Scan(&r.user, &purpose, &r.address, &r.created, &r.expires, &r.used)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return r, ErrInvalidCode
 	}
@@ -146,12 +149,19 @@ func (s *Service) findCode(ctx context.Context, c MailCode) (r codeRow, err erro
 }
 
 // checkCode says whether a code is good for one of the purposes, and for the user as the user is now. It fails with
-// ErrInvalidCode, ErrUserLocked or ErrUserDisabled.
+// ErrInvalidCode, ErrUserLocked or ErrUserDisabled, or with ErrAlreadyDone for one that has done what it is for, or of which
+// there is nothing left to do: mails are opened twice, by people and by programs that look at links for them.
 func (s *Service) checkCode(u User, r codeRow, purposes ...Purpose) error {
 	if err := mayLogIn(u); err != nil {
 		return err
 	}
-	if !slices.Contains(purposes, r.purpose) || !s.now().Before(r.expires) || !bytes.Equal(r.address, s.addressHash(codeAddress(u, r.purpose))) {
+	verified := r.purpose == PurposeVerify && u.EmailVerified && bytes.Equal(r.address, s.addressHash(u.Email))
+	switch {
+	case !slices.Contains(purposes, r.purpose), !s.now().Before(r.expires):
+		return ErrInvalidCode
+	case r.used != nil, verified:
+		return ErrAlreadyDone
+	case !bytes.Equal(r.address, s.addressHash(codeAddress(u, r.purpose))):
 		return ErrInvalidCode
 	}
 	return nil
@@ -159,13 +169,13 @@ func (s *Service) checkCode(u User, r codeRow, purposes ...Purpose) error {
 
 // useCode does what a code for one of the purposes allows, and decide decides on, in one append with the end of the code.
 //
-// A code is good once because the append expects the version of the user at which the code was still there: whoever
-// comes second finds another version, reads again, and finds no code. So the code is read after the user, never before.
+// A code is good once because the append expects the version of the user at which the code was not used yet: whoever
+// comes second finds another version, reads again, and finds it used. So the code is read after the user, never before.
 //
-// A command id that was done is answered as the first time, although the code is gone.
+// A command id that was done is answered as the first time, although the code is used.
 func (s *Service) useCode(ctx context.Context, c MailCode, command uuid.UUID, m eventstore.Metadata, decide func(User, Purpose) (change, error), purposes ...Purpose) (eventstore.Result, error) {
 	result, err := s.tryCode(ctx, c, command, m, decide, purposes...)
-	if errors.Is(err, ErrInvalidCode) {
+	if errors.Is(err, ErrInvalidCode) || errors.Is(err, ErrAlreadyDone) {
 		if first, found := s.answered(ctx, command); found != nil || first.Repeated {
 			return first, found
 		}
@@ -196,7 +206,7 @@ func (s *Service) tryCode(ctx context.Context, c MailCode, command uuid.UUID, m 
 			return change{}, err
 		}
 		// Whoever reads mail at the address is not kept out by those who guessed at it.
-		done.state = append(done.state, dropCode(u.ID, row.purpose), s.throttle.pardon(email))
+		done.state = append(done.state, row.use(s.now()), s.throttle.pardon(email))
 		done.commandID = command
 		return done, nil
 	})
@@ -204,6 +214,14 @@ func (s *Service) tryCode(ctx context.Context, c MailCode, command uuid.UUID, m 
 		err = ErrInvalidCode
 	}
 	return result, err
+}
+
+// use is the state change that uses a code up.
+func (r codeRow) use(now time.Time) eventstore.StateChange {
+	return stateRow("codes", map[string]any{
+		"user_id": r.user, "purpose": string(r.purpose), "hash": bytea(r.hash), "address": bytea(r.address),
+		"created_at": r.created.UTC(), "expires_at": r.expires.UTC(), "used_at": now.UTC(),
+	})
 }
 
 // dropCode is the state change that ends a user's code for a purpose, if there is one.

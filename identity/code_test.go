@@ -178,8 +178,8 @@ func TestASVS_2_3_4_6_5_1_CodeIsGoodOnce(t *testing.T) {
 				switch {
 				case err == nil:
 					won++
-				case !errors.Is(err, ErrInvalidCode):
-					t.Errorf("%s: %v, want %v", name, err, ErrInvalidCode)
+				case !errors.Is(err, ErrAlreadyDone):
+					t.Errorf("%s: %v, want %v", name, err, ErrAlreadyDone)
 				}
 			}
 			if won != 1 {
@@ -249,11 +249,57 @@ func TestASVS_6_4_3_7_4_3_ResetPassword(t *testing.T) {
 		if err := s.logsIn(t, "ada@example.org", other); err != nil {
 			t.Errorf("Login() with the new password = %v", err)
 		}
-		if err := s.verified(t, verify); !errors.Is(err, ErrInvalidCode) {
-			t.Errorf("Verify() after the reset = %v, want %v: the address is verified", err, ErrInvalidCode)
+		if err := s.verified(t, verify); !errors.Is(err, ErrAlreadyDone) {
+			t.Errorf("Verify() after the reset = %v, want %v: the address is verified", err, ErrAlreadyDone)
 		}
-		if err := s.reset(t, code, other); !errors.Is(err, ErrInvalidCode) {
-			t.Errorf("ResetPassword() again = %v, want %v", err, ErrInvalidCode)
+		if err := s.reset(t, code, other); !errors.Is(err, ErrAlreadyDone) {
+			t.Errorf("ResetPassword() again = %v, want %v", err, ErrAlreadyDone)
+		}
+	})
+}
+
+// Whoever sends a code again that has just worked is told so, for as long as it would have been good, and by nothing else than
+// that code; and it does nothing again.
+func TestCodeThatHasWorked(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		at := &clock{now: time.Now()}
+		s := d.service(t, func(c *Config) { c.Now = at.Now })
+		u := mustRegister(t, s, "ada@example.org")
+		use := map[Purpose]func(MailCode) error{
+			PurposeVerify: func(c MailCode) error { return s.verified(t, c) },
+			PurposeEmail:  func(c MailCode) error { return s.verified(t, c) },
+			PurposeReset:  func(c MailCode) error { return s.reset(t, c, other) },
+		}
+		want := func(when string, p Purpose, c MailCode, want error) {
+			t.Helper()
+			before := len(d.events(t, s))
+			if err := use[p](c); !errors.Is(err, want) {
+				t.Errorf("%s: a code for %s: %v, want %v", when, p, err, want)
+			}
+			if n := len(d.events(t, s)); n != before {
+				t.Errorf("%s: a code for %s did something", when, p)
+			}
+		}
+		for _, p := range []Purpose{PurposeVerify, PurposeEmail, PurposeReset} {
+			if p == PurposeEmail {
+				d.appendTo(t, s, u.ID, emailWanted("ada@example.net"))
+			}
+			code := mustCode(t, s, u.ID, p)
+			if err := use[p](code); err != nil {
+				t.Fatalf("a code for %s: %v", p, err)
+			}
+			want("again", p, code, ErrAlreadyDone)
+			want("another code", p, code[:len(code)-1]+"0", ErrInvalidCode)
+			if p == PurposeReset {
+				want("for something else", PurposeVerify, code, ErrInvalidCode)
+				mustCode(t, s, u.ID, p)
+				want("with another after it", p, code, ErrInvalidCode)
+				continue
+			}
+			want("for something else", PurposeReset, code, ErrInvalidCode)
+			at.add(p.Lifetime())
+			want("after its time", p, code, ErrInvalidCode)
 		}
 	})
 }

@@ -111,7 +111,7 @@ func (s *Service) nextCredential(ctx context.Context, by password.Caller, presen
 // position of all that. Whoever has the code reads mail at the user's address, so the address is verified by it. Where that
 // is shown for the first time, whoever set all that proved the user before may have been anybody: see firstProof.
 //
-// It fails with ErrInvalidCode, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
+// It fails with ErrInvalidCode or ErrAlreadyDone, and before that is hashed for; with ErrPasswordRefused, and then the code is still good;
 // with ErrUserLocked or ErrUserDisabled, password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
 func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password.Password, command uuid.UUID, m eventstore.Metadata) (PasswordSet, error) {
 	if first, err := s.answered(ctx, command); err != nil || first.Repeated {
@@ -158,7 +158,7 @@ func (s *Service) ResetPassword(ctx context.Context, c MailCode, secret password
 		if token, known, err = s.remember(ctx, u.ID, device{}, c.changed); err != nil {
 			return change{}, err
 		}
-		done.state = append(append(done.state, known...), storeCredential(u.ID, c), dropCode(u.ID, PurposeVerify), dropCode(u.ID, PurposeEmail))
+		done.state = append(append(done.state, known...), storeCredential(u.ID, c), dropCode(u.ID, PurposeEmail))
 		return done, nil
 	}, PurposeReset)
 	if err != nil {
@@ -272,7 +272,7 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, secret password
 		return change{
 			events: []Payload{PasswordChanged{Reason: ReasonAdmin}},
 			state: []eventstore.StateChange{storeCredential(u.ID, s.replacing(present, hash, s.now().UTC())),
-				dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
+				dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail), s.throttle.pardon(email)},
 		}, nil
 	})
 }

@@ -34,6 +34,7 @@ const (
 	CodeUserLocked         Code = "user_locked"
 	CodeUserDisabled       Code = "user_disabled"
 	CodeInvalidCode        Code = "invalid_code"          // of a mail, or to confirm a second factor
+	CodeAlreadyDone        Code = "already_done"          // by the same code of a mail
 	CodeInvalidRefresh     Code = "invalid_refresh_token" // not one, replaced, or its session has ended
 	CodeUnauthenticated    Code = "unauthenticated"       // no access token, or not a good one
 	CodeForbidden          Code = "forbidden"
@@ -88,6 +89,7 @@ var (
 	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
 	ErrTOTPRequired        = &Error{Code: CodeTOTPRequired, Detail: "a one-time password or a recovery code is needed too"}
 	ErrInvalidCode         = &Error{Code: CodeInvalidCode, Detail: "the code is wrong, was used, has expired, or has another after it"}
+	ErrAlreadyDone         = &Error{Code: CodeAlreadyDone, Detail: "what this code is for was done already"}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
 	ErrEmailNotVerified    = &Error{Code: CodeEmailNotVerified}

@@ -222,7 +222,7 @@ func (s *Service) InspectRefresh(ctx context.Context, t RefreshToken) (RefreshIn
 }
 
 // EndSessionOf ends the session of a refresh token, of whatever age. It fails with ErrInvalidRefreshToken for a token that
-// is not one. A session that has ended already is no error.
+// is not one. A session that has ended already is no error. Metadata without an actor is that of the session's user.
 func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason string, m eventstore.Metadata) (eventstore.Result, error) {
 	id, _, err := s.parseRefreshToken(t)
 	if err != nil {
@@ -234,6 +234,9 @@ func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason strin
 	}
 	if err != nil {
 		return eventstore.Result{}, err
+	}
+	if m.Actor == "" {
+		m.Actor = ActorUser(row.user)
 	}
 	return s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: reason})
 }

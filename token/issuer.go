@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ type Issuer struct{ config IssuerConfig }
 // Grant is what an access token is issued for.
 type Grant struct {
 	Subject string   // the user id, required
+	Client  string   // the client that it is issued to; [LoginClient] when empty
 	Session string   // the session id
 	Roles   []string // as of now: a change shows in the next token
 
@@ -91,6 +93,7 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		NotBefore: issued,
 		IssuedAt:  issued,
 		ID:        id.String(),
+		Client:    cmp.Or(grant.Client, LoginClient),
 		Session:   grant.Session,
 		Roles:     slices.Clone(grant.Roles),
 	}

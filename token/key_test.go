@@ -286,7 +286,7 @@ func TestIssue(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := token.Claims{
-		Issuer: issuerName, Subject: "user-1", Audience: []string{audience}, ID: "019ca945-0a7b-7fff-bfff-ffffffffffff", Session: "session-1",
+		Issuer: issuerName, Subject: "user-1", Audience: []string{audience}, ID: "019ca945-0a7b-7fff-bfff-ffffffffffff", Client: token.LoginClient, Session: "session-1",
 		IssuedAt: epoch, NotBefore: epoch, ExpiresAt: epoch.Add(30 * time.Minute), Roles: []string{"admin"},
 	}
 	if diff := cmp.Diff(want, claims); diff != "" {
@@ -295,7 +295,7 @@ func TestIssue(t *testing.T) {
 	parts := strings.Split(raw, ".")
 	for i, want := range []string{
 		fmt.Sprintf(`{"alg":"ES256","typ":"at+jwt","kid":"%s"}`, ring.Keys()[0].ID()),
-		`{"iss":"https://id.example","sub":"user-1","aud":"https://api.example","exp":1772368200,"nbf":1772366400,"iat":1772366400,"jti":"019ca945-0a7b-7fff-bfff-ffffffffffff","sid":"session-1","roles":["admin"]}`,
+		`{"iss":"https://id.example","sub":"user-1","aud":"https://api.example","exp":1772368200,"nbf":1772366400,"iat":1772366400,"jti":"019ca945-0a7b-7fff-bfff-ffffffffffff","client_id":"usher","sid":"session-1","roles":["admin"]}`,
 	} {
 		got, err := base64.RawURLEncoding.DecodeString(parts[i])
 		if err != nil || string(got) != want {

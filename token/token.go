@@ -35,6 +35,10 @@ const (
 	typ = "at+jwt"
 )
 
+// LoginClient is the client_id of the tokens that usher's own login gives:
+// they are issued to no client of OAuth. The name is reserved.
+const LoginClient = "usher"
+
 // ErrInvalid is matched by every error about a token.
 var ErrInvalid = errors.New("token: invalid")
 
@@ -69,6 +73,7 @@ type Claims struct {
 	NotBefore time.Time
 	IssuedAt  time.Time
 	ID        string   // jti
+	Client    string   // client_id: whom it was issued to, see [LoginClient]
 	Session   string   // sid
 	Roles     []string // roles
 }
@@ -86,6 +91,7 @@ type wireClaims struct {
 	NotBefore *int64   `json:"nbf"`
 	IssuedAt  *int64   `json:"iat"`
 	ID        string   `json:"jti"`
+	Client    string   `json:"client_id,omitempty"`
 	Session   string   `json:"sid,omitempty"`
 	Roles     []string `json:"roles"`
 }
@@ -120,12 +126,12 @@ func (c Claims) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireClaims{
 		Issuer: c.Issuer, Subject: c.Subject, Audience: c.Audience,
 		ExpiresAt: &exp, NotBefore: &nbf, IssuedAt: &iat,
-		ID: c.ID, Session: c.Session, Roles: roles,
+		ID: c.ID, Client: c.Client, Session: c.Session, Roles: roles,
 	})
 }
 
-// UnmarshalJSON reads the claims of a token. All but sid and roles have to be
-// there. Its error matches [ErrMalformed].
+// UnmarshalJSON reads the claims of a token. All but client_id, sid and roles
+// have to be there: usher did not always give the first. Its error matches [ErrMalformed].
 func (c *Claims) UnmarshalJSON(data []byte) error {
 	var w wireClaims
 	if err := json.Unmarshal(data, &w); err != nil {
@@ -139,7 +145,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	*c = Claims{
 		Issuer: w.Issuer, Subject: w.Subject, Audience: w.Audience,
 		ExpiresAt: time.Unix(*w.ExpiresAt, 0).UTC(), NotBefore: time.Unix(*w.NotBefore, 0).UTC(), IssuedAt: time.Unix(*w.IssuedAt, 0).UTC(),
-		ID: w.ID, Session: w.Session, Roles: w.Roles,
+		ID: w.ID, Client: w.Client, Session: w.Session, Roles: w.Roles,
 	}
 	return nil
 }

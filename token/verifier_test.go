@@ -21,7 +21,7 @@ func TestVerifyAcceptsWhatIssueIssued(t *testing.T) {
 		t.Run(string(algorithm), func(t *testing.T) {
 			t.Parallel()
 			p := setup(t, algorithm)
-			raw, want, err := p.issuer.Issue(token.Grant{Subject: "user-1", Session: "session-1", Roles: []string{"admin", "staff"}})
+			raw, want, err := p.issuer.Issue(token.Grant{Subject: "user-1", Client: "a client", Session: "session-1", Roles: []string{"admin", "staff"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,6 +71,7 @@ func TestVerifyAcceptsTheVariantsOfTheStandard(t *testing.T) {
 		"full media type":       forge(t, jwt.SigningMethodEdDSA, own, with(goodHeader(p.key), "typ", "application/AT+JWT"), goodClaims()),
 		"several audiences":     forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "aud", []string{"x", audience})),
 		"no session, no roles":  forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "sid", nil, "roles", nil)),
+		"a client":              forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "client_id", "usher")),
 		"unknown claim":         forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "scope", "read")),
 		"nbf within the leeway": forge(t, jwt.SigningMethodEdDSA, own, goodHeader(p.key), with(goodClaims(), "nbf", epoch.Add(token.Leeway).Unix())),
 	} {

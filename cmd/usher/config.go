@@ -45,9 +45,10 @@ type config struct {
 	StreamMaxAgeDays int    `envconfig:"STREAM_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long the JetStream stream keeps events. The log keeps them all."`
 	StreamMaxBytes   int64  `envconfig:"STREAM_MAX_BYTES" default:"-1" expect:"a number of bytes, -1 for no limit" about:"How large the JetStream stream may grow before it drops its oldest events."`
 
-	OutboxAutoProcess    bool `envconfig:"OUTBOX_AUTO_PROCESS" default:"false" expect:"true or false" about:"Whether usher serve runs the relay too."`
-	OutboxBatchSize      int  `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
-	OutboxIntervalSecond int  `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
+	OutboxAutoProcess    bool   `envconfig:"OUTBOX_AUTO_PROCESS" default:"false" expect:"true or false" about:"Whether usher serve runs the relay too."`
+	OutboxBatchSize      int    `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
+	OutboxOnRestore      string `envconfig:"OUTBOX_ON_RESTORE" default:"halt" expect:"halt or follow" about:"What the relay does when the log is another one than was published, as after a restore or a failover that lost events: halt until usher outbox reset, or follow: publish what the log has now, set durable consumers back to where the two part, and tell subscribers by log.restored. See deploy/backup.md."`
+	OutboxIntervalSecond int    `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
 
 	WebhookTimeout    int      `envconfig:"OUTBOX_WEBHOOK_TIMEOUT_SECONDS" default:"30" expect:"a whole number of seconds from 1 to 300" about:"How long one attempt to deliver to a webhook may take, from the connection to the answer."`
 	WebhookRetries    int      `envconfig:"OUTBOX_WEBHOOK_MAX_RETRIES" default:"3" expect:"a whole number from 0 to 100" about:"Attempts to deliver an event to a webhook after the first. Then it is a dead letter, until it is redriven."`
@@ -80,6 +81,7 @@ type config struct {
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
 	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) that fails to log in 100 times in five minutes is slowed down to one attempt in two seconds, and one that asks too often for what needs no access token is refused, as is a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
+	AllowedOrigins []string `envconfig:"CORS_ALLOWED_ORIGINS" expect:"origins such as https://app.example.org, separated by commas" about:"Origins whose pages may call the API from a browser, each in full. None unless it is set, which is right where only servers call it."`
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
@@ -300,6 +302,7 @@ func (c *config) check(bad map[string]bool) error {
 		"NATS_URL":                           c.NATSURL == "" || validServers(string(c.NATSURL)),
 		"NATS_CREDS":                         c.NATSCreds == "" || readable(c.NATSCreds),
 		"NATS_REPLICAS":                      slices.Contains([]int{1, 3, 5}, c.NATSReplicas),
+		"OUTBOX_ON_RESTORE":                  slices.Contains([]string{"halt", "follow"}, c.OutboxOnRestore),
 		"STREAM_PERSONAL":                    slices.Contains([]string{"open", "omit"}, c.StreamPersonal),
 		"STREAM_MAX_AGE_DAYS":                c.StreamMaxAgeDays >= 0,
 		"STREAM_MAX_BYTES":                   c.StreamMaxBytes == -1 || c.StreamMaxBytes > 0,
@@ -329,6 +332,7 @@ func (c *config) check(bad map[string]bool) error {
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
 		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
+		"CORS_ALLOWED_ORIGINS":               validOrigins(c.AllowedOrigins),
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
@@ -452,6 +456,11 @@ func validPolicy(c password.PolicyConfig) bool {
 
 func validProxies(list []string) bool {
 	_, err := api.ParseProxies(list)
+	return err == nil
+}
+
+func validOrigins(list []string) bool {
+	_, err := api.ParseOrigins(list)
 	return err == nil
 }
 

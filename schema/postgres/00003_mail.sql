@@ -2,7 +2,8 @@
 -- +goose Up
 
 -- A code is random and of one use. At most one of a user's is good for a purpose: a later one takes its place. The row
--- is written as the mail is sent, and removed by the append that the code allows.
+-- is written as the mail is sent, and marked by the append that the code allows; it stays for as long as the code would have
+-- been good, so that whoever sends it again is told that it was done.
 CREATE TABLE codes (
     user_id    uuid  NOT NULL,
     purpose    text  NOT NULL,         -- verify, reset, email
@@ -10,9 +11,10 @@ CREATE TABLE codes (
     address    bytea NOT NULL,         -- HMAC of the address that it was sent to: it is good for that one only
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
+    used_at    timestamptz,            -- null for one that is good
     PRIMARY KEY (user_id, purpose)
 );
-COMMENT ON TABLE codes IS 'state table: codes that were mailed and not used yet';
+COMMENT ON TABLE codes IS 'state table: codes that were mailed';
 
 -- How far a reader of the JetStream stream that acts on events, and is no projection, has come.
 CREATE TABLE subscriptions (

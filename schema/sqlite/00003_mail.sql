@@ -7,6 +7,7 @@ CREATE TABLE codes (
     address    BLOB NOT NULL,
     created_at TIMESTAMP NOT NULL,
     expires_at TIMESTAMP NOT NULL,
+    used_at    TIMESTAMP,
     PRIMARY KEY (user_id, purpose)
 ) WITHOUT ROWID;
 
