@@ -17,9 +17,15 @@ type Lease struct {
 	Holder string        // unique among all processes
 	TTL    time.Duration // how long the lease outlives its holder
 	Epoch  int64         // counts the holders; set by Acquire
+
+	history string // of the database, when the lease was acquired first
 }
 
-// Acquire takes the lease or prolongs it, and says whether it is held.
+// historyOf is an expression for the history of a database, ” where nobody can tell.
+var historyOf = map[Dialect]string{Postgres: "log_history()", SQLite: "''"}
+
+// Acquire takes the lease or prolongs it, and says whether it is held. It is not held any longer once the database has another
+// history than when it was acquired first: whoever worked under it begins anew from what that database has.
 func (l *Lease) Acquire(ctx context.Context) (held bool, err error) {
 	now := map[Dialect]string{
 		Postgres: "clock_timestamp()",
@@ -29,20 +35,24 @@ func (l *Lease) Acquire(ctx context.Context) (held bool, err error) {
 		Postgres: "clock_timestamp() + $3 * interval '1 millisecond'",
 		SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now', ($3 / 1000.0) || ' seconds')",
 	}[l.DB.Dialect()]
+	var history string
 	err = l.DB.QueryRow(ctx, `
 		INSERT INTO leases AS l (name, holder, epoch, expires_at) VALUES ($1, $2, 1, `+until+`)
 		ON CONFLICT (name) DO UPDATE
 		   SET epoch = l.epoch + CASE WHEN l.holder = excluded.holder THEN 0 ELSE 1 END,
 		       holder = excluded.holder, expires_at = excluded.expires_at
 		 WHERE l.holder = excluded.holder OR l.expires_at < `+now+`
-		RETURNING epoch`, l.Name, l.Holder, l.TTL.Milliseconds()).Scan(&l.Epoch)
+		RETURNING epoch, `+historyOf[l.DB.Dialect()], l.Name, l.Holder, l.TTL.Milliseconds()).Scan(&l.Epoch, &history)
 	if errors.Is(err, ErrNoRows) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("acquire the lease %s: %w", l.Name, err)
 	}
-	return true, nil
+	if l.history == "" {
+		l.history = history
+	}
+	return history == l.history || history == "", nil
 }
 
 // Release gives the lease up, so that another process need not wait for its end.

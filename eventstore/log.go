@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,8 +34,8 @@ type Log struct {
 	upcasters Upcasters
 	parts     parts
 
-	mu       sync.Mutex
-	watchers map[chan struct{}]struct{}
+	commits     watchers // of this process
+	connections watchers // to the database, made anew
 }
 
 // Options of a Log. The zero value is good.
@@ -55,10 +54,13 @@ func New(store Store, master MasterKey, o Options) *Log {
 		store:     store,
 		sealer:    NewSealer(master, store.DataKeys),
 		upcasters: o.Upcasters,
-		watchers:  map[chan struct{}]struct{}{},
 	}
+	store.OnConnect(func() {
+		l.parts.drop()
+		l.connections.signal()
+	})
 	l.committer = newCommitter(store, o.QueueLimit, func(s CommitStats) {
-		l.notify()
+		l.commits.signal()
 		if o.OnCommit != nil {
 			o.OnCommit(s)
 		}
@@ -373,28 +375,12 @@ func (l *Log) upcast(events []Event) error {
 
 // Watch answers with a channel that is signalled after each commit of this process (several may share a signal), until
 // stop is called.
-func (l *Log) Watch() (committed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
-	l.mu.Lock()
-	l.watchers[ch] = struct{}{}
-	l.mu.Unlock()
-	return ch, func() {
-		l.mu.Lock()
-		delete(l.watchers, ch)
-		l.mu.Unlock()
-	}
-}
+func (l *Log) Watch() (committed <-chan struct{}, stop func()) { return l.commits.watch() }
 
-func (l *Log) notify() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for ch := range l.watchers {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
-	}
-}
+// WatchConnections answers with a channel that is signalled after each connection to the database that was made anew: it may
+// be to another server, whose log is another one from some position on. Who keeps what was read of the log reads on from the
+// anchor then, see ReadAfter.
+func (l *Log) WatchConnections() (made <-chan struct{}, stop func()) { return l.connections.watch() }
 
 // Close takes no more appends and waits for those that were accepted. If ctx ends first, they go on, their callers are
 // told the truth, and Close fails with its cause.

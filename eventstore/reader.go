@@ -111,6 +111,13 @@ func (p *parts) find(r *Reader, after, to int64) (found *part, mine bool) {
 	return found, true
 }
 
+// drop lets go of all parts: what they have may not be in the log any more.
+func (p *parts) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.list = nil
+}
+
 // and is what either selects.
 func (s Selection) and(other Selection) Selection {
 	s.Sealed = s.Sealed && other.Sealed
@@ -135,20 +142,20 @@ func (s Selection) has(other Selection) bool {
 	return len(s.Kinds) == 0 || !slices.ContainsFunc(other.Kinds, func(k Kind) bool { return !slices.Contains(s.Kinds, k) })
 }
 
-// of are the selected ones of events.
+// of are the selected ones of a part's events, and the last one.
 func (s Selection) of(events []Event) []Event {
 	if len(s.Kinds) == 0 {
 		return events
 	}
 	n := 0
 	for i := range events {
-		if s.selects(&events[i]) {
+		if s.selects(&events[i]) || i == len(events)-1 {
 			n++
 		}
 	}
 	selected := make([]Event, 0, n)
 	for i := range events {
-		if s.selects(&events[i]) {
+		if s.selects(&events[i]) || i == len(events)-1 {
 			selected = append(selected, events[i])
 		}
 	}

@@ -160,6 +160,8 @@ type keyStore struct {
 	store func(*eventstore.Prepared)
 }
 
+func (s keyStore) OnConnect(func()) {}
+
 func (s keyStore) Commit(_ context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
 	for _, p := range batch {
 		s.store(p)

@@ -8,7 +8,7 @@ import (
 // Selection is which events of the log a reader wants, and what of them. The zero value is everything.
 type Selection struct {
 	// Kinds are those of the streams whose events are wanted; of all streams when empty. A TypeErased is always among the
-	// answers.
+	// answers, and so is the last event of a part, which tells whose log it was read from.
 	Kinds []Kind
 	// Sealed leaves personal fields sealed: the reader has no use for them, and they take most of the time.
 	Sealed bool

@@ -21,8 +21,8 @@ type Store interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]Event, error)
 	// ReadRange reads the events after one position and up to another, in the order of their positions: those of streams of
-	// some kinds and each TypeErased, or all where no kind is named. It answers with how many events of any kind there are
-	// as well.
+	// some kinds, each TypeErased and the last one, or all where no kind is named. It answers with how many events of any kind
+	// there are as well.
 	ReadRange(ctx context.Context, after, to int64, kinds []Kind) (events []Event, n int64, err error)
 	// ReadStream reads at most limit events of a stream after a version, in the order of their versions.
 	ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]Event, error)
@@ -36,6 +36,9 @@ type Store interface {
 	Head(ctx context.Context) (int64, error)
 	// DataKeys reads the wrapped data keys of users. A user without one is missing from the answer.
 	DataKeys(ctx context.Context, users []uuid.UUID) (map[uuid.UUID][]byte, error)
+	// OnConnect has a function called after each connection to the database that is made from then on. It must be quick. A
+	// store that is a file calls none.
+	OnConnect(made func())
 }
 
 // DB gives access to the tables beside the log: state tables, read models, leases. Both stores implement it.

@@ -45,6 +45,8 @@ const (
 	TypeProjectionRebuilt      = "projection.rebuilt"
 	TypeProjectionRolledBack   = "projection.rolled_back"
 	TypeProjectionEventSkipped = "projection.event_skipped"
+
+	TypeLogRestored = eventstore.TypeRestored
 )
 
 // RoleAdmin is the role that may administer users.
@@ -346,6 +348,7 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 
 	TypeProjectionRebuilt:      decodePayload[ProjectionRebuilt],
 	TypeProjectionRolledBack:   decodePayload[ProjectionRolledBack],
+	TypeLogRestored:            decodePayload[eventstore.Restored],
 	TypeProjectionEventSkipped: decodePayload[ProjectionEventSkipped],
 }
 

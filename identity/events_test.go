@@ -47,6 +47,12 @@ func samples() []Payload {
 		ProjectionRebuilt{Name: "users", Generation: 2, CodeVersion: 1, Position: 1200, Events: 1200, Duration: 1.25,
 			Differences: []ProjectionDifference{{Table: "users", Missing: 1, Extra: 2, Changed: 3}}},
 		ProjectionRolledBack{Name: "users", Generation: 1, CodeVersion: 1, Position: 1300},
+		eventstore.Restored{Fork: 9, Last: 12, Voided: 2, Part: 1, Parts: 1, Void: []eventstore.VoidEvent{
+			{Position: 10, ID: uuid.MustParse("0198c0de-0000-7000-8000-000000000010"), Type: TypeUserRegistered,
+				Stream: uuid.MustParse("0198c0de-0000-7000-8000-000000000011"), Subject: "0198c0de-0000-7000-8000-000000000011"},
+			{Position: 12, ID: uuid.MustParse("0198c0de-0000-7000-8000-000000000012"), Type: TypeKeyRotated,
+				Stream: uuid.MustParse("0198c0de-0000-7000-8000-000000000013"), Subject: "system"},
+		}},
 		ProjectionEventSkipped{Name: "users", Position: 17, Type: TypeUserRoleGranted, User: uuid.MustParse("01980000-0000-7000-8000-000000000001")},
 	}
 }

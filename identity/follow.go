@@ -2,7 +2,7 @@ package identity
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -15,10 +15,13 @@ const (
 	followBatch  = 1000
 )
 
-// Follow keeps what is in memory right: it reads the tail of the log after each wake-up, and a few times a second without
-// one, drops the state of every user who has a newer event, and the key of whoever is erased, and tells Config.SessionEnded
-// of sessions that ended and Config.KeyRotated of other signing keys. Without Follow, and whenever it is not up to date,
-// users are read from the log each time.
+// Follow keeps what is in memory right: it reads the tail of the log after each wake-up, after each connection to the database
+// that was made anew, and a few times a second without one, drops the state of every user who has a newer event, and the key of
+// whoever is erased, and tells Config.SessionEnded of sessions that ended and Config.KeyRotated of other signing keys. Without
+// Follow, and whenever it is not up to date, users are read from the log each time.
+//
+// Each read begins with the event that was read last. Where the log does not have that any more, it is another log than was
+// read before: everything in memory is dropped, Config.Forked is told, and the log is read anew.
 //
 // wake is signalled when some process may have committed; signals may be lost or shared. It may be nil, for a process
 // that is alone. If signals can be cut off, WakeCut has to be told.
@@ -26,24 +29,20 @@ const (
 // Follow runs until ctx ends and returns its cause. Errors of the database are logged and tried again.
 func (s *Service) Follow(ctx context.Context, wake <-chan struct{}) error {
 	defer s.trust.lose()
+	connected, stop := s.log.WatchConnections()
+	defer stop()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	const unknown = -1
-	position := int64(unknown)
+	var f tail
 	failing := false
 	for {
-		var err error
-		if position == unknown {
-			position, err = s.startFollowing(ctx)
-		} else {
-			position, err = s.catchUp(ctx, position)
-		}
+		err := s.catchUp(ctx, &f)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			s.trust.lose()
-			position = unknown
+			f.known = false
 			if !failing {
 				s.logger.WarnContext(ctx, "users are read from the log each time: its tail can't be followed", slog.Any("error", err))
 			}
@@ -53,6 +52,7 @@ func (s *Service) Follow(ctx context.Context, wake <-chan struct{}) error {
 		failing = err != nil
 		select {
 		case <-wake:
+		case <-connected:
 		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -60,48 +60,95 @@ func (s *Service) Follow(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// startFollowing drops every state, and catches up from where the oldest access tokens that are still good were issued:
-// sessions that ended since then have to be told of.
-func (s *Service) startFollowing(ctx context.Context) (int64, error) {
-	s.cache.forgetAll()
-	position, err := s.log.PositionAt(ctx, s.now().Add(-s.accessLifetime))
-	if err != nil {
-		return -1, err
-	}
-	return s.catchUp(ctx, position)
+// tail is how far the log was followed.
+type tail struct {
+	at    eventstore.Anchor
+	known bool // nothing after it was missed
 }
 
 // catchUp reads to the end of the log and tells the cache what it finds.
-func (s *Service) catchUp(ctx context.Context, position int64) (int64, error) {
+func (s *Service) catchUp(ctx context.Context, f *tail) error {
+	err := s.readOnFrom(ctx, f)
+	if !errors.Is(err, eventstore.ErrForked) {
+		return err
+	}
+	s.trust.lose()
+	s.logger.ErrorContext(ctx, "the log is another one than was read before: what is in memory is dropped", slog.Any("error", err))
+	done := s.forked()
+	f.at, f.known = eventstore.Anchor{}, false
+	if err := s.readOnFrom(ctx, f); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+// readOnFrom reads from where the log was followed to up to its end.
+func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
+	if !f.known {
+		if err := s.startFollowing(ctx, f); err != nil {
+			return err
+		}
+	}
 	for {
 		caughtUp := s.trust.begin(s.now())
 		// The events are left sealed: which stream has which version is all that matters here.
-		events, err := s.store.ReadAll(ctx, position, followBatch)
+		events, err := eventstore.ReadAfter(ctx, s.store, f.at, followBatch)
 		if err != nil {
-			return -1, fmt.Errorf("read after %d: %w", position, err)
+			return err
 		}
 		for _, e := range events {
-			if e.Position != position+1 {
-				return -1, fmt.Errorf("read after %d: %w", position, eventstore.ErrGap)
-			}
-			position = e.Position
-			switch {
-			case e.Stream.Kind == eventstore.KindUser:
-				s.cache.outdate(e.Stream.ID, e.Version)
-				if e.Type == TypeUserErased {
-					s.log.Sealer().Forget(e.Stream.ID)
-					s.cache.forget(e.Stream.ID)
-				}
-			case e.Type == TypeSessionEnded:
-				s.sessionEnded(e.Stream.ID)
-			case e.Type == TypeKeyRotated:
-				s.keyRotated()
-			}
+			s.noticed(e)
+			f.at = eventstore.AnchorOf(e)
 		}
 		if len(events) < followBatch {
 			caughtUp()
-			s.followed.set(position)
-			return position, nil
+			s.followed.set(f.at.Position)
+			return nil
+		}
+	}
+}
+
+// startFollowing drops every state, and begins where the oldest access tokens that are still good were issued: sessions that
+// ended since then have to be told of. It fails with eventstore.ErrForked where the log is another one than was followed before.
+func (s *Service) startFollowing(ctx context.Context, f *tail) error {
+	s.cache.forgetAll()
+	if _, err := eventstore.ReadAfter(ctx, s.store, f.at, 1); err != nil {
+		return err
+	}
+	position, err := s.log.PositionAt(ctx, s.now().Add(-s.accessLifetime))
+	if err != nil {
+		return err
+	}
+	if f.at, err = s.log.AnchorAt(ctx, position); err != nil {
+		return err
+	}
+	f.known = true
+	return nil
+}
+
+// noticed tells whom it concerns of an event.
+func (s *Service) noticed(e eventstore.Event) {
+	switch {
+	case e.Stream.Kind == eventstore.KindUser:
+		s.cache.outdate(e.Stream.ID, e.Version)
+		if e.Type == TypeUserErased {
+			s.log.Sealer().Forget(e.Stream.ID)
+			s.cache.forget(e.Stream.ID)
+		}
+	case e.Type == TypeSessionEnded:
+		s.sessionEnded(e.Stream.ID)
+	case e.Type == TypeKeyRotated:
+		s.keyRotated()
+	case e.Type == TypeLogRestored:
+		restored, err := Decode[eventstore.Restored](e)
+		if err != nil {
+			s.logger.Error("what a restore made void can't be read", slog.Int64("position", e.Position), slog.Any("error", err))
+		}
+		for _, void := range restored.Void {
+			if void.Type == TypeSessionStarted { // which never began, though it has a token
+				s.sessionEnded(void.Stream)
+			}
 		}
 	}
 }
@@ -114,7 +161,8 @@ func (s *Service) WakeCut(cut bool) { s.trust.setCut(cut) }
 // process.
 func (s *Service) Followed() <-chan struct{} { return s.followed.wait() }
 
-// progress is a position that moves on, and those who wait for that. The zero value is where the log begins.
+// progress is a position that moves on, or back in a log that was restored, and those who wait for that. The zero value is where
+// the log begins.
 type progress struct {
 	mu       sync.Mutex
 	position int64
@@ -133,7 +181,7 @@ func (p *progress) wait() <-chan struct{} {
 func (p *progress) set(position int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if position <= p.position {
+	if position == p.position {
 		return
 	}
 	p.position = position

@@ -281,3 +281,97 @@ func TestStateOfAnotherHistory(t *testing.T) {
 		}
 	})
 }
+
+// The log gets another history under a process that follows it, and gets past where the process was. Nothing of the other one is
+// left in memory, and who keeps more of it is told.
+func TestFollowAnotherHistory(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		var mu sync.Mutex
+		ended, renewed, done := map[uuid.UUID]bool{}, 0, 0
+		s := d.service(t, func(c *Config) {
+			c.AccessLifetime = time.Hour
+			c.SessionEnded = func(session uuid.UUID) {
+				mu.Lock()
+				defer mu.Unlock()
+				ended[session] = true
+			}
+			c.Forked = func() func() {
+				mu.Lock()
+				defer mu.Unlock()
+				renewed++
+				clear(ended)
+				return func() {
+					mu.Lock()
+					defer mu.Unlock()
+					done++
+				}
+			}
+		})
+		end := func() uuid.UUID {
+			session := uuid.Must(uuid.NewV7())
+			_, err := s.log.Append(t.Context(), eventstore.Append{
+				Stream: eventstore.SessionStream(session, uuid.New()), Expected: eventstore.NoStream, Events: []eventstore.NewEvent{NewEvent(SessionEnded{Reason: EndedLogout})},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return session
+		}
+		has := func(session uuid.UUID) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return ended[session]
+		}
+		u := mustRegister(t, s, "ada@example.org")
+		before := end()
+		following(t, s)
+		d.appendTo(t, s, u.ID, Locked{})
+		void := end()
+		devstack.Eventually(t, "the lock and the end of the session are known", func() bool {
+			got, err := s.User(t.Context(), u.ID)
+			return err == nil && got.Status == StatusLocked && has(void) && has(before)
+		})
+		for _, statement := range []string{
+			"DELETE FROM events WHERE position > 2",
+			"UPDATE streams SET version = 1 WHERE stream = '" + u.ID.String() + "'",
+		} {
+			if _, err := d.db.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.appendTo(t, s, u.ID, RoleGranted{Role: RoleAdmin})
+		after := end()
+		end()
+		devstack.Eventually(t, "what the log says now is known", func() bool {
+			got, err := s.User(t.Context(), u.ID)
+			return err == nil && got.Status == StatusActive && got.Version == 2 && has(after)
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		if renewed != 1 || done != 1 || !ended[before] || ended[void] {
+			t.Errorf("told %d times, %d done; ended sessions are %v, want %v and %v but not %v", renewed, done, ended, before, after, void)
+		}
+	})
+}
+
+// The tokens of a session that began in vain are refused once the log tells of it.
+func TestVoidSessionsEnd(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		ended := make(chan uuid.UUID, 1)
+		s := d.service(t, func(c *Config) { c.SessionEnded = func(session uuid.UUID) { ended <- session } })
+		following(t, s)
+		void := eventstore.VoidEvent{Position: 9, ID: uuid.New(), Type: TypeSessionStarted, Stream: uuid.New(), Subject: uuid.NewString()}
+		_, err := s.log.Append(t.Context(), eventstore.Append{
+			Stream: eventstore.LogStream(), Expected: eventstore.AnyVersion,
+			Events: []eventstore.NewEvent{NewEvent(eventstore.Restored{Fork: 8, Last: 9, Voided: 1, Part: 1, Parts: 1, Void: []eventstore.VoidEvent{void}})},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-ended; got != void.Stream {
+			t.Errorf("session %v ended, want %v", got, void.Stream)
+		}
+	})
+}

@@ -55,6 +55,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	forked         func() (done func())
 	loadKeys       func(context.Context) error
 	ledger         *Ledger
 	now            func() time.Time
@@ -101,6 +102,9 @@ type Config struct {
 	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
 	// be nil.
 	KeyRotated func()
+	// Forked is told, while Follow runs, that the log is another one than was read before: whatever else was kept of it in memory
+	// is to be dropped. What it answers with is called once SessionEnded was told anew. It must not block. It may be nil.
+	Forked func() (done func())
 	// LoadKeys reads the signing keys again, by UseSigningKeys: a session that begins or goes on has found that there are
 	// others by now, and its access token is to be signed by one that is in force. It may be nil, where none are signed.
 	LoadKeys func(context.Context) error
@@ -125,11 +129,14 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures), uses: newUses(),
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}
+	}
+	if s.forked == nil {
+		s.forked = func() func() { return func() {} }
 	}
 	if s.keyRotated == nil {
 		s.keyRotated = func() {}

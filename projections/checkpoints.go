@@ -19,7 +19,8 @@ type Checkpoints struct {
 	known map[string]*progress
 }
 
-// progress is what is known of one projection. A checkpoint that was once reached stays reached.
+// progress is what is known of one projection. A checkpoint that was once reached stays reached, unless the database gave way
+// to another, see Forget.
 type progress struct {
 	reached int64
 	moved   chan struct{} // closed when reached grows
@@ -117,6 +118,27 @@ func (c *Checkpoints) ask(ctx context.Context, name string) error {
 	}
 	p.move(at)
 	return nil
+}
+
+// Forget drops what is known of all projections: the log is another one than it was read before.
+func (c *Checkpoints) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.known {
+		p.reached, p.asked = -1, time.Time{}
+	}
+}
+
+// set is told by the runner where it begins, which may be before where it was.
+func (c *Checkpoints) set(name string, at int64) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.progress(name)
+	p.reached = min(p.reached, at)
+	p.move(at)
 }
 
 // move is told by the runner after each commit.

@@ -80,10 +80,22 @@ func (f *filling) fillOn(ctx context.Context, to int64) error {
 			err = f.reread(ctx)
 		}
 		if err != nil {
-			return err
+			return f.forked(ctx, err, to)
 		}
 	}
 	return nil
+}
+
+// forked is ErrForked instead of an error that came of it: what was to be read, as the live generation has it, is not in the
+// log any more.
+func (f *filling) forked(ctx context.Context, err error, to int64) error {
+	if !errors.Is(err, eventstore.ErrGap) {
+		return err
+	}
+	if head, failed := f.log.Head(ctx); failed != nil || head >= to {
+		return err
+	}
+	return fmt.Errorf("fill a generation up to %d: %w", to, eventstore.ErrForked)
 }
 
 // fold is fill as long as every event can be applied. Otherwise it answers with the position up to which the events were
@@ -92,13 +104,10 @@ func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error)
 	changes := f.projection.Changes(f.generation)
 	err = f.readRange(ctx, f.position, to, f.projection.Wants(), func(ctx context.Context, b batch) error {
 		err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
-			if len(b.events) == 0 {
-				return nil
-			}
 			return f.pace.work(ctx, func() error { return changes.Fold(ctx, f.db, b.events) })
 		})
 		if err == nil && (b.to == to || b.to-f.position >= f.span() || changes.Rows() >= maxRows) {
-			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, b.to, changes) })
+			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, b.last(), changes) })
 			changes = f.projection.Changes(f.generation)
 		}
 		if err != nil && !f.passes(ctx, err) {
@@ -109,7 +118,7 @@ func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error)
 	return suspect, err
 }
 
-func (f *filling) write(ctx context.Context, to int64, changes Changes) error {
+func (f *filling) write(ctx context.Context, to eventstore.Anchor, changes Changes) error {
 	return f.pace.load(func(paced func(eventstore.DB) eventstore.DB) error {
 		return f.commit(ctx, to, func(ctx context.Context, tx eventstore.DB) error { return changes.Write(ctx, paced(tx)) })
 	})
@@ -117,7 +126,7 @@ func (f *filling) write(ctx context.Context, to int64, changes Changes) error {
 
 // passes says whether it is no event's fault that a batch was not applied.
 func (f *filling) passes(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, ErrCancelled)
+	return ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, eventstore.ErrForked) || errors.Is(err, ErrCancelled)
 }
 
 // reread finds out where another process has brought the generation.
@@ -136,10 +145,10 @@ func (f *filling) reread(ctx context.Context) error {
 // alone.
 func (f *filling) apply(ctx context.Context, b batch) error {
 	err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
-		return f.commit(ctx, b.to, func(ctx context.Context, tx eventstore.DB) error { return f.applyAll(ctx, tx, b.events) })
+		return f.commit(ctx, b.last(), func(ctx context.Context, tx eventstore.DB) error { return f.applyAll(ctx, tx, b.events) })
 	})
 	switch n := len(b.events); {
-	case err == nil || n == 0 || f.passes(ctx, err):
+	case err == nil || f.passes(ctx, err):
 		return err
 	case n > 1:
 		half := n / 2
@@ -163,7 +172,7 @@ func (f *filling) pass(ctx context.Context, b batch, cause error) error {
 	e := b.events[0]
 	poison := f.poison(e, cause)
 	return f.persist(ctx, "pass a skipped event", func(ctx context.Context) error {
-		return f.commit(ctx, b.to, func(ctx context.Context, tx eventstore.DB) error {
+		return f.commit(ctx, b.last(), func(ctx context.Context, tx eventstore.DB) error {
 			var skipped, erased bool
 			err := tx.QueryRow(ctx, `
 				SELECT EXISTS (SELECT 1 FROM skipped_events WHERE projection = $1 AND position = $2),
@@ -183,7 +192,7 @@ func (f *filling) pass(ctx context.Context, b batch, cause error) error {
 }
 
 // commit moves the checkpoint and does what belongs to it, in one transaction.
-func (f *filling) commit(ctx context.Context, to int64, do func(context.Context, eventstore.DB) error) error {
+func (f *filling) commit(ctx context.Context, to eventstore.Anchor, do func(context.Context, eventstore.DB) error) error {
 	err := f.db.Transact(ctx, func(tx eventstore.DB) error {
 		if err := f.advance(ctx, tx, to); err != nil {
 			return err
@@ -193,7 +202,7 @@ func (f *filling) commit(ctx context.Context, to int64, do func(context.Context,
 	if err != nil && !errors.Is(err, errCommitted) {
 		return err
 	}
-	f.moved(to)
+	f.moved(to.Position)
 	return nil
 }
 
@@ -209,21 +218,23 @@ func (f *filling) rate(at int64) float64 {
 	return float64(at-f.first) / max(time.Since(f.began).Seconds(), 0.001)
 }
 
-// advance moves the checkpoint, in a transaction that goes on only if nobody has moved it since. As with the live
-// generation, its commits on Postgres need not wait for the disk.
-func (f *filling) advance(ctx context.Context, tx eventstore.DB, to int64) error {
+// advance moves the checkpoint to an event, in a transaction that goes on only if nobody has moved it since and the event is
+// the log's: what was read may be from before the database gave way to another. As with the live generation, its commits on
+// Postgres need not wait for the disk. It fails with errMoved, errCommitted, ErrCancelled or eventstore.ErrForked.
+func (f *filling) advance(ctx context.Context, tx eventstore.DB, to eventstore.Anchor) error {
 	rate := 0.0
 	if f.role == roleNext {
-		rate = f.rate(to)
+		rate = f.rate(to.Position)
 	}
 	err := tx.QueryRow(ctx, `
 		UPDATE projection_generations SET position = $5, target = $6, rate = $7, error = '', updated_at = $8
 		 WHERE projection = $1 AND role = $2 AND generation = $3 AND position = $4
+		   AND ($5 = $4 OR EXISTS (SELECT 1 FROM events WHERE position = $5 AND event_id = $9))
 		RETURNING `+eventstore.Relaxed(tx.Dialect()),
-		f.name(), string(f.role), f.generation.Number, f.position, to, f.target, rate, time.Now().UTC()).Scan(new(string))
+		f.name(), string(f.role), f.generation.Number, f.position, to.Position, f.target, rate, time.Now().UTC(), to.ID).Scan(new(string))
 	if !errors.Is(err, eventstore.ErrNoRows) {
 		if err != nil {
-			return fmt.Errorf("advance to %d: %w", to, err)
+			return fmt.Errorf("advance to %d: %w", to.Position, err)
 		}
 		return nil
 	}
@@ -233,8 +244,10 @@ func (f *filling) advance(ctx context.Context, tx eventstore.DB, to int64) error
 		return ErrCancelled
 	case err != nil:
 		return err
-	case b.position == to:
+	case b.position == to.Position:
 		return errCommitted
+	case b.position == f.position:
+		return fmt.Errorf("advance to %d: %w", to.Position, eventstore.ErrForked)
 	}
 	return errMoved
 }
@@ -250,7 +263,12 @@ func (f *filling) level(ctx context.Context, then func(ctx context.Context, tx e
 		if err != nil {
 			return err
 		}
-		if err := f.fill(ctx, l.checkpoint); err != nil {
+		if err := f.fill(ctx, l.checkpoint); errors.Is(err, eventstore.ErrForked) {
+			if err := f.reread(ctx); err != nil {
+				return err
+			}
+			continue
+		} else if err != nil {
 			return err
 		}
 		err = f.persist(ctx, "join the live generation", func(ctx context.Context) error {
@@ -271,7 +289,7 @@ func (f *filling) level(ctx context.Context, then func(ctx context.Context, tx e
 			return nil
 		case ctx.Err() != nil || !errors.As(err, &tail) || errors.Is(err, errAhead):
 			return err
-		case errors.Is(err, errMoved) || errors.Is(err, errCommitted):
+		case errors.Is(err, errMoved) || errors.Is(err, errCommitted) || errors.Is(err, eventstore.ErrForked):
 			if err := f.reread(ctx); err != nil {
 				return err
 			}
@@ -296,7 +314,7 @@ func (f *filling) applyTail(ctx context.Context, tx eventstore.DB, to int64) err
 	switch {
 	case to == f.position:
 		// The row is locked all the same, against others who fill.
-		return f.advance(ctx, tx, to)
+		return f.advance(ctx, tx, eventstore.Anchor{Position: to})
 	case to < f.position:
 		return fmt.Errorf("generation %d of %s is at %d: %w: the live one is at %d", f.generation.Number, f.name(), f.position, errAhead, to)
 	case to-f.position > maxTail:
@@ -306,7 +324,7 @@ func (f *filling) applyTail(ctx context.Context, tx eventstore.DB, to int64) err
 	if err != nil {
 		return err
 	}
-	if err := f.advance(ctx, tx, to); err != nil {
+	if err := f.advance(ctx, tx, batch{events, to}.last()); err != nil {
 		return err
 	}
 	return f.applyAll(ctx, tx, events)

@@ -135,9 +135,12 @@ const maxReaders = 4
 
 // batch is what there is in a part of the log.
 type batch struct {
-	events []eventstore.Event // those that are wanted
+	events []eventstore.Event // those that are wanted, and the last one
 	to     int64              // the position that the part ends at
 }
+
+// last is the event at which the part ends.
+func (b batch) last() eventstore.Anchor { return eventstore.AnchorOf(b.events[len(b.events)-1]) }
 
 // readRange hands what is wanted after one position and up to another over, in order, in batches. Later ones are read and
 // opened meanwhile, several at a time.

@@ -223,7 +223,11 @@ func (r *rebuild) catchUp(ctx context.Context) (l live, err error) {
 		if l.checkpoint-r.position <= maxTail && r.position > 0 || l.checkpoint == r.position {
 			return l, nil
 		}
-		if err := r.fill(ctx, l.checkpoint); err != nil {
+		if err := r.fill(ctx, l.checkpoint); errors.Is(err, eventstore.ErrForked) {
+			if err := r.reread(ctx); err != nil {
+				return l, err
+			}
+		} else if err != nil {
 			return l, err
 		}
 	}

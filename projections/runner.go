@@ -354,18 +354,24 @@ func (w *worker) follow(ctx context.Context) error {
 }
 
 // watch returns errBehind after the log was ahead of the checkpoint, and the checkpoint did not move, from one look to
-// the next; and ErrOtherVersion once another version of the code is the one to go on.
+// the next; ErrOtherVersion once another version of the code is the one to go on; and ErrFenced where the checkpoint has gone
+// back: the database is another one.
 func (w *worker) watch(ctx context.Context) error {
 	stuck := int64(-1)
 	for {
 		if err := pause(ctx, w.poll()); err != nil {
 			return err
 		}
-		if l, err := w.readLive(ctx, w.db); err == nil && l.code != w.projection.CodeVersion() {
+		at := w.checkpoint.Load()
+		switch l, err := w.readLive(ctx, w.db); {
+		case err != nil:
+		case l.code != w.projection.CodeVersion():
 			return ErrOtherVersion
+		case l.checkpoint < at:
+			return ErrFenced
 		}
 		head, err := w.Log.Head(ctx)
-		at := w.checkpoint.Load()
+		at = w.checkpoint.Load()
 		switch {
 		case err != nil || head <= at:
 			stuck = -1

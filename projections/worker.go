@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"usher.example/eventstore"
+	"usher.example/identity"
 )
 
 // worker is a Runner under one lease. Only one batch is applied at a time.
@@ -39,6 +40,9 @@ func (w *worker) takeOver(ctx context.Context) error {
 		if code != w.projection.CodeVersion() {
 			return fmt.Errorf("%w: version %d, and this is %d", ErrOtherVersion, code, w.projection.CodeVersion())
 		}
+		if at, err = w.bringBack(ctx, tx, at); err != nil {
+			return err
+		}
 		w.generation = generation
 		w.checkpoint.Store(at)
 		return nil
@@ -46,8 +50,39 @@ func (w *worker) takeOver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", w.name(), err)
 	}
-	w.Checkpoints.move(w.name(), w.checkpoint.Load())
+	w.Checkpoints.set(w.name(), w.checkpoint.Load())
 	return nil
+}
+
+// bringBack looks whether the event at the checkpoint is still the log's. If not, the tables have what did not happen, as after
+// a restore that did not concern them: they go on from where the log is, and a rebuild is asked for that sets them right.
+// It answers with the checkpoint then.
+func (w *worker) bringBack(ctx context.Context, tx eventstore.DB, at int64) (int64, error) {
+	var foreign bool
+	err := tx.QueryRow(ctx, `
+		SELECT checkpoint_event IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events WHERE position = checkpoint AND event_id = checkpoint_event)
+		  FROM projections WHERE name = $1`, w.name()).Scan(&foreign)
+	if err != nil || !foreign {
+		return at, err
+	}
+	w.logTo.ErrorContext(ctx, "the read model has what is not in the log, as after a restore: asking for a rebuild", "checkpoint", at)
+	err = tx.QueryRow(ctx, `
+		UPDATE projections SET checkpoint_event = NULL, checkpoint =
+		       (SELECT CASE WHEN head < checkpoint THEN head ELSE checkpoint END FROM (SELECT coalesce(max(position), 0) AS head FROM events) AS log)
+		 WHERE name = $1 RETURNING checkpoint`, w.name()).Scan(&at)
+	if err != nil {
+		return at, err
+	}
+	within := w.model
+	within.db = tx
+	if err := within.detachForGood(ctx, tx, roleStandby); err != nil {
+		return at, err
+	}
+	if err := within.detachForGood(ctx, tx, roleNext); err != nil {
+		return at, err
+	}
+	_, err = within.request(ctx, identity.ActorSystem)
+	return at, err
 }
 
 // registered stamps the projection's row with the epoch, unless a later one is there, and reads it.
@@ -95,13 +130,13 @@ var (
 // commits on Postgres need not wait for the disk.
 func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Event) (parked bool, err error) {
 	err = tx.QueryRow(ctx, `
-		UPDATE projections SET checkpoint = $3, updated_at = $5
+		UPDATE projections SET checkpoint = $3, checkpoint_event = $6, updated_at = $5
 		 WHERE name = $1 AND checkpoint = $2 AND epoch = $4 AND generation = $7 AND state <> 'paused'
 		   AND EXISTS (SELECT 1 FROM events WHERE position = $3 AND event_id = $6)
 		RETURNING EXISTS (SELECT 1 FROM parked_events WHERE projection = $1), `+eventstore.Relaxed(tx.Dialect()),
 		w.name(), w.checkpoint.Load(), to.Position, w.epoch, time.Now().UTC(), to.ID, w.generation).Scan(&parked, new(string))
 	if errors.Is(err, eventstore.ErrNoRows) {
-		return false, w.refused(ctx, tx, to.Position)
+		return false, w.refused(ctx, tx, to)
 	}
 	if err != nil {
 		return false, fmt.Errorf("advance to %d: %w", to.Position, err)
@@ -113,12 +148,14 @@ func (w *worker) advance(ctx context.Context, tx eventstore.DB, to eventstore.Ev
 var errExchanged = errors.New("the generations were exchanged")
 
 // refused finds out why the checkpoint could not be moved.
-func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error {
+func (w *worker) refused(ctx context.Context, tx eventstore.DB, to eventstore.Event) error {
 	var at, epoch int64
 	var generation, code int
 	var state string
-	err := tx.QueryRow(ctx, "SELECT checkpoint, epoch, generation, code_version, state FROM projections WHERE name = $1", w.name()).
-		Scan(&at, &epoch, &generation, &code, &state)
+	var known bool
+	err := tx.QueryRow(ctx, `
+		SELECT checkpoint, epoch, generation, code_version, state, EXISTS (SELECT 1 FROM events WHERE position = $2 AND event_id = $3)
+		  FROM projections WHERE name = $1`, w.name(), to.Position, to.ID).Scan(&at, &epoch, &generation, &code, &state, &known)
 	switch {
 	case errors.Is(err, eventstore.ErrNoRows):
 		return ErrFenced
@@ -126,12 +163,12 @@ func (w *worker) refused(ctx context.Context, tx eventstore.DB, to int64) error 
 		return fmt.Errorf("read the checkpoint: %w", err)
 	case code != w.projection.CodeVersion():
 		return fmt.Errorf("%w: version %d, and this is %d", ErrOtherVersion, code, w.projection.CodeVersion())
-	case epoch == w.epoch && at == to:
+	case epoch == w.epoch && at == to.Position:
 		return errCommitted
 	case epoch == w.epoch && at == w.checkpoint.Load() && generation != w.generation:
 		w.generation = generation
 		return errExchanged
-	case epoch == w.epoch && at == w.checkpoint.Load() && state == string(StatePaused):
+	case epoch == w.epoch && at == w.checkpoint.Load() && (state == string(StatePaused) || known): // or it was resumed since
 		return errPaused
 	case epoch == w.epoch && at == w.checkpoint.Load():
 		return eventstore.ErrForeign

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"usher.example/eventstore"
@@ -38,11 +39,12 @@ type haltedError struct{ text string }
 func (e *haltedError) Error() string        { return e.text }
 func (e *haltedError) Is(target error) bool { return target == ErrHalted }
 
-// adopt makes what the row says this relay's own, which from then on writes it. It fails with ErrHalted.
+// adopt makes what the row says this relay's own, which from then on writes it. It fails with ErrHalted, but not where a relay
+// that follows restores may do something about it.
 func (r *Relay) adopt(found row) error {
 	defer r.loaded.Store(true)
 	r.published.Store(max(found.published, r.published.Load()))
-	if found.state != StateHalted || found.reset {
+	if found.state != StateHalted || found.reset || r.FollowRestores && !strings.Contains(found.reason, ErrNothingCommon.Error()) {
 		return nil
 	}
 	halted := &haltedError{found.reason}

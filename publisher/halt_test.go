@@ -1,15 +1,19 @@
 package publisher
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
 	"usher.example/internal/devstack"
 )
@@ -75,8 +79,17 @@ func TestStreamAhead(t *testing.T) {
 	devstack.Eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning })
 	earlier.awaitPublished(t, r)
 	earlier.checkStream(t, nc)
-	// Who had read further is told so.
-	for name, want := range map[string]string{"ahead": "300", "behind": ""} {
+	// Who had read further is told so, and so is who may have: not everything that was handled is acknowledged.
+	wantSetBack(t, r, "300", "ahead", "behind")
+	earlier.wantTold(t, 451, 300, later, 301, 400)
+	behind.handle(t, nc, 451)
+	ahead.last = 300
+	ahead.handle(t, nc, 451)
+}
+
+func wantSetBack(t *testing.T, r *Relay, want string, names ...string) {
+	t.Helper()
+	for _, name := range names {
 		c, err := r.js.Consumer(t.Context(), DefaultStream, name)
 		if err != nil {
 			t.Fatal(err)
@@ -85,9 +98,164 @@ func TestStreamAhead(t *testing.T) {
 			t.Errorf("consumer %s was set back to %q, want %q", name, got, want)
 		}
 	}
-	behind.handle(t, nc, 450)
+}
+
+// wantTold fails the test unless the log says at a position that what another had between two is void.
+func (s *site) wantTold(t *testing.T, position, fork int64, other *site, from, to int64) {
+	t.Helper()
+	events, err := s.ReadAll(t.Context(), position-1, 1)
+	if err != nil || len(events) == 0 || events[0].Type != eventstore.TypeRestored {
+		t.Fatalf("at %d: %+v, %v, want a %s", position, events, err, eventstore.TypeRestored)
+	}
+	var got eventstore.Restored
+	if err := json.Unmarshal(events[0].Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	lost, err := other.ReadAll(t.Context(), from-1, int(to-from+1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := eventstore.Restored{Fork: fork, Last: to, Voided: to - from + 1, Part: 1, Parts: 1}
+	for _, e := range lost {
+		want.Void = append(want.Void, eventstore.VoidEvent{Position: e.Position, ID: e.ID, Type: e.Type, Stream: e.Stream.ID, Subject: e.Stream.Subject.String()})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what is told (-want +got):\n%s", diff)
+	}
+}
+
+// A relay that is to follow mends the stream by itself, once, and goes on.
+func TestFollowsARestore(t *testing.T) {
+	t.Parallel()
+	earlier, later := restored(t, 300, 100)
+	nc := connection(t, devstack.NATS(t))
+	if err := later.relay(t, nc).Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ahead := newSubscriber(t, nc, jetstream.ConsumerConfig{Durable: "ahead"})
+	ahead.handle(t, nc, 350)
+	follow := func(c *Config) { c.FollowRestores = true }
+	// It was halted before it was told to.
+	if err := earlier.relay(t, nc).Flush(t.Context()); !errors.Is(err, ErrStreamAhead) {
+		t.Fatalf("Flush() = %v, want ErrStreamAhead", err)
+	}
+	earlier.appendEvents(t, 50)
+	r := earlier.relay(t, nc, follow)
+	devstack.Background(t, r.Run)
+	devstack.Eventually(t, "the relay goes on", func() bool { return r.Status().State == StateRunning && r.Status().Published == 351 })
+	earlier.wantTold(t, 351, 300, later, 301, 400)
+	earlier.checkStream(t, nc)
+	wantSetBack(t, r, "300", "ahead")
 	ahead.last = 300
-	ahead.handle(t, nc, 450)
+	ahead.handle(t, nc, 351)
+	if got := r.Counters(); got.Restores != 1 || got.Rebuilds != 1 {
+		t.Errorf("%+v, want one restore, by one rebuild", got)
+	}
+	earlier.appendEvents(t, 10)
+	earlier.awaitPublished(t, r)
+	earlier.checkStream(t, nc)
+}
+
+// It follows no log that has nothing of what is in the stream: that is the wrong one.
+func TestFollowsNoOtherLog(t *testing.T) {
+	t.Parallel()
+	one, other := newSite(t), newSite(t)
+	one.appendEvents(t, 20)
+	other.appendEvents(t, 30)
+	nc := connection(t, devstack.NATS(t))
+	if err := one.relay(t, nc).Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	created := streamInfo(t, nc).Created
+	for range 2 {
+		r := other.relay(t, nc, func(c *Config) { c.FollowRestores = true })
+		if err := r.Flush(t.Context()); !errors.Is(err, ErrHalted) || !strings.Contains(err.Error(), ErrNothingCommon.Error()) {
+			t.Fatalf("Flush() = %v, want %v", err, ErrNothingCommon)
+		}
+	}
+	if got := streamInfo(t, nc); !got.Created.Equal(created) || got.State.LastSeq != 20 {
+		t.Errorf("the stream was touched: %+v", got)
+	}
+}
+
+// lose takes the newest events from a log, as a database does that gives way to one that lacks them.
+func (s *site) lose(t *testing.T, n int64) {
+	t.Helper()
+	if _, err := s.store.Exec(t.Context(), "DELETE FROM events WHERE position > (SELECT max(position) FROM events) - $1", n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The log gets another history while the relay runs, and gets past where the relay was. Not one event is published that does
+// not continue what was published before.
+func TestAnotherHistoryWhileRunning(t *testing.T) {
+	t.Parallel()
+	onBothStores(t, func(t *testing.T, s *site) {
+		nc := connection(t, devstack.NATS(t))
+		r := s.relay(t, nc)
+		devstack.Background(t, r.Run)
+		s.appendEvents(t, 12)
+		s.awaitPublished(t, r)
+		s.lose(t, 3)
+		s.appendEvents(t, 5)
+		devstack.Eventually(t, "the relay has halted", func() bool { return r.Status().State == StateHalted })
+		if got := lastSequence(t, nc); got != 12 {
+			t.Errorf("the stream goes up to %d, want 12", got)
+		}
+		if got := r.Status().Error; !strings.Contains(got, "another log") && !strings.Contains(got, "ahead of the log") {
+			t.Errorf("it says %q", got)
+		}
+	})
+}
+
+// Nothing is appended after the log has lost its end: the renewal of the lease shows it, long before the poll.
+func TestLostEndOfTheLogIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	nc := connection(t, devstack.NATS(t))
+	r := s.relay(t, nc, func(c *Config) { c.Poll = time.Hour })
+	devstack.Background(t, r.Run)
+	s.appendEvents(t, 12)
+	s.awaitPublished(t, r)
+	s.lose(t, 3)
+	devstack.Eventually(t, "the relay has halted", func() bool { return r.Status().State == StateHalted })
+}
+
+// A message that is not the log's, with one after it that is, as a relay of another history may have left it: that is no damage
+// that could be healed behind the subscribers' backs.
+func TestForeignMessageIsNoDamage(t *testing.T) {
+	t.Parallel()
+	for name, follow := range map[string]bool{"halts": false, "follows": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			nc := connection(t, devstack.NATS(t))
+			r := s.relay(t, nc, func(c *Config) { c.FollowRestores = follow })
+			devstack.Background(t, r.Run)
+			s.appendEvents(t, 100)
+			s.awaitPublished(t, r)
+			reader := newSubscriber(t, nc, jetstream.ConsumerConfig{Durable: "reader"})
+			reader.handle(t, nc, 80)
+			if _, err := s.store.Exec(t.Context(), "UPDATE events SET event_id = $1 WHERE position = 50", uuid.New()); err != nil {
+				t.Fatal(err)
+			}
+			report, err := r.Scrub(t.Context())
+			if err != nil || report.Foreign != 1 || report.Damaged() || !slices.Equal(report.Positions, []int64{50}) {
+				t.Fatalf("Scrub() = %+v, %v, want one foreign message at 50 and no damage", report, err)
+			}
+			if !follow {
+				devstack.Eventually(t, "the relay has halted", func() bool { return r.Status().State == StateHalted })
+				if err := r.Reset(t.Context(), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			devstack.Eventually(t, "the stream is made anew", func() bool { return r.Status().State == StateRunning && r.Status().Published == 101 })
+			s.checkStream(t, nc)
+			wantSetBack(t, r, "49", "reader")
+			reader.last = 49
+			reader.handle(t, nc, 101)
+		})
+	}
 }
 
 // A stream whose last sequence would fit, but which has another log's event there.

@@ -77,7 +77,7 @@ func (r *Relay) lookAgain(ctx context.Context, refused *[]string) error {
 		return nil
 	}
 	if len(lost) > 0 {
-		r.damaged(fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, lost[0]))
+		r.hasFound(fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, lost[0]))
 		return nil
 	}
 	// What was taken out between the two looks may have moved the floors.
@@ -89,12 +89,13 @@ func (r *Relay) lookAgain(ctx context.Context, refused *[]string) error {
 	return nil
 }
 
-// damaged makes the relay rebuild the stream, for a reason that is an ErrDamaged.
-func (r *Relay) damaged(reason error) {
+// hasFound makes the relay do something about the stream: rebuild it, for an ErrDamaged, or halt or follow, for an
+// ErrForeignStream.
+func (r *Relay) hasFound(found error) {
 	r.mu.Lock()
-	r.damage = reason
+	r.found = found
 	r.mu.Unlock()
-	r.interrupt(reason)
+	r.interrupt(found)
 }
 
 // floors are the positions up to which the durable consumers of a stream had handled everything at the last look at it.

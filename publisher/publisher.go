@@ -6,7 +6,10 @@
 //   - No event is skipped. One that can't be published stops the relay, which then says so.
 //   - What the stream loses is published again under the same sequences, and its durable consumers go on where they were.
 //   - Whoever sees a user.erased in the stream finds no other message about its user there: they are gone before it comes.
-//   - A stream that belongs to another log, or to an earlier state of this one, is left alone until an operator decides.
+//   - A stream that belongs to another log, or to another history of this one, is left alone until an operator decides; or, with
+//     [Config.FollowRestores], it is made a copy of the log again, and subscribers are told.
+//   - Every read of the log begins with the event that was read last. So nothing is published that follows another history than
+//     what was published before.
 //
 // The fence is the broker's: every message states the sequence that it must follow, so that the server refuses a
 // duplicate, a gap, a reordering and a second relay. The stream's last sequence is the cursor; the copy in the database
@@ -43,6 +46,8 @@ var (
 	ErrStreamAhead = errors.New("the JetStream stream is ahead of the log")
 	// ErrForeignStream: the stream has another event where the log has its own.
 	ErrForeignStream = errors.New("the JetStream stream belongs to another log")
+	// ErrNothingCommon: the stream has no event of the log at all, so that even FollowRestores leaves it alone.
+	ErrNothingCommon = errors.New("they have no event in common, so it is left alone")
 	// ErrUnpublishable: the broker takes no message as large as an event is. The relay tries again now and then.
 	ErrUnpublishable = errors.New("an event can't be published")
 	// ErrDamaged: messages are missing inside the stream, or are not those of the log.
@@ -60,19 +65,21 @@ type Config struct {
 	Conn *nats.Conn // made with nats.ReconnectBufSize(-1): it must not keep messages while it is disconnected
 
 	Stream       StreamConfig
-	Source       string        // the attribute source of every message
-	OmitPersonal bool          // publish without personal fields
-	BatchSize    int           // events read at once while few are waiting, 1,000 when 0; a backlog is read by 1,000 and more
-	Window       int           // messages published and not acknowledged yet, 2,000 when 0
-	Poll         time.Duration // how long a missed wake-up may delay an event, 30 s when 0
-	Holder       string        // unique among all relays; random when empty
-	LeaseTTL     time.Duration // how long a dead relay's standby waits, 10 s when 0
-	ScrubEvery   time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
-	LookEvery    time.Duration // between looks at the state of the stream, 5 s when 0
-	OverwriteFor time.Duration // how long the messages of one erased user are overwritten, before the rest is only deleted; 5 s when 0
-	Tracer       trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
-	Logger       *slog.Logger  // slog.Default() when nil
-	Now          func() time.Time
+	Source       string // the attribute source of every message
+	OmitPersonal bool   // publish without personal fields
+	// FollowRestores mends a stream that has what the log does not have any more, instead of halting.
+	FollowRestores bool
+	BatchSize      int           // events read at once while few are waiting, 1,000 when 0; a backlog is read by 1,000 and more
+	Window         int           // messages published and not acknowledged yet, 2,000 when 0
+	Poll           time.Duration // how long a missed wake-up may delay an event, 30 s when 0
+	Holder         string        // unique among all relays; random when empty
+	LeaseTTL       time.Duration // how long a dead relay's standby waits, 10 s when 0
+	ScrubEvery     time.Duration // 24 h when 0; when negative only [Relay.Scrub] scrubs
+	LookEvery      time.Duration // between looks at the state of the stream, 5 s when 0
+	OverwriteFor   time.Duration // how long the messages of one erased user are overwritten, before the rest is only deleted; 5 s when 0
+	Tracer         trace.Tracer  // records the publishing of events whose trace is sampled; nothing is when nil
+	Logger         *slog.Logger  // slog.Default() when nil
+	Now            func() time.Time
 }
 
 // StreamConfig is the part of the JetStream stream's configuration that is a matter of choice.
@@ -97,16 +104,18 @@ type Relay struct {
 	resyncs     atomic.Int64
 	rebuilds    atomic.Int64
 	tailsLost   atomic.Int64
+	restores    atomic.Int64
 	lastScrub   atomic.Pointer[ScrubReport]
 	loaded      atomic.Bool   // the row in the database was read, so that it may be written
 	saved       savedRow      // owned by the goroutine that saves
 	changed     chan struct{} // capacity 1: the state has to be saved
 	scrubWanted chan struct{} // capacity 1
+	renewed     chan struct{} // capacity 1: the lease was, so it is time to look at the log
 
 	mu        sync.Mutex
 	state     State
 	err       error
-	damage    error // what a scrub found, until the rebuild begins
+	found     error // by a scrub, until the next resync: ErrDamaged or ErrForeignStream
 	accounted accounted
 	floors    floors
 	stopPump  func(cause error) // nil while nothing is being pumped
@@ -137,7 +146,8 @@ func New(c Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{Config: c, js: js, state: StateStarting, changed: make(chan struct{}, 1), scrubWanted: make(chan struct{}, 1)}, nil
+	return &Relay{Config: c, js: js, state: StateStarting, changed: make(chan struct{}, 1), scrubWanted: make(chan struct{}, 1),
+		renewed: make(chan struct{}, 1)}, nil
 }
 
 func (r *Relay) encoding() cloudevent.Options {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
 )
 
@@ -38,11 +39,11 @@ const forGood = 100 * 365 * 24 * time.Hour
 func (p *rebuild) replaces(info *jetstream.StreamInfo) bool { return info.Created.Equal(p.Replaces) }
 
 // beginRebuild plans a rebuild of the stream that there is, and carries it out.
-func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.StreamInfo, head int64) (last int64, err error) {
+func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.StreamInfo, head int64) (last eventstore.Anchor, err error) {
 	r.Logger.Error("rebuilding the JetStream stream from the log", "reason", reason)
 	first, err := r.firstOwed(ctx, head, 0)
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	if r.Stream.MaxBytes > 0 { // the server would discard what came before
 		first = max(first, int64(info.State.FirstSeq))
@@ -52,11 +53,11 @@ func (r *Relay) beginRebuild(ctx context.Context, reason error, info *jetstream.
 		err = r.setBackToFloors(ctx, info, head, durables)
 	}
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	plan := &rebuild{Reason: reason.Error(), Replaces: info.Created, First: first, Durables: durables}
 	if err := r.planRebuild(ctx, plan); err != nil {
-		return 0, err
+		return last, err
 	}
 	return r.continueRebuild(ctx, plan, head)
 }
@@ -115,10 +116,10 @@ func (r *Relay) durables(ctx context.Context) ([]durable, error) {
 	return found, nil
 }
 
-// continueRebuild carries a rebuild out from wherever it stands, and answers with the stream's last sequence then. Each
+// continueRebuild carries a rebuild out from wherever it stands, and answers with the stream's last event then. Each
 // durable consumer is made again when the stream has been filled up to its floor: one that begins with new messages
 // then begins in the right place by itself, and the others are reset to it.
-func (r *Relay) continueRebuild(ctx context.Context, plan *rebuild, head int64) (last int64, err error) {
+func (r *Relay) continueRebuild(ctx context.Context, plan *rebuild, head int64) (last eventstore.Anchor, err error) {
 	r.setState(StateRebuilding, nil)
 	info, err := r.look(ctx)
 	switch {
@@ -129,26 +130,27 @@ func (r *Relay) continueRebuild(ctx context.Context, plan *rebuild, head int64) 
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		info, err = r.create(ctx, plan.First)
 	}
-	if err != nil {
-		return 0, err
+	if err == nil {
+		last, err = r.Log.AnchorAt(ctx, int64(info.State.LastSeq))
 	}
-	last = int64(info.State.LastSeq)
-	r.published.Store(last)
+	if err != nil {
+		return last, err
+	}
+	r.published.Store(last.Position)
 	for _, d := range plan.Durables {
-		if upTo := min(d.Floor, head); upTo > last {
-			if err := r.pump(ctx, last, upTo); err != nil {
-				return 0, err
+		if upTo := min(d.Floor, head); upTo > last.Position {
+			if last, err = r.pump(ctx, last, upTo); err != nil {
+				return last, err
 			}
-			last = upTo
 		}
 		if err := r.restore(ctx, d); err != nil {
-			return 0, fmt.Errorf("restore the durable consumer %s: %w", d.Config.Durable, err)
+			return last, fmt.Errorf("restore the durable consumer %s: %w", d.Config.Durable, err)
 		}
 	}
-	if err := r.putState(ctx, last, StateRunning, "", nil); err != nil {
-		return 0, err
+	if err := r.putState(ctx, last.Position, StateRunning, "", nil); err != nil {
+		return last, err
 	}
-	r.Logger.Info("the JetStream stream is rebuilt; what is left is published as usual", "published", last, "head", head, "durables", len(plan.Durables))
+	r.Logger.Info("the JetStream stream is rebuilt; what is left is published as usual", "published", last.Position, "head", head, "durables", len(plan.Durables))
 	r.noticeServer()
 	return last, nil
 }
@@ -164,6 +166,9 @@ func (r *Relay) restore(ctx context.Context, d durable) error {
 	}
 	done, err := r.restored(ctx, s, d)
 	if err != nil || done {
+		return err
+	}
+	if err := s.DeleteConsumer(ctx, d.Config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return err
 	}
 	held := d.Config
@@ -195,7 +200,7 @@ func (r *Relay) restore(ctx context.Context, d durable) error {
 }
 
 // restored says whether a durable consumer is in its place: not held by a restore that was cut short, and not made
-// again by its client, in which case it begins too early.
+// again by its client, in which case it begins too early, or lacks the mark that it was set back.
 func (r *Relay) restored(ctx context.Context, s jetstream.Stream, d durable) (bool, error) {
 	var (
 		c interface {
@@ -216,5 +221,6 @@ func (r *Relay) restored(ctx context.Context, s jetstream.Stream, d durable) (bo
 	}
 	info := c.CachedInfo()
 	held := info.Paused && (d.Config.PauseUntil == nil || !d.Config.PauseUntil.Equal(*info.Config.PauseUntil))
-	return !held && int64(info.AckFloor.Stream) >= d.Floor, nil
+	marked := info.Config.Metadata[cloudevent.MetadataSetBack] == d.Config.Metadata[cloudevent.MetadataSetBack]
+	return !held && marked && int64(info.AckFloor.Stream) >= d.Floor, nil
 }

@@ -70,9 +70,15 @@ func (r *Relay) Flush(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	var keep sync.WaitGroup
 	keep.Go(func() { r.keepLease(ctx, lease, stop) })
+	restores := r.restores.Load()
 	err = r.publishUpTo(ctx, head)
-	for errors.Is(err, errResetWanted) || errors.Is(err, ErrDamaged) {
+	for again(err) {
 		err = r.publishUpTo(ctx, head)
+	}
+	if err == nil && r.restores.Load() != restores { // what tells of that too
+		if head, err = r.Log.Head(ctx); err == nil {
+			err = r.publishUpTo(ctx, head)
+		}
 	}
 	stop(errStopped)
 	keep.Wait()
@@ -119,6 +125,7 @@ func (r *Relay) keepLease(ctx context.Context, lease *eventstore.Lease, lose con
 		switch {
 		case held:
 			last = time.Now()
+			signal(r.renewed)
 		case err == nil || time.Since(last) > r.LeaseTTL:
 			lose(errLeaseLost)
 			return
@@ -177,7 +184,7 @@ func (r *Relay) follow(ctx context.Context) {
 		}
 		r.report(err)
 		switch {
-		case errors.Is(err, errResetWanted) || errors.Is(err, ErrDamaged):
+		case again(err):
 			continue
 		case errors.Is(err, ErrHalted) || errors.Is(err, ErrUnpublishable):
 			wait = time.Second
@@ -193,12 +200,27 @@ func (r *Relay) follow(ctx context.Context) {
 	}
 }
 
+// again says whether what stopped the relay is for the next resync to mend or to judge, at once.
+func again(err error) bool {
+	if errors.Is(err, ErrHalted) {
+		return false
+	}
+	return errors.Is(err, errResetWanted) || errors.Is(err, ErrDamaged) || errors.Is(err, ErrForeignStream) || errors.Is(err, eventstore.ErrForked)
+}
+
+func signal(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 // publishUpTo publishes from where the stream ends up to a position. It answers with what stopped it.
 func (r *Relay) publishUpTo(ctx context.Context, until int64) error {
 	last, err := r.resync(ctx)
 	if err == nil {
 		r.setState(StateRunning, nil)
-		err = r.pump(ctx, last, until)
+		_, err = r.pump(ctx, last, until)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrHalted) && !r.Conn.IsConnected() {
 		return ErrUnreachable // whatever else it says came of that
@@ -206,27 +228,28 @@ func (r *Relay) publishUpTo(ctx context.Context, until int64) error {
 	return err
 }
 
-// pump publishes the events after a position, which is the stream's last sequence, up to another. While a batch is
-// published the next one is read.
-func (r *Relay) pump(ctx context.Context, after, until int64) error {
+// pump publishes the events after one, which is the stream's last, up to a position, and answers with the one there. While a
+// batch is published the next one is read.
+func (r *Relay) pump(ctx context.Context, after eventstore.Anchor, until int64) (last eventstore.Anchor, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	w, err := openWindow(r.Conn, r.Stream.Name, after, r.Window, r.encoding(), r.published.Store)
+	w, err := openWindow(r.Conn, r.Stream.Name, after.Position, r.Window, r.encoding(), r.published.Store)
 	if err != nil {
-		return err
+		return after, err
 	}
 	w.traced.tracer = r.Tracer
 	defer w.close()
 	if err := r.pumping(stop); err != nil {
-		return err
+		return after, err
 	}
 	defer r.notPumping()
 
 	batches := make(chan []eventstore.Event)
 	var reader sync.WaitGroup
 	reader.Go(func() {
-		if err := r.read(ctx, after, until, batches); err != nil {
-			stop(err)
+		var failed error
+		if last, failed = r.read(ctx, after, until, batches); failed != nil {
+			stop(failed)
 		}
 		close(batches)
 	})
@@ -235,9 +258,9 @@ func (r *Relay) pump(ctx context.Context, after, until int64) error {
 	reader.Wait()
 	// The window's own error is the one that tells most: others may have come of it.
 	if failed := w.drain(); failed != nil {
-		return failed
+		return after, failed
 	}
-	return err
+	return last, err
 }
 
 func (r *Relay) publishAll(ctx context.Context, w *window, batches <-chan []eventstore.Event) error {
@@ -251,6 +274,9 @@ func (r *Relay) publishAll(ctx context.Context, w *window, batches <-chan []even
 				return nil
 			}
 			for i := range events {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
 				if events[i].Type == eventstore.TypeErased {
 					if err := w.settle(ctx); err != nil {
 						return err
@@ -274,42 +300,41 @@ func (r *Relay) publishAll(ctx context.Context, w *window, batches <-chan []even
 // backlogBatch is how many events are read at once as long as there are so many, if BatchSize does not say more.
 const backlogBatch = 1000
 
-// read hands over the events after a position, up to another, in batches. At the head of the log it waits to be woken:
-// by a commit of this process, by the ping of another, or by the poll.
-func (r *Relay) read(ctx context.Context, after, until int64, batches chan<- []eventstore.Event) error {
+// read hands over the events after one, up to a position, in batches, and answers with the last. At the head of the log it
+// waits to be woken: by a commit of this process, by the ping of another, by the renewal of the lease, by another connection
+// to the database, or by the poll. Whatever woke it, it sees whether the log still has what it has read: it fails with
+// eventstore.ErrForked where not.
+func (r *Relay) read(ctx context.Context, after eventstore.Anchor, until int64, batches chan<- []eventstore.Event) (eventstore.Anchor, error) {
 	committed, unwatch := r.Log.Watch()
 	defer unwatch()
+	connected, unwatchConnections := r.Log.WatchConnections()
+	defer unwatchConnections()
 	pinged := make(chan struct{}, 1)
-	pings, err := r.Conn.Subscribe(AppendedSubject, func(*nats.Msg) {
-		select {
-		case pinged <- struct{}{}:
-		default:
-		}
-	})
+	pings, err := r.Conn.Subscribe(AppendedSubject, func(*nats.Msg) { signal(pinged) })
 	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", AppendedSubject, err)
+		return after, fmt.Errorf("subscribe to %s: %w", AppendedSubject, err)
 	}
 	defer pings.Unsubscribe()
 	poll := time.NewTicker(r.Poll)
 	defer poll.Stop()
 
 	size := r.BatchSize
-	for until == forever || after < until {
+	for until == forever || after.Position < until {
 		limit := size
 		if until != forever {
-			limit = int(min(int64(limit), until-after))
+			limit = int(min(int64(size), until-after.Position))
 		}
-		events, err := r.Log.ReadAll(ctx, after, limit)
+		events, err := r.Log.ReadAfter(ctx, after, limit)
 		if err != nil {
-			return err
+			return after, err
 		}
 		if len(events) > 0 {
-			after = events[len(events)-1].Position
-			r.sawHead(after)
+			after = eventstore.AnchorOf(events[len(events)-1])
+			r.sawHead(after.Position)
 			select {
 			case batches <- events:
 			case <-ctx.Done():
-				return context.Cause(ctx)
+				return after, context.Cause(ctx)
 			}
 		}
 		if len(events) == limit {
@@ -320,12 +345,14 @@ func (r *Relay) read(ctx context.Context, after, until int64, batches chan<- []e
 		select {
 		case <-committed:
 		case <-pinged:
+		case <-r.renewed:
+		case <-connected:
 		case <-poll.C:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return after, context.Cause(ctx)
 		}
 	}
-	return nil
+	return after, nil
 }
 
 func (r *Relay) sawHead(position int64) {
@@ -337,12 +364,12 @@ func (r *Relay) sawHead(position int64) {
 	}
 }
 
-// pumping makes interrupt reach the pump. It fails at once if a scrub found damage in the meantime.
+// pumping makes interrupt reach the pump. It fails at once if a scrub found something in the meantime.
 func (r *Relay) pumping(stop context.CancelCauseFunc) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopPump = stop
-	return r.damage
+	return r.found
 }
 
 func (r *Relay) notPumping() {

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"sort"
-	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/eventstore"
-	"usher.example/eventstore/cloudevent"
 )
 
 // ResetPlan says what a reset does.
@@ -49,9 +44,11 @@ func (r *Relay) PlanReset(ctx context.Context) (ResetPlan, error) {
 		return plan, nil
 	}
 	plan.Messages, plan.Last = int64(info.State.Msgs), int64(info.State.LastSeq)
-	if plan.Common, err = r.common(ctx, info, plan.Head); err != nil {
+	found, err := r.survey(ctx, info, plan.Head)
+	if err != nil {
 		return plan, fmt.Errorf("plan a reset: %w", err)
 	}
+	plan.Common = found.fork
 	durables, err := r.durables(ctx)
 	if err != nil {
 		return plan, fmt.Errorf("plan a reset: %w", err)
@@ -92,87 +89,4 @@ func resetWanted(ctx context.Context, db eventstore.DB, stream string) (bool, er
 		return false, fmt.Errorf("look for an order: %w", err)
 	}
 	return true, nil
-}
-
-// reset makes the stream anew from the log, whatever is in it. Durable consumers are kept, also those of a rebuild that
-// the reset replaces, but none goes on after a position up to which the stream was another log's.
-func (r *Relay) reset(ctx context.Context, found row, info *jetstream.StreamInfo, head int64) (last int64, err error) {
-	r.Logger.Warn("resetting: the JetStream stream is made anew from the log")
-	r.takeDamage()
-	plan := &rebuild{Reason: "reset"}
-	if plan.First, err = r.firstOwed(ctx, head, 0); err != nil {
-		return 0, err
-	}
-	common := head
-	if info != nil {
-		plan.Replaces = info.Created
-		if common, err = r.common(ctx, info, head); err != nil {
-			return 0, err
-		}
-		if plan.Durables, err = r.durables(ctx); err != nil {
-			return 0, err
-		}
-	}
-	if found.rebuild != nil {
-		for _, d := range found.rebuild.Durables {
-			if !slices.ContainsFunc(plan.Durables, func(p durable) bool { return p.Config.Durable == d.Config.Durable }) {
-				plan.Durables = append(plan.Durables, d)
-			}
-		}
-	}
-	for i := range plan.Durables {
-		plan.Durables[i].setBack(common)
-	}
-	if err := r.planRebuild(ctx, plan); err != nil {
-		return 0, err
-	}
-	// The plan is written down by now, so the order is not needed any more. It is gone before the stream is touched.
-	if _, err := r.DB.Exec(ctx, "DELETE FROM relay_orders WHERE stream = $1", r.Stream.Name); err != nil {
-		return 0, fmt.Errorf("take the order back: %w", err)
-	}
-	return r.continueRebuild(ctx, plan, head)
-}
-
-// setBack makes a consumer that has read further than a position go on after it, and leaves it a mark: what it had read
-// after that is not in the log, and its owner has to know.
-func (d *durable) setBack(common int64) {
-	if d.Floor <= common {
-		return
-	}
-	d.Floor = common
-	d.Config.Metadata = maps.Clone(d.Config.Metadata)
-	if d.Config.Metadata == nil {
-		d.Config.Metadata = map[string]string{}
-	}
-	d.Config.Metadata[cloudevent.MetadataSetBack] = strconv.FormatInt(common, 10)
-}
-
-// common is the last position at which the stream has the same event as the log. Two logs that are copies of one another
-// agree up to some position and nowhere after it.
-func (r *Relay) common(ctx context.Context, info *jetstream.StreamInfo, head int64) (int64, error) {
-	first, last := int64(info.State.FirstSeq), min(int64(info.State.LastSeq), head)
-	if info.State.Msgs == 0 || last < first {
-		return last, nil
-	}
-	var failed error
-	n := sort.Search(int(last-first+1), func(i int) bool {
-		if failed != nil {
-			return true
-		}
-		m, there, err := r.fetchAt(ctx, first+int64(i))
-		if err != nil {
-			failed = err
-			return true
-		}
-		if !there {
-			return false // purged or damaged: it tells nothing, its neighbours will
-		}
-		same, err := r.agrees(ctx, m)
-		failed = err
-		return !same
-	})
-	if failed != nil {
-		return 0, failed
-	}
-	return first + int64(n) - 1, nil
 }

@@ -12,35 +12,36 @@ import (
 	"usher.example/eventstore/cloudevent"
 )
 
-// resync makes the stream a prefix of the log, if it is not one, and answers with its last sequence, after which the
+// resync makes the stream a prefix of the log, if it is not one, and answers with its last event, after which the
 // relay goes on. It decides like this:
 //
 //	a reset is asked for                       do it, whatever the row says
-//	the row says halted                        ErrHalted: nothing is touched
+//	the row says halted                        ErrHalted: nothing is touched, unless restores are to be followed
 //	a rebuild was begun, or is asked for       do it
 //	there is no stream                         create it, to begin at the first event that it has to have
-//	last sequence above the log's head         ErrHalted, ErrStreamAhead
-//	another event at its end than in the log   ErrHalted, ErrForeignStream
+//	last sequence above the log's head         ErrHalted, ErrStreamAhead; or follow
+//	another event than the log has, at its     ErrHalted, ErrForeignStream; or follow
+//	end or where a scrub has found it
 //	its subjects name users, not shards        rebuild: an earlier version published it
 //	messages missing at its beginning, inside  rebuild; those of erased users are not missed
 //	last sequence below the cursor             the end was lost: say so; it is published again
-func (r *Relay) resync(ctx context.Context) (last int64, err error) {
+func (r *Relay) resync(ctx context.Context) (last eventstore.Anchor, err error) {
 	r.resyncs.Add(1)
 	found, err := r.load(ctx)
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	if err := r.adopt(found); err != nil {
-		return 0, err
+		return last, err
 	}
 	// The stream first: the log only grows, so a head that is read later can't be too low.
 	info, err := r.look(ctx)
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return 0, err
+		return last, err
 	}
 	head, err := r.Log.Head(ctx)
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	r.head.Store(head)
 
@@ -52,98 +53,149 @@ func (r *Relay) resync(ctx context.Context) (last int64, err error) {
 	case info == nil:
 		return r.begin(ctx, head)
 	}
-	reason, err := r.compare(ctx, info, head)
+	last, reason, err := r.compare(ctx, info, head)
+	if err == nil && reason != nil && found.rebuild == nil {
+		err = r.ours(ctx, info, head)
+	}
 	switch {
+	case errors.Is(err, ErrHalted) && r.FollowRestores:
+		return r.followRestore(ctx, found, info, head, err)
 	case errors.Is(err, ErrHalted):
-		return 0, errors.Join(err, r.putState(ctx, found.published, StateHalted, err.Error(), found.rebuild))
+		return last, r.halt(ctx, found, err)
 	case err != nil:
-		return 0, err
+		return last, err
 	case found.rebuild != nil:
 		return r.continueRebuild(ctx, found.rebuild, head)
 	case reason != nil:
 		return r.beginRebuild(ctx, reason, info, head)
 	}
 	r.configure(ctx, info)
-	last = int64(info.State.LastSeq)
-	if cursor := r.published.Load(); last < cursor {
+	if cursor := r.published.Load(); last.Position < cursor {
 		r.tailsLost.Add(1)
-		r.Logger.Error("the JetStream stream lost its end, which is published again", "last", last, "published", cursor)
+		r.Logger.Error("the JetStream stream lost its end, which is published again", "last", last.Position, "published", cursor)
 	}
-	r.published.Store(last)
+	r.published.Store(last.Position)
 	r.noticeServer()
 	return last, nil
 }
 
+// ours fails with ErrHalted and ErrForeignStream where a stream that is to be rebuilt has messages that are not the log's: to
+// replace them without a word would leave subscribers with what did not happen.
+func (r *Relay) ours(ctx context.Context, info *jetstream.StreamInfo, head int64) error {
+	s, err := r.survey(ctx, info, head)
+	if err != nil || s.voided == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %w: %d of its messages are not the log's, the first after position %d. "+restoredHint, ErrHalted, ErrForeignStream, s.voided, s.fork)
+}
+
+// halt writes down why the relay touches nothing any more, and answers with that.
+func (r *Relay) halt(ctx context.Context, found row, reason error) error {
+	return errors.Join(reason, r.putState(ctx, found.published, StateHalted, reason.Error(), found.rebuild))
+}
+
 // begin creates the stream where there is none.
-func (r *Relay) begin(ctx context.Context, head int64) (last int64, err error) {
+func (r *Relay) begin(ctx context.Context, head int64) (last eventstore.Anchor, err error) {
 	first, err := r.firstOwed(ctx, head, 0)
+	if err == nil {
+		last, err = r.Log.AnchorAt(ctx, first-1)
+	}
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	if cursor := r.published.Load(); cursor > 0 {
 		r.tailsLost.Add(1)
 		r.Logger.Error("the JetStream stream is gone; it is made again", "published", cursor, "first", first)
 	}
 	if _, err := r.create(ctx, first); err != nil {
-		return 0, err
+		return last, err
 	}
-	r.published.Store(first - 1)
+	r.published.Store(last.Position)
 	r.noticeServer()
-	return first - 1, nil
+	return last, nil
 }
 
-// compare looks for what can't be mended by publishing on. It fails with ErrHalted where the stream is not this log's.
-// A reason to rebuild the stream wraps ErrDamaged.
-func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head int64) (reason, err error) {
-	state := info.State
-	last := int64(state.LastSeq)
-	if last > head {
-		return nil, fmt.Errorf("%w: %w: its last sequence is %d, the log's head is %d. "+
-			"Was the log restored from a backup, or is it the wrong database?", ErrHalted, ErrStreamAhead, last, head)
+// compare looks for what can't be mended by publishing on, and answers with the event at the stream's last sequence. It fails
+// with ErrHalted where the stream is not this log's. A reason to rebuild the stream wraps ErrDamaged.
+func (r *Relay) compare(ctx context.Context, info *jetstream.StreamInfo, head int64) (at eventstore.Anchor, reason, err error) {
+	at, reason, err = r.compareEnd(ctx, info, head)
+	if reason != nil || err != nil {
+		return at, reason, err
 	}
-	if state.Msgs > 0 {
-		m, there, err := r.fetchAt(ctx, last)
-		if err == nil && !there {
-			var missed []int64
-			if missed, err = r.lost(ctx, []int64{last}, 1); err == nil && len(missed) > 0 {
-				return fmt.Errorf("%w: its last message, at %d, can't be read", ErrDamaged, last), nil
-			}
-			if err == nil {
-				m, there, err = r.fetchLast(ctx, cloudevent.SubjectPrefix+">")
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		if there {
-			if same, err := r.agrees(ctx, m); err != nil {
-				return nil, err
-			} else if !same {
-				return nil, fmt.Errorf("%w: %w: at position %d it has event %q, which is not the log's. "+
-					"Was the log restored from a backup, or is it the wrong database or broker?", ErrHalted, ErrForeignStream, m.position, m.id)
-			}
-		}
-	}
-	if damage := r.takeDamage(); damage != nil {
-		return damage, nil
+	switch found := r.takeFound(); {
+	case errors.Is(found, ErrForeignStream):
+		return at, nil, fmt.Errorf("%w: %w", ErrHalted, found)
+	case found != nil:
+		return at, found, nil
 	}
 	if outgrown, err := r.perUser(ctx); err != nil || outgrown != nil {
-		return outgrown, err
+		return at, outgrown, err
 	}
 	missing, err := r.missing(ctx, info, head)
 	if err == nil {
 		missing, err = r.lost(ctx, missing, 1)
 	}
 	if err != nil {
-		return nil, err
+		return at, nil, err
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, missing[0]), nil
+		return at, fmt.Errorf("%w: messages are missing, the first at %d", ErrDamaged, missing[0]), nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accounted = accountOf(info)
-	return nil, nil
+	return at, nil, nil
+}
+
+// restoredHint says what may have happened where stream and log do not belong together.
+const restoredHint = "Was the log restored from a backup, did its database give way to a standby that lacked its newest events, or is it " +
+	"the wrong database or broker?"
+
+// compareEnd is compare of the stream's end.
+func (r *Relay) compareEnd(ctx context.Context, info *jetstream.StreamInfo, head int64) (at eventstore.Anchor, reason, err error) {
+	last := int64(info.State.LastSeq)
+	if last > head {
+		return at, nil, fmt.Errorf("%w: %w: its last sequence is %d, the log's head is %d. "+restoredHint, ErrHalted, ErrStreamAhead, last, head)
+	}
+	if info.State.Msgs > 0 {
+		m, there, err := r.fetchAt(ctx, last)
+		if err == nil && !there {
+			var missed []int64
+			if missed, err = r.lost(ctx, []int64{last}, 1); err == nil && len(missed) > 0 {
+				return at, fmt.Errorf("%w: its last message, at %d, can't be read", ErrDamaged, last), nil
+			}
+			if err == nil {
+				m, there, err = r.fetchLast(ctx, cloudevent.SubjectPrefix+">")
+			}
+		}
+		if err != nil {
+			return at, nil, err
+		}
+		if there {
+			if at, err = r.agrees(ctx, m); err != nil {
+				return at, nil, err
+			}
+			if at.Position == last {
+				return at, nil, nil
+			}
+		}
+	}
+	at, err = r.Log.AnchorAt(ctx, last) // the message was purged, with its user
+	return at, nil, err
+}
+
+// agrees answers with the event of a message, if the log has it at the same position. It fails with ErrForeignStream, and
+// with ErrHalted, where not.
+func (r *Relay) agrees(ctx context.Context, m message) (eventstore.Anchor, error) {
+	ids, err := r.eventIDs(ctx, m.position-1, m.position)
+	if err != nil {
+		return eventstore.Anchor{}, err
+	}
+	if len(ids) != 1 || ids[0].String() != m.id {
+		return eventstore.Anchor{}, fmt.Errorf("%w: %w: at position %d it has event %q, which is not the log's. "+restoredHint,
+			ErrHalted, ErrForeignStream, m.position, m.id)
+	}
+	return eventstore.Anchor{Position: m.position, ID: ids[0]}, nil
 }
 
 // perUser answers with a reason to rebuild a stream whose subjects are those of an earlier version. Every event of a user
@@ -205,13 +257,13 @@ func (r *Relay) missing(ctx context.Context, info *jetstream.StreamInfo, head in
 // detailWait bounds the wait for the list of what is missing inside the stream.
 const detailWait = time.Minute
 
-// takeDamage answers with what a scrub found, once.
-func (r *Relay) takeDamage() error {
+// takeFound answers with what a scrub found, once.
+func (r *Relay) takeFound() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	damage := r.damage
-	r.damage = nil
-	return damage
+	found := r.found
+	r.found = nil
+	return found
 }
 
 // noticeServer asks for a scrub when the connection is to another server than before, or to one that restarted: what a

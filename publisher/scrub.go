@@ -36,29 +36,35 @@ type ScrubReport struct {
 	Took        time.Duration // how long it took
 }
 
-// Damaged says whether the stream has to be rebuilt.
-func (s ScrubReport) Damaged() bool { return s.Missing > 0 || s.Foreign > 0 || s.Misplaced > 0 }
+// Damaged says whether the stream has to be rebuilt: messages are gone, or under other subjects than they ought to be. Foreign
+// ones are no damage: they belong to another history, and what subscribers made of them has to be taken back.
+func (s ScrubReport) Damaged() bool { return (s.Missing > 0 || s.Misplaced > 0) && s.Foreign == 0 }
 
-func (s ScrubReport) damage() error {
-	if !s.Damaged() {
-		return nil
+// found is what the relay has to do something about, if anything: ErrForeignStream or ErrDamaged.
+func (s ScrubReport) found() error {
+	switch {
+	case s.Foreign > 0:
+		return fmt.Errorf("%w: a scrub of positions %d to %d found %d messages that are not the log's, and %d missing, at %v. "+restoredHint,
+			ErrForeignStream, s.First, s.Last, s.Foreign, s.Missing, s.Positions)
+	case s.Damaged():
+		return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d misplaced, at %v", ErrDamaged,
+			s.First, s.Last, s.Missing, s.Misplaced, s.Positions)
 	}
-	return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing, %d foreign and %d misplaced, at %v", ErrDamaged,
-		s.First, s.Last, s.Missing, s.Foreign, s.Misplaced, s.Positions)
+	return nil
 }
 
 // Scrub reads the whole stream as a consumer does and compares it with the log: the server passes over a message whose
 // checksum is wrong without a word, and its own account of the stream still counts it. In a cluster it reads from the one
-// replica that serves its consumer. What is found missing makes this relay rebuild the stream, if it is running; it is no
-// error of Scrub.
+// replica that serves its consumer. What is found missing makes this relay rebuild the stream, if it is running, and what is
+// not the log's makes it halt, or follow; it is no error of Scrub.
 func (r *Relay) Scrub(ctx context.Context) (ScrubReport, error) {
 	report, err := r.scrub(ctx)
 	if err != nil {
 		return report, fmt.Errorf("scrub: %w", err)
 	}
 	r.lastScrub.Store(&report)
-	if damage := report.damage(); damage != nil {
-		r.damaged(damage)
+	if found := report.found(); found != nil {
+		r.hasFound(found)
 	}
 	return report, nil
 }
@@ -91,7 +97,7 @@ func (r *Relay) keepScrubbing(ctx context.Context) {
 			return
 		case err != nil:
 			r.Logger.Warn("the JetStream stream was not scrubbed", "error", err)
-		case !report.Damaged():
+		case report.found() == nil:
 			r.Logger.Info("scrubbed the JetStream stream", "messages", report.Checked, "took", report.Took)
 		}
 	}

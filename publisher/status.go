@@ -41,6 +41,7 @@ type Counters struct {
 	Resyncs   int64 // times it began anew from the state of the stream
 	TailsLost int64 // times the stream had lost its end
 	Rebuilds  int64 // of the stream
+	Restores  int64 // times the stream had what the log did not have any more, and was made its copy again
 }
 
 // Status is the state of this relay. It asks nobody: the head is the last one that the relay saw.
@@ -58,7 +59,7 @@ func (r *Relay) Status() Status {
 
 // Counters counts what this relay did.
 func (r *Relay) Counters() Counters {
-	return Counters{Resyncs: r.resyncs.Load(), TailsLost: r.tailsLost.Load(), Rebuilds: r.rebuilds.Load()}
+	return Counters{Resyncs: r.resyncs.Load(), TailsLost: r.tailsLost.Load(), Rebuilds: r.rebuilds.Load(), Restores: r.restores.Load()}
 }
 
 // silence is the age from which a relay's row says that the relay is gone.
@@ -119,10 +120,10 @@ func (r *Relay) report(err error) {
 	switch {
 	case err == nil || errors.Is(err, errStopped):
 		state, err = StateStopped, nil
-	case errors.Is(err, errResetWanted) || errors.Is(err, ErrDamaged):
-		state = StateRebuilding
 	case errors.Is(err, ErrHalted):
 		state = StateHalted
+	case errors.Is(err, errResetWanted) || errors.Is(err, ErrDamaged):
+		state = StateRebuilding
 	case errors.Is(err, ErrUnpublishable):
 		state = StateBlocked
 	}

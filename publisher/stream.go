@@ -209,15 +209,6 @@ func (r *Relay) eventIDs(ctx context.Context, after, upTo int64) ([]uuid.UUID, e
 	return ids, nil
 }
 
-// agrees says whether the log has the event of a message at the same position.
-func (r *Relay) agrees(ctx context.Context, m message) (bool, error) {
-	ids, err := r.eventIDs(ctx, m.position-1, m.position)
-	if err != nil {
-		return false, err
-	}
-	return len(ids) == 1 && ids[0].String() == m.id, nil
-}
-
 // lost answers with those of the positions, none of which is in the stream, that ought to be: the events about erased
 // users were purged, but for those that say that they are erased. It looks no further once it has found enough.
 func (r *Relay) lost(ctx context.Context, positions []int64, enough int) ([]int64, error) {

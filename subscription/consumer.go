@@ -156,11 +156,13 @@ func (l *loop) watch(ctx context.Context, c jetstream.Consumer) error {
 	}
 }
 
-// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was
-// restored. Once the subscription has gone on from there, the mark that is left says nothing any more.
+// checkSetBack fails with a *RestoredError where the consumer was set back behind the checkpoint because the log was restored.
+// Once the subscription has gone on from there, the mark that is left says nothing any more: the consumer's acknowledgements
+// tell, and in this process the loop remembers. Where a process died before the first of them arrived, what it handled has to be
+// taken back for nothing, which does no harm; the other way round would.
 func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
 	mark, marked := info.Config.Metadata[cloudevent.MetadataSetBack]
-	if !marked || l.BesideLog {
+	if !marked || l.BesideLog || info.Created.Equal(l.accepted) {
 		return nil
 	}
 	after, err := strconv.ParseInt(mark, 10, 64)
@@ -170,7 +172,28 @@ func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
 	if l.position > after && int64(info.AckFloor.Stream) <= after {
 		return &RestoredError{After: after, Checkpoint: l.position}
 	}
+	l.accepted = info.Created
 	return nil
+}
+
+// stillTheSame looks at the consumer again where a batch shows that it was made anew, or set, since the session began: its own
+// numbers begin anew then. It fails as checkSetBack does.
+func (l *loop) stillTheSame(ctx context.Context, batch []message) error {
+	anew := false
+	for _, m := range batch {
+		anew = anew || m.given <= l.given
+		l.given = m.given
+	}
+	if !anew || l.BesideLog {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
+	if err != nil {
+		return fmt.Errorf("durable consumer: %w", err)
+	}
+	return l.checkSetBack(c.CachedInfo())
 }
 
 func filterOf(c jetstream.ConsumerConfig) []string {

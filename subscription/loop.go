@@ -24,6 +24,8 @@ type loop struct {
 	fresh    bool  // the consumer was set to position, and nothing has come since
 	jump     jump
 	versions *versions
+	accepted time.Time // when the consumer was made whose mark of a restore says nothing more, since this loop began before it
+	given    uint64    // the consumer's number of the last message that came in this session
 
 	last           message // handled, and not acknowledged yet
 	unacknowledged int
@@ -63,6 +65,7 @@ const certainJumps = 3
 type message struct {
 	jetstream.Msg
 	position int64
+	given    uint64 // the consumer's own number of the message
 	event    eventstore.Event
 	unusable bool // the event is to be read from the source
 }
@@ -79,7 +82,7 @@ func (l *loop) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	l.position, l.last, l.unacknowledged = position, message{}, 0
+	l.position, l.last, l.unacknowledged, l.given = position, message{}, 0, 0
 	consumer, err := l.consumer(ctx)
 	if err != nil {
 		return err
@@ -196,7 +199,7 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 		l.logger().ErrorContext(ctx, "message without a sequence", slog.Any("error", err))
 		return m
 	}
-	m.position = int64(meta.Sequence.Stream)
+	m.position, m.given = int64(meta.Sequence.Stream), meta.Sequence.Consumer
 	m.event, err = cloudevent.Decode(raw.Headers(), raw.Data())
 	if err == nil && m.event.Position != m.position {
 		err = fmt.Errorf("it says that its position is %d", m.event.Position)
@@ -214,6 +217,9 @@ func (l *loop) decode(ctx context.Context, raw jetstream.Msg) message {
 
 // take hands a batch of messages over. Those at or below the position, which are delivered again, are dropped.
 func (l *loop) take(ctx context.Context, batch []message) error {
+	if err := l.stillTheSame(ctx, batch); err != nil {
+		return err
+	}
 	hand := l.inOrder
 	if len(l.Subjects) > 0 {
 		hand = l.filtered

@@ -36,6 +36,9 @@ type RevocationFeed struct {
 	// except one; the nil UUID stands for none. They are called one at a time and must be quick.
 	EndSession func(session uuid.UUID)
 	EndUser    func(user uuid.UUID, before time.Time, except uuid.UUID)
+	// Renew is told that what was told so far may not have happened, as after a restore of the log: it is all told anew, and then
+	// done is called, after which nothing else counts any more. It may be nil: then sessions that ended in vain stay ended.
+	Renew func() (done func())
 
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string
@@ -55,11 +58,15 @@ const (
 	userDisabled    = "user.disabled"
 	passwordChanged = "user.password_changed"
 	userErased      = "user.erased"
+	// What began in vain has ended too.
+	sessionStarted = "session.started"
+	userRegistered = "user.registered"
+	userImported   = "user.imported"
 
 	reasonRehash = "rehash" // of user.password_changed: the same password, stored in another way
 )
 
-var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased}
+var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, eventstore.TypeRestored}
 
 const (
 	feedCheck    = time.Second // between looks at whether anything is on its way
@@ -102,7 +109,7 @@ func (f *RevocationFeed) caughtUp(moment time.Time) {
 // tried again.
 //
 // The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE.USHER.*.usher.v1.*.<type> for each type of event that
-// ends sessions, to $JS.API.CONSUMER.INFO.USHER.* and to $JS.FC of the stream: the user verifier of deploy/nats/nats.conf.
+// ends sessions and for log.restored, to $JS.API.CONSUMER.INFO.USHER.* and to $JS.FC of the stream: the user verifier of deploy/nats/nats.conf.
 func (f *RevocationFeed) Run(ctx context.Context) error {
 	l := feedLoop{RevocationFeed: f, logger: f.Logger}
 	if l.logger == nil {
@@ -123,6 +130,10 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 		if l.told > told || errors.Is(err, errReconnected) {
 			wait, reported = firstWait, ""
 		}
+		if errors.Is(err, errRestored) {
+			l.renew = true
+			continue
+		}
 		if text := err.Error(); text != reported {
 			reported = text
 			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
@@ -140,9 +151,15 @@ type feedLoop struct {
 	logger *slog.Logger
 	told   int // messages
 
-	turn  sync.Mutex  // of whoever tells or looks
-	tails []*feedTail // of the session
+	turn     sync.Mutex  // of whoever tells or looks
+	tails    []*feedTail // of the session
+	restored uuid.UUID   // the event that told of the last restore
+	renew    bool        // the next session is to tell everything anew
+	done     func()      // is called once the session has; nil if it need not
 }
+
+// errRestored: the log was restored, so what was told has to be told anew.
+var errRestored = errors.New("the log was restored")
 
 // session tells what happened lately and what happens, until something fails.
 //
@@ -162,6 +179,10 @@ func (l *feedLoop) session(ctx context.Context) error {
 		case failed <- err:
 		default:
 		}
+	}
+	l.done = nil
+	if l.renew && l.Renew != nil {
+		l.done = l.Renew()
 	}
 	tails := make([]*feedTail, len(revoking))
 	for i, eventType := range revoking {
@@ -233,8 +254,10 @@ func (l *feedLoop) take(ctx context.Context, t *feedTail, m jetstream.Msg) error
 		return errJump
 	}
 	t.sequence = meta.Sequence.Consumer
-	l.tell(ctx, m, meta)
 	l.told++
+	if l.tell(ctx, m, meta) {
+		return errRestored
+	}
 	if meta.NumPending == 0 {
 		t.current = arrived
 		l.caughtUpWithAll()
@@ -268,9 +291,14 @@ func (l *feedLoop) caughtUpWithAll() {
 			last = t.current
 		}
 	}
-	if !last.IsZero() {
-		l.caughtUp(last)
+	if last.IsZero() {
+		return
 	}
+	if l.renew = false; l.done != nil {
+		l.done()
+		l.done = nil
+	}
+	l.caughtUp(last)
 }
 
 // consumer makes a consumer of one type of event that begins with what may still matter.
@@ -307,12 +335,14 @@ func (l *feedLoop) info(ctx context.Context, consumer jetstream.PushConsumer) (*
 func (l *feedLoop) since() time.Time { return time.Now().Add(-l.Lifetime - feedMargin) }
 
 // tell tells what a message says. Of one that can't be read the header of the user may be left, and when it came: then all
-// sessions of the user are taken to have ended, for they may have.
-func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+// sessions of the user are taken to have ended, for they may have. It says whether the log was restored.
+func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) (restored bool) {
 	e, err := cloudevent.Decode(m.Headers(), m.Data())
 	var content struct {
-		Reason  string    `json:"reason"`
-		Session uuid.UUID `json:"session"`
+		Reason  string                 `json:"reason"`
+		Session uuid.UUID              `json:"session"`
+		Void    []eventstore.VoidEvent `json:"void"`
+		Part    int                    `json:"part"`
 	}
 	if err == nil {
 		err = json.Unmarshal(e.Data, &content)
@@ -322,12 +352,33 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 		if user, err := uuid.Parse(m.Headers().Get(cloudevent.HeaderSubject)); err == nil {
 			l.EndUser(user, meta.Timestamp, uuid.Nil)
 		}
-		return
+		return false
 	}
 	if e.RecordedAt.Before(l.since()) { // the stream was filled again, or the event waited to be published
-		return
+		return false
 	}
-	l.revoke(e, content.Reason, content.Session)
+	if e.Type != eventstore.TypeRestored {
+		l.revoke(e, content.Reason, content.Session)
+		return false
+	}
+	for _, void := range content.Void {
+		l.revokeVoid(e, void)
+	}
+	if content.Part > 1 || e.ID == l.restored {
+		return false
+	}
+	l.restored = e.ID
+	return true
+}
+
+// revokeVoid ends what began in vain, but has tokens.
+func (l *feedLoop) revokeVoid(e eventstore.Event, void eventstore.VoidEvent) {
+	switch void.Type {
+	case sessionStarted:
+		l.EndSession(void.Stream)
+	case userRegistered, userImported:
+		l.EndUser(void.Stream, e.RecordedAt, uuid.Nil)
+	}
 }
 
 func (l *feedLoop) revoke(e eventstore.Event, reason string, kept uuid.UUID) {

@@ -90,6 +90,28 @@ func (r *Revocations) EndUser(user uuid.UUID, before time.Time, except uuid.UUID
 	}
 }
 
+// Renew forgets what was told so far, once everything that still matters has
+// been told anew and done is called: what it was told of may not have happened,
+// as after a restore. Until then both count.
+func (r *Revocations) Renew() (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for session := range r.recent.sessions {
+		r.older.sessions[session] = struct{}{}
+	}
+	for user, e := range r.recent.users {
+		if known, ok := r.older.users[user]; !ok || known.before.Before(e.before) {
+			r.older.users[user] = e
+		}
+	}
+	r.recent, r.began = newRevoked(), r.now()
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.older = newRevoked()
+	}
+}
+
 // turn drops what no token can be concerned by, and starts over when the set
 // is full.
 func (r *Revocations) turn() {

@@ -102,3 +102,39 @@ func TestRevocationsConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What is not told anew is forgotten, and nothing is before that.
+func TestRevocationsAreRenewed(t *testing.T) {
+	t.Parallel()
+	r := NewRevocations(RevocationsConfig{Lifetime: time.Hour})
+	id := func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+	claims := func(session, user uuid.UUID) Claims {
+		return Claims{Session: session.String(), Subject: user.String(), IssuedAt: time.Now()}
+	}
+	still, void, user, voidUser := id(), id(), id(), id()
+	for _, session := range []uuid.UUID{still, void} {
+		r.EndSession(session)
+	}
+	later := time.Now().Add(time.Minute)
+	for _, u := range []uuid.UUID{user, voidUser} {
+		r.EndUser(u, later, uuid.Nil)
+	}
+	done := r.Renew()
+	r.EndSession(still)
+	r.EndUser(user, later, uuid.Nil)
+	for _, c := range []Claims{claims(still, id()), claims(void, id()), claims(id(), user), claims(id(), voidUser)} {
+		if !r.Revoked(c) {
+			t.Errorf("%+v is not revoked while it is told anew", c)
+		}
+	}
+	done()
+	for want, list := range map[bool][]Claims{
+		true: {claims(still, id()), claims(id(), user)}, false: {claims(void, id()), claims(id(), voidUser)},
+	} {
+		for _, c := range list {
+			if got := r.Revoked(c); got != want {
+				t.Errorf("%+v: revoked is %v, want %v", c, got, want)
+			}
+		}
+	}
+}

@@ -45,9 +45,10 @@ type config struct {
 	StreamMaxAgeDays int    `envconfig:"STREAM_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long the JetStream stream keeps events. The log keeps them all."`
 	StreamMaxBytes   int64  `envconfig:"STREAM_MAX_BYTES" default:"-1" expect:"a number of bytes, -1 for no limit" about:"How large the JetStream stream may grow before it drops its oldest events."`
 
-	OutboxAutoProcess    bool `envconfig:"OUTBOX_AUTO_PROCESS" default:"false" expect:"true or false" about:"Whether usher serve runs the relay too."`
-	OutboxBatchSize      int  `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
-	OutboxIntervalSecond int  `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
+	OutboxAutoProcess    bool   `envconfig:"OUTBOX_AUTO_PROCESS" default:"false" expect:"true or false" about:"Whether usher serve runs the relay too."`
+	OutboxBatchSize      int    `envconfig:"OUTBOX_BATCH_SIZE" default:"100" expect:"a whole number from 1 to 10000" about:"Events that the relay reads at once when few are waiting. A backlog is read in larger batches."`
+	OutboxOnRestore      string `envconfig:"OUTBOX_ON_RESTORE" default:"halt" expect:"halt or follow" about:"What the relay does when the log is another one than was published, as after a restore or a failover that lost events: halt until usher outbox reset, or follow: publish what the log has now, set durable consumers back to where the two part, and tell subscribers by log.restored. See deploy/backup.md."`
+	OutboxIntervalSecond int    `envconfig:"OUTBOX_PROCESSING_INTERVAL_SECONDS" default:"30" expect:"a whole number of seconds, at least 1" about:"The relay's fallback poll, for when no commit wakes it."`
 
 	WebhookTimeout    int      `envconfig:"OUTBOX_WEBHOOK_TIMEOUT_SECONDS" default:"30" expect:"a whole number of seconds from 1 to 300" about:"How long one attempt to deliver to a webhook may take, from the connection to the answer."`
 	WebhookRetries    int      `envconfig:"OUTBOX_WEBHOOK_MAX_RETRIES" default:"3" expect:"a whole number from 0 to 100" about:"Attempts to deliver an event to a webhook after the first. Then it is a dead letter, until it is redriven."`
@@ -300,6 +301,7 @@ func (c *config) check(bad map[string]bool) error {
 		"NATS_URL":                           c.NATSURL == "" || validServers(string(c.NATSURL)),
 		"NATS_CREDS":                         c.NATSCreds == "" || readable(c.NATSCreds),
 		"NATS_REPLICAS":                      slices.Contains([]int{1, 3, 5}, c.NATSReplicas),
+		"OUTBOX_ON_RESTORE":                  slices.Contains([]string{"halt", "follow"}, c.OutboxOnRestore),
 		"STREAM_PERSONAL":                    slices.Contains([]string{"open", "omit"}, c.StreamPersonal),
 		"STREAM_MAX_AGE_DAYS":                c.StreamMaxAgeDays >= 0,
 		"STREAM_MAX_BYTES":                   c.StreamMaxBytes == -1 || c.StreamMaxBytes > 0,

@@ -68,6 +68,8 @@ func relayCollectors(r *publisher.Relay) []prometheus.Collector {
 			func(c publisher.Counters) int64 { return c.TailsLost }),
 		counter("usher_relay_rebuilds_total", "Times the JetStream stream was filled again from the log.",
 			func(c publisher.Counters) int64 { return c.Rebuilds }),
+		counter("usher_relay_restores_total", "Times the JetStream stream was made a copy again of a log that had another history than was published.",
+			func(c publisher.Counters) int64 { return c.Restores }),
 	}
 }
 

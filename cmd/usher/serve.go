@@ -292,10 +292,15 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:    revocations.EndSession,
 		KeyRotated:      keys.notify,
-		LoadKeys:        keys.load,
-		AccessLifetime:  c.accessLifetime(),
-		Ledger:          d.ledger(),
-		Logger:          d.logger,
+		Forked: func() (done func()) {
+			checkpoints.Forget()
+			keys.notify()
+			return revocations.Renew()
+		},
+		LoadKeys:       keys.load,
+		AccessLifetime: c.accessLifetime(),
+		Ledger:         d.ledger(),
+		Logger:         d.logger,
 	})
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })

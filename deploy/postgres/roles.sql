@@ -93,8 +93,8 @@ BEGIN
         (monitor, 'SELECT', 'webhook_states, webhook_progress, webhook_deliveries'),
         (monitor, 'SELECT (id, url, events, command_id, created_at, updated_at)', 'webhooks'),
         -- functions
-        (api,     'EXECUTE', 'append_events, ensure_partitions, last_partitioned'),
-        (worker,  'EXECUTE', 'append_events, ensure_partitions, last_partitioned'),
+        (api,     'EXECUTE', 'append_events, ensure_partitions, last_partitioned, log_history'),
+        (worker,  'EXECUTE', 'append_events, ensure_partitions, last_partitioned, log_history'),
         (worker,  'EXECUTE', 'make_read_model, index_read_model, analyze_read_model, show_read_model, drop_read_model'),
         (monitor, 'EXECUTE', 'last_partitioned')
     ) AS list (role, rights, names) LOOP

@@ -16,8 +16,10 @@ import (
 // is needed and made again when it broke.
 type commitConn struct {
 	config *pgx.ConnConfig
-	turn   sync.Mutex // held by whoever has taken the connection
-	conn   *pgx.Conn
+	// connected is called once a connection was made.
+	connected func()
+	turn      sync.Mutex // held by whoever has taken the connection
+	conn      *pgx.Conn
 	// statement is append_events, prepared; nil where statements are not kept by name, see ParseConfig.
 	statement *pgconn.StatementDescription
 	used      time.Time
@@ -68,6 +70,7 @@ func (c *commitConn) connect(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 	}
+	c.connected()
 	return conn, nil
 }
 

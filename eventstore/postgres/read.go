@@ -27,7 +27,7 @@ func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventsto
 		events, err = s.readMany(ctx, to-after, columns+"WHERE position > $1 AND position <= $2 ORDER BY position", after, to)
 		return events, int64(len(events)), err
 	}
-	events, err = s.readMany(ctx, (to-after)/2, columns+"WHERE position > $1 AND position <= $2 AND (kind = ANY ($3) OR type = $4) ORDER BY position",
+	events, err = s.readMany(ctx, (to-after)/2, columns+"WHERE position > $1 AND position <= $2 AND (kind = ANY ($3) OR type = $4 OR position = $2) ORDER BY position",
 		after, to, kinds, eventstore.TypeErased)
 	if err != nil {
 		return nil, 0, err

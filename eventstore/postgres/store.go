@@ -33,6 +33,7 @@ type Store struct {
 	ensured    atomic.Int64 // the position up to which there are partitions, as far as this process knows
 	unfit      atomic.Int64 // when an append last did not fit, in nanoseconds since 1970
 	background sync.WaitGroup
+	connected  connected
 }
 
 var (
@@ -72,10 +73,11 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 		o.Configure(config)
 	}
 	s := &Store{partition: o.PartitionSize}
+	config.AfterConnect = s.connected.after(config.AfterConnect)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the database: %w", classify(err))
 	}
-	s.commits.config = config.ConnConfig.Copy()
+	s.commits.config, s.commits.connected = config.ConnConfig.Copy(), s.connected.tell
 	s.db = db{s.pool}
 	if err := s.checkPooler(ctx); err != nil { // before any statement is kept
 		s.Close()
@@ -97,6 +99,9 @@ func (s *Store) Close() {
 	s.commits.close()
 	s.pool.Close()
 }
+
+// OnConnect implements eventstore.Store.
+func (s *Store) OnConnect(made func()) { s.connected.add(made) }
 
 // Stat tells of the connections that everything but commits share.
 func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }

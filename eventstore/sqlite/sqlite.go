@@ -119,7 +119,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 
 		{s.readers, &s.stmt.readAll, eventColumns + "WHERE position > $1 ORDER BY position LIMIT $2"},
 		{s.readers, &s.stmt.readRange, eventColumns + `WHERE position > $1 AND position <= $2
-			AND ($3 = '[]' OR kind IN (SELECT value FROM json_each($3)) OR type = '` + eventstore.TypeErased + `') ORDER BY position`},
+			AND ($3 = '[]' OR kind IN (SELECT value FROM json_each($3)) OR type = '` + eventstore.TypeErased + `' OR position = $2) ORDER BY position`},
 		{s.readers, &s.stmt.countRange, "SELECT count(*) FROM events WHERE position > $1 AND position <= $2"},
 		{s.readers, &s.stmt.readStream, eventColumns + "WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"},
 		{s.readers, &s.stmt.readSubject, eventColumns + "WHERE subject = $1 AND position > $2 ORDER BY position LIMIT $3"},
@@ -159,6 +159,9 @@ func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventsto
 	}
 	return events, n, s.mapped(s.stmt.countRange.QueryRowContext(ctx, after, to).Scan(&n))
 }
+
+// OnConnect implements eventstore.Store.
+func (s *Store) OnConnect(func()) {}
 
 // ReadStream implements eventstore.Store.
 func (s *Store) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {

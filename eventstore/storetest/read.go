@@ -120,7 +120,7 @@ func testPages(t *testing.T, b Backend) {
 		}
 		var want []eventstore.Event
 		for _, e := range whole {
-			if len(c.Kinds) == 0 || slices.Contains(c.Kinds, e.Stream.Kind) {
+			if e.Position == c.to || len(c.Kinds) == 0 || slices.Contains(c.Kinds, e.Stream.Kind) {
 				want = append(want, e)
 			}
 		}
