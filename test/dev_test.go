@@ -2,10 +2,12 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,7 +100,14 @@ func (d *deployment) walkThrough(c *client) {
 		t.Errorf("GET /v1/users = %v, want the administrator and ada", listed)
 	}
 
-	log := d.history()
+	var log []event
+	eventually(t, "the failed login is recorded, a while after its answer", func() error {
+		log = d.history()
+		if !slices.ContainsFunc(log, func(e event) bool { return e.Type == "user.login_failed" }) {
+			return errors.New("it is not in the log")
+		}
+		return nil
+	})
 	wantRegistered(t, log, []registration{ada})
 	tail := parseEvents(t, d.command("events", "tail", "--no-follow", "--last", "2", "--json"))
 	if len(tail) != 2 || tail[1].Position != int64(len(log)) {
