@@ -2,7 +2,6 @@ package test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -101,10 +100,9 @@ func (d *deployment) walkThrough(c *client) {
 	}
 
 	var log []event
-	eventually(t, "the failed login is recorded, a while after its answer", func() error {
-		log = d.history()
-		if !slices.ContainsFunc(log, func(e event) bool { return e.Type == "user.login_failed" }) {
-			return errors.New("it is not in the log")
+	eventually(t, "the login that failed is in the log, where it comes after the answer", func() error {
+		if log = d.history(); !slices.ContainsFunc(log, func(e event) bool { return e.Type == "user.login_failed" }) {
+			return fmt.Errorf("the log has %d events", len(log))
 		}
 		return nil
 	})
