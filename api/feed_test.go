@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -181,13 +180,8 @@ func TestFeedWaits(t *testing.T) {
 				lockAt(c.log, identity.Unlocked{})
 			}
 			lockAt(c.log, identity.Locked{})
-			select {
-			case p := <-answered:
-				if len(p.Items) != 1 || p.Items[0].Type != identity.TypeUserLocked || p.next(t) != s.head() {
-					t.Errorf("%s: %+v, want the event at %d", name, p, s.head())
-				}
-			case <-time.After(20 * time.Second):
-				t.Fatalf("%s: no answer", name)
+			if p := receive(t, name, answered); len(p.Items) != 1 || p.Items[0].Type != identity.TypeUserLocked || p.next(t) != s.head() {
+				t.Errorf("%s: %+v, want the event at %d", name, p, s.head())
 			}
 		}
 		// At the end of the time there is an empty page, and it says how far it looked.
@@ -223,13 +217,9 @@ func TestFeedEndsWithTheRight(t *testing.T) {
 		devstack.Eventually(t, "the request waits", func() bool { return s.server.feed.waiting.Load() == 1 })
 		s.want(take(id, access), http.StatusNoContent, "")
 		s.want(s.as(root, "PATCH", "/v1/users/"+ada, body("name", "After the "+name)), http.StatusOK, "")
-		select {
-		case a := <-answered:
-			if a.status != http.StatusUnauthorized && a.status != http.StatusForbidden || strings.Contains(a.body, "After the") {
-				t.Errorf("after a %s: %d %s", name, a.status, a.body)
-			}
-		case <-time.After(30 * time.Second):
-			t.Fatalf("after a %s: no answer", name)
+		a := receive(t, "the poll after a "+name, answered)
+		if a.status != http.StatusUnauthorized && a.status != http.StatusForbidden || strings.Contains(a.body, "After the") {
+			t.Errorf("after a %s: %d %s", name, a.status, a.body)
 		}
 	}
 }
@@ -237,7 +227,7 @@ func TestFeedEndsWithTheRight(t *testing.T) {
 // So does a read that waits for a position.
 func TestReadThatWaitsEndsWithTheRight(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, openSQLite(t), options{document: true, api: func(c *Config) { c.PositionWait = time.Minute }})
+	s := newStack(t, openSQLite(t), options{document: true})
 	root, _ := s.admin(), s.user("ada@example.org")
 	ada := s.login("ada@example.org")
 	answered := make(chan answer)
@@ -246,12 +236,7 @@ func TestReadThatWaitsEndsWithTheRight(t *testing.T) {
 	id := s.as(root, "GET", "/v1/users?email=ada@example.org", "").field(t, "items", "0", "id")
 	s.want(s.as(root, "POST", "/v1/users/"+id+"/lock", ""), http.StatusNoContent, "")
 	s.project() // which lets the read go on
-	select {
-	case a := <-answered:
-		s.want(a, http.StatusUnauthorized, identity.CodeUnauthenticated)
-	case <-time.After(30 * time.Second):
-		t.Fatal("no answer")
-	}
+	s.want(receive(t, "the read after the lock", answered), http.StatusUnauthorized, identity.CodeUnauthenticated)
 }
 
 // Requests that wait are bounded, and those beyond are refused at once; a server that stops answers all of them.

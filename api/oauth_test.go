@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -302,11 +301,7 @@ func TestIntrospectionIsOfThisMoment(t *testing.T) {
 		c.wantActive("an access token", "token", given.access)
 	}
 	s.want(s.as(given.access, "POST", "/v1/auth/logout", ""), http.StatusNoContent, "")
-	begin := time.Now()
 	c.wantInactive("right after logout", "token", given.access)
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("it took %v", took)
-	}
 }
 
 func FuzzParseForm(f *testing.F) {

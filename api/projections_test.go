@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -102,12 +103,15 @@ func TestAskWithoutAWorker(t *testing.T) {
 		admin := "Bearer " + s.login("admin@example.org")
 		sick, poison, stop := s.poisoned(t)
 		stop()
+		s.server.Projections.RequestWait = time.Millisecond
 		if now := s.ofProjection(admin, "retry", fmt.Sprintf(`{"user":%q}`, sick), http.StatusAccepted); now.ParkedCount != 2 {
 			t.Errorf("status = %+v, want both events parked", now)
 		}
 		stop = s.project()
+		s.server.Projections.RequestWait = time.Minute
 		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codePoisonEvent)
 		stop()
+		s.server.Projections.RequestWait = time.Millisecond
 		now := s.ofProjection(admin, "skip", fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison), http.StatusAccepted)
 		if now.ParkedCount != 1 || now.SkipCount != 1 {
 			t.Errorf("status = %+v, want the one skipped and the other parked", now)

@@ -175,7 +175,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		Activity:    projections.Activity{DB: db},
 		Stats:       projections.Stats{DB: db},
 		Checkpoints: projections.NewCheckpoints(db),
-		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger},
+		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger, RequestWait: time.Minute},
 		Webhooks: webhook.New(webhook.Config{
 			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
 		}),
@@ -187,7 +187,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 			_, err := db.Head(ctx)
 			return err
 		}}},
-		CursorKey: cursorKey, Logger: logger, PositionWait: 5 * time.Second,
+		CursorKey: cursorKey, Logger: logger, PositionWait: time.Minute, ShutdownWait: time.Minute, // no test depends on how fast the machine is
 	}
 	if o.api != nil {
 		o.api(&c)
@@ -227,7 +227,7 @@ func (s *stack) project() (stop func()) {
 	for _, p := range everyProjection {
 		r := &projections.Runner{
 			Projection: p, DB: s.db, Log: s.log, Checkpoints: s.server.Checkpoints, JetStream: js,
-			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 20 * time.Millisecond,
+			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Poll: 100 * time.Millisecond,
 		}
 		stops = append(stops, devstack.Background(s.tb, r.Run))
 	}
@@ -253,6 +253,18 @@ func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]even
 		return nil, eventstore.ErrOutcomeUnknown
 	}
 	return outcomes, err
+}
+
+// receive waits for what comes of something, as long as devstack.Eventually does.
+func receive[T any](tb testing.TB, what string, from <-chan T) T {
+	tb.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(time.Minute):
+		tb.Fatalf("nothing came of: %s", what)
+		panic("unreachable")
+	}
 }
 
 // stacks is what all goroutines are doing.

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // be asked for again.
 var ErrRequested = errors.New("no process that runs the projection has come to it yet")
 
-// requestWait bounds how long a request waits for a process that runs the projection.
+// requestWait bounds how long a request waits for a process that runs the projection, unless Operator.RequestWait does.
 const requestWait = 5 * time.Second
 
 // RequestRetry is Retry, done by a process that runs the projection. It waits a few seconds for what comes of it, and
@@ -34,7 +35,7 @@ func (o *Operator) RequestRetry(ctx context.Context, name string, user uuid.UUID
 		err = m.requestRetry(ctx, m.db, user)
 	}
 	if err == nil {
-		err = m.awaitRetry(ctx, user)
+		err = m.awaitRetry(ctx, user, cmp.Or(o.RequestWait, requestWait))
 	}
 	if err != nil {
 		return fmt.Errorf("request a retry of %s: %w", name, err)
@@ -55,7 +56,7 @@ func (o *Operator) RequestSkip(ctx context.Context, name string, user uuid.UUID,
 	}
 	var next *PoisonError
 	if err == nil {
-		if err = m.awaitRetry(ctx, user); errors.As(err, &next) {
+		if err = m.awaitRetry(ctx, user, cmp.Or(o.RequestWait, requestWait)); errors.As(err, &next) {
 			err = nil
 		}
 	}
@@ -91,9 +92,9 @@ func (m model) requestRetry(ctx context.Context, db eventstore.DB, user uuid.UUI
 
 // awaitRetry waits until nothing of a user, or of any, is marked, and fails with the *PoisonError of the first event that
 // is still parked, or with ErrRequested.
-func (m model) awaitRetry(ctx context.Context, user uuid.UUID) error {
-	deadline := time.Now().Add(requestWait)
-	for wait := firstWait; ; {
+func (m model) awaitRetry(ctx context.Context, user uuid.UUID, wait time.Duration) error {
+	deadline := time.Now().Add(wait)
+	for {
 		marked, err := m.marked(ctx, user)
 		switch {
 		case err != nil:
@@ -103,7 +104,7 @@ func (m model) awaitRetry(ctx context.Context, user uuid.UUID) error {
 		case time.Now().After(deadline):
 			return ErrRequested
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := pause(ctx, firstWait); err != nil {
 			return err
 		}
 	}

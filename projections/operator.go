@@ -25,6 +25,8 @@ type Operator struct {
 	BatchSize int           // events of a transaction of a rebuild; at most 250,000 when 0, and 2,000 on SQLite
 	LeaseTTL  time.Duration // as that of a Runner
 	Poll      time.Duration // how often another process's rebuild is looked at; 1 s when 0
+
+	RequestWait time.Duration // how long a request waits for a process that runs the projection; 5 s when 0
 }
 
 var (

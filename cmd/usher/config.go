@@ -81,6 +81,7 @@ type config struct {
 	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
 
 	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) that fails to log in 100 times in five minutes is slowed down to one attempt in two seconds, and one that asks too often for what needs no access token is refused, as is a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
+	AllowedOrigins []string `envconfig:"CORS_ALLOWED_ORIGINS" expect:"origins such as https://app.example.org, separated by commas" about:"Origins whose pages may call the API from a browser, each in full. None unless it is set, which is right where only servers call it."`
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
@@ -331,6 +332,7 @@ func (c *config) check(bad map[string]bool) error {
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
 		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
+		"CORS_ALLOWED_ORIGINS":               validOrigins(c.AllowedOrigins),
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
@@ -454,6 +456,11 @@ func validPolicy(c password.PolicyConfig) bool {
 
 func validProxies(list []string) bool {
 	_, err := api.ParseProxies(list)
+	return err == nil
+}
+
+func validOrigins(list []string) bool {
+	_, err := api.ParseOrigins(list)
 	return err == nil
 }
 

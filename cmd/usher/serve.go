@@ -328,6 +328,10 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
+	origins, err := api.ParseOrigins(c.AllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
 	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
 		Missing: keys.missing, Revoked: revocations.Revoked})
 	if err != nil {
@@ -337,7 +341,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 		Checks:      d.readiness(p),
