@@ -272,7 +272,7 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, secret password
 		return change{
 			events: []Payload{PasswordChanged{Reason: ReasonAdmin}},
 			state: []eventstore.StateChange{storeCredential(u.ID, s.replacing(present, hash, s.now().UTC())),
-				dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail)},
+				dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail), s.throttle.pardon(email)},
 		}, nil
 	})
 }

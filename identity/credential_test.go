@@ -194,3 +194,39 @@ func TestPasswordMaxAge(t *testing.T) {
 		}
 	})
 }
+
+// An administrator sets a password without the present one: it logs in at once, whatever was guessed before, no session goes on,
+// and no code that was mailed before is good.
+func TestSetPassword(t *testing.T) {
+	t.Parallel()
+	const next = password.Password("set by an operator")
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		ada := mustRegister(t, s, "ada@example.org").ID
+		in, err := s.Login(t.Context(), Credentials{Email: "ada@example.org", Password: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range accountFree {
+			if err := s.logsIn(t, "ada@example.org", "a wrong guess"); err == nil {
+				t.Fatal("a guess logs in")
+			}
+		}
+		result, err := s.SetPassword(t.Context(), ada, next, byAdmin)
+		if err != nil || result.Unchanged || result.Position == 0 {
+			t.Fatalf("SetPassword = %+v, %v", result, err)
+		}
+		if err := s.logsIn(t, "ada@example.org", next); err != nil {
+			t.Errorf("login with the new password: %v", err)
+		}
+		if err := s.logsIn(t, "ada@example.org", secret); !errors.Is(err, ErrInvalidCredentials) {
+			t.Errorf("login with the password before = %v, want ErrInvalidCredentials", err)
+		}
+		if _, err := s.Refresh(t.Context(), in.Refresh, byAdmin); !errors.Is(err, ErrInvalidRefreshToken) {
+			t.Errorf("refresh of a session from before = %v, want ErrInvalidRefreshToken", err)
+		}
+		if _, err := s.SetPassword(t.Context(), ada, "short", byAdmin); !errors.Is(err, ErrPasswordRefused) {
+			t.Errorf("a weak password = %v, want ErrPasswordRefused", err)
+		}
+	})
+}

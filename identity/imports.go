@@ -235,7 +235,7 @@ func (s *Service) importAgain(ctx context.Context, u User, b beginning) (c chang
 			stored = storeCredential(u.ID, s.replacing(present, b.hash, now.changed))
 		}
 		c.events = append(c.events, PasswordChanged{Reason: ReasonImport})
-		c.state = append(c.state, stored, dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail))
+		c.state = append(c.state, stored, dropCode(u.ID, PurposeReset), dropCode(u.ID, PurposeEmail), s.throttle.pardon(b.email))
 		reason = cmp.Or(reason, EndedPasswordChanged)
 	}
 	if len(c.events) > 0 {

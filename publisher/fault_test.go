@@ -92,7 +92,7 @@ func TestThreeRelaysAtOnce(t *testing.T) {
 		}
 		nc := connection(t, server)
 		devstack.Eventually(t, "the relays get in each other's way", func() bool {
-			return resyncs() > int64(30**dose) && lastSequence(t, nc) > int64(200**dose)
+			return resyncs() > int64(15**dose) && lastSequence(t, nc) > int64(200**dose)
 		})
 		halt()
 		head := s.head(t)
@@ -111,7 +111,7 @@ func TestServerKilled(t *testing.T) {
 	r := s.relay(t, nc)
 	devstack.Background(t, r.Run)
 	halt := s.keepAppending(t, 16)
-	for range 10 * *dose {
+	for range 4 * *dose {
 		before := r.published.Load()
 		devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
 		if pause(t.Context(), rand.N(20*time.Millisecond)) != nil {

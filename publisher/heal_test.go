@@ -167,13 +167,13 @@ func TestStreamLost(t *testing.T) {
 				}
 			},
 			needs:  func(c Counters) bool { return c.TailsLost == 1 && c.Rebuilds == 0 },
-			goesOn: 300,
+			goesOn: 150,
 		},
 		// The server believes in its index, which says that everything is there.
 		"last block truncated": {
 			breaks: func(t *testing.T, storeDir, _ string) { truncate(t, storeDir) },
 			needs:  func(c Counters) bool { return c.TailsLost == 0 && c.Rebuilds == 1 },
-			goesOn: 900,
+			goesOn: 450,
 		},
 		// After a crash there is no index that is up to date: the server reads the blocks.
 		"last block truncated and no index": {
@@ -184,7 +184,7 @@ func TestStreamLost(t *testing.T) {
 				}
 			},
 			needs:  func(c Counters) bool { return c.TailsLost == 1 && c.Rebuilds == 0 },
-			goesOn: 900,
+			goesOn: 450,
 			again:  true, // the server took the consumer back to the end that it found
 		},
 		"store gone": {
@@ -199,7 +199,7 @@ func TestStreamLost(t *testing.T) {
 		"byte flipped in the middle": {
 			breaks:  func(t *testing.T, storeDir, _ string) { flip(t, storeDir, 0.4) },
 			needs:   func(c Counters) bool { return c.Rebuilds == 1 && c.TailsLost == 0 },
-			goesOn:  900,
+			goesOn:  450,
 			scrubs:  true,
 			reports: 1,
 		},
@@ -210,10 +210,10 @@ func TestStreamLost(t *testing.T) {
 			nc := connection(t, server)
 			r := s.relay(t, nc)
 			devstack.Background(t, r.Run)
-			s.appendEvents(t, 600)
+			s.appendEvents(t, 300)
 			s.awaitPublished(t, r)
 			consumer := newSubscriber(t, nc, jetstream.ConsumerConfig{Durable: "reader"})
-			consumer.handle(t, nc, 300)
+			consumer.handle(t, nc, 150)
 			server.Shutdown()
 			older := t.TempDir()
 			if err := os.CopyFS(older, os.DirFS(server.StoreDir())); err != nil {
@@ -222,9 +222,9 @@ func TestStreamLost(t *testing.T) {
 			if err := server.Restart(); err != nil {
 				t.Fatal(err)
 			}
-			s.appendEvents(t, 400)
+			s.appendEvents(t, 200)
 			s.awaitPublished(t, r)
-			consumer.handle(t, nc, 900)
+			consumer.handle(t, nc, 450)
 			server.Shutdown()
 			c.breaks(t, server.StoreDir(), older)
 			if err := server.Restart(); err != nil {
@@ -232,8 +232,8 @@ func TestStreamLost(t *testing.T) {
 			}
 			if c.scrubs {
 				report := scrubUntilDone(t, r)
-				if report.Missing != c.reports || report.Checked != 1000-c.reports || report.Foreign != 0 {
-					t.Errorf("Scrub() = %+v, want %d missing of 1000", report, c.reports)
+				if report.Missing != c.reports || report.Checked != 500-c.reports || report.Foreign != 0 {
+					t.Errorf("Scrub() = %+v, want %d missing of 500", report, c.reports)
 				}
 			}
 			devstack.Eventually(t, "the loss is noticed", func() bool { return c.needs(r.Counters()) })

@@ -94,7 +94,7 @@ func startRelay(t *testing.T, dsn, broker string) (cmd *exec.Cmd, publishes func
 
 func TestKilledRelay(t *testing.T) {
 	t.Parallel()
-	const kills = 100 // of each
+	const kills = 20 // of each
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		s, server := newSite(t), devstack.NATS(t)

@@ -173,7 +173,8 @@ func (s *site) importUser(ctx context.Context, size int) (uuid.UUID, error) {
 	return user, err
 }
 
-// keepAppending appends one event after the other until stop is called, which waits.
+// keepAppending appends one event after the other until stop is called, which waits. The pauses bound how much a slow
+// machine has to do: what is asserted takes hundreds of events, and not as many as can be appended.
 func (s *site) keepAppending(t *testing.T, callers int) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,6 +186,7 @@ func (s *site) keepAppending(t *testing.T, callers int) (stop func()) {
 					t.Error(err)
 					return
 				}
+				_ = pause(ctx, 5*time.Millisecond) // the next round sees how it ended
 			}
 		})
 	}

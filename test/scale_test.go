@@ -17,8 +17,8 @@ import (
 	"usher.example/internal/devstack"
 )
 
-// dose makes the test of a deployment that is killed piece by piece longer: -dose 10 kills ten times as often.
-var dose = flag.Int("dose", 1, "how long the test of scaling out takes, in multiples of the default")
+// dose makes the tests longer that kill processes over and over, and that erase many users: -dose 10 does ten times as much.
+var dose = flag.Int("dose", 1, "how long the tests of scaling out, crashes and erasure take, in multiples of the default")
 
 // fleet is a deployment of two processes of each kind on three NATS servers.
 type fleet struct {
@@ -192,9 +192,9 @@ func TestScaledOut(t *testing.T) {
 
 	f.enter("before")
 	callers := startCallers(f.frontend, 6)
-	callers.await(300)
+	callers.await(150)
 	f.enter("during")
-	for range 2 * *dose {
+	for range *dose {
 		for _, i := range f.random.Perm(len(f.kinds) + 1) {
 			if i == len(f.kinds) {
 				f.killBroker()
@@ -208,7 +208,7 @@ func TestScaledOut(t *testing.T) {
 		callers.await(20)
 	}
 	f.enter("after")
-	callers.await(300)
+	callers.await(150)
 	writes := callers.end()
 	f.enter("checks")
 	f.follow()
