@@ -278,20 +278,21 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	keys := newKeyring(d.logger)
 	users := identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
-		Policy:          policy,
-		Rehash:          c.RehashCheck,
-		EnumerationSafe: c.EnumerationSafe,
-		RefreshKey:      d.refreshKey,
-		CodeKey:         d.codeKey,
-		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
-		RateLimits:      c.RateLimits == "on",
-		Issuer:          publicHost(c.AccountURL),
-		SessionMax:      days(c.SessionMaxDays),
-		SessionIdle:     days(c.JWTRefreshDays),
-		UserAttributes:  c.UserAttributes,
-		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
-		SessionEnded:    revocations.EndSession,
-		KeyRotated:      keys.notify,
+		Policy:                  policy,
+		Rehash:                  c.RehashCheck,
+		EnumerationSafe:         c.EnumerationSafe,
+		LoginNeedsVerifiedEmail: c.LoginNeedsVerified,
+		RefreshKey:              d.refreshKey,
+		CodeKey:                 d.codeKey,
+		PasswordMaxAge:          days(c.PasswordMaxAgeDays),
+		RateLimits:              c.RateLimits == "on",
+		Issuer:                  publicHost(c.AccountURL),
+		SessionMax:              days(c.SessionMaxDays),
+		SessionIdle:             days(c.JWTRefreshDays),
+		UserAttributes:          c.UserAttributes,
+		ReuseGrace:              time.Duration(c.JWTReuseGrace) * time.Second,
+		SessionEnded:            revocations.EndSession,
+		KeyRotated:              keys.notify,
 		Forked: func() (done func()) {
 			checkpoints.Forget()
 			keys.notify()
@@ -305,6 +306,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
 	group.Go(func() error { return users.RecordFailures(ctx) })
+	group.Go(func() error { return users.RecordUses(ctx) })
 	group.Go(func() error { return users.Sweep(ctx, cmp.Or(d.holder, rand.Text())) })
 	madeAdmin := false
 	if c.AdminEmail != "" {
