@@ -60,6 +60,9 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 			s.metrics.observe(c, took)
 			s.logRequest(c, took)
 		}()
+		if s.allowOrigin(c) {
+			return c.NoContent(http.StatusNoContent)
+		}
 		return next(c)
 	}
 }

@@ -59,6 +59,8 @@ type Config struct {
 	RateLimits bool
 	// TrustedProxies are believed when they say for whom they ask, and as which part of which trace: see ParseProxies.
 	TrustedProxies []netip.Prefix
+	// AllowedOrigins are those whose pages may call from a browser: see ParseOrigins.
+	AllowedOrigins []string
 
 	Registry *prometheus.Registry // a new one when nil
 	Tracer   trace.Tracer         // records requests; none when nil

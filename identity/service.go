@@ -44,6 +44,7 @@ type Service struct {
 
 	rehash         bool
 	safe           bool
+	needsVerified  bool
 	refreshKey     []byte
 	codeKey        []byte
 	passwordMaxAge time.Duration
@@ -67,6 +68,7 @@ type Service struct {
 	failures chan failure
 	followed progress
 	keys     keysKnown
+	uses     *uses
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -79,8 +81,12 @@ type Config struct {
 
 	// Rehash replaces a hash of another cost or scheme when its user logs in.
 	Rehash bool
-	// EnumerationSafe has Register answer the same whether or not the address is taken.
+	// EnumerationSafe has Register answer the same whether or not the address is taken. A login tells no more: a right password
+	// for an address that is not verified gets the answer of a wrong one, and the code is mailed again.
 	EnumerationSafe bool
+	// LoginNeedsVerifiedEmail has Login fail with ErrEmailNotVerified for a user whose address is not. EnumerationSafe implies
+	// it, and has Login say nothing of that.
+	LoginNeedsVerifiedEmail bool
 	// RefreshKey authenticates refresh tokens. It is the same in all processes, and in no database.
 	RefreshKey []byte
 	// PasswordMaxAge is how long a password may be used for logins; 0 for ever.
@@ -93,7 +99,7 @@ type Config struct {
 	Issuer string
 	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
 	SessionMax, SessionIdle time.Duration
-	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
+	// ReuseGrace is how long a refresh token that was replaced gets its successor again whatever is known of that.
 	ReuseGrace time.Duration
 	// SessionEnded is told of each session that has ended: those that this process ends at once, and while Follow runs all
 	// others, and at its start those that ended within AccessLifetime. It must not block. It may be nil.
@@ -124,12 +130,12 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
-		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, codeKey: c.CodeKey,
+		rehash: c.Rehash, safe: c.EnumerationSafe, needsVerified: c.LoginNeedsVerifiedEmail || c.EnumerationSafe, refreshKey: c.RefreshKey, codeKey: c.CodeKey,
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
 		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
-		failures: make(chan failure, maxFailures),
+		failures: make(chan failure, maxFailures), uses: newUses(),
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}

@@ -65,7 +65,7 @@ type config struct {
 	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens. After a change, tokens of the key before are good until they expire; usher keys rotate changes it in steps."`
 	JWTAccessMinutes int      `envconfig:"JWT_ACCESS_TOKEN_EXPIRE_MINUTES" default:"30" expect:"a whole number of minutes from 1 to 1440" about:"How long an access token lives."`
 	JWTRefreshDays   int      `envconfig:"JWT_REFRESH_TOKEN_EXPIRE_DAYS" default:"7" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts without a refresh."`
-	JWTReuseGrace    int      `envconfig:"JWT_REFRESH_REUSE_GRACE_SECONDS" default:"10" expect:"a whole number of seconds from 0 to 300" about:"How long a refresh token that was replaced gets the same successor again. After that, using it ends the session."`
+	JWTReuseGrace    int      `envconfig:"JWT_REFRESH_REUSE_GRACE_SECONDS" default:"10" expect:"a whole number of seconds from 0 to 300" about:"How long a refresh token that was replaced gets the same successor again, whatever is known of that. After that it does so until the successor, or the access token that came with it, was used here: a reply that was lost may be asked for again. An older one ends the session."`
 	JWTIssuer        string   `envconfig:"JWT_ISSUER" expect:"a URL or a name" about:"The claim iss, and the issuer of the server metadata. PUBLIC_URL when not set."`
 	JWTAudience      []string `envconfig:"JWT_AUDIENCE" default:"usher" expect:"names separated by commas" about:"The claim aud; the first is what usher itself expects."`
 	SessionMaxDays   int      `envconfig:"SESSION_MAX_DAYS" default:"90" expect:"a whole number of days from 1 to 3650" about:"How long a session lasts at most, however often it is refreshed."`
@@ -78,9 +78,11 @@ type config struct {
 	PasswordHistory    int      `envconfig:"PASSWORD_HISTORY" default:"0" expect:"a whole number from 0 to 24" about:"How many passwords of a user, the present one first, a new one must differ from; each costs a new password one more hash. At least 5 with the strict policy."`
 	PasswordMaxAgeDays int      `envconfig:"PASSWORD_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long a password may be used before its user has to set another, by a code from a mail. Only logins ask."`
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
-	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
+	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free; its owner is mailed. A login tells no more: it needs a verified address (see LOGIN_NEEDS_VERIFIED_EMAIL, which this implies), and without one answers as with a wrong password, while the code is mailed again."`
+	LoginNeedsVerified bool     `envconfig:"LOGIN_NEEDS_VERIFIED_EMAIL" default:"false" expect:"true or false" about:"Whether a login needs a verified address. Without one it is answered with email_not_verified. Users need mail for that, or an administrator: see SMTP_URL."`
 
 	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) that fails to log in 100 times in five minutes is slowed down to one attempt in two seconds, and one that asks too often for what needs no access token is refused, as is a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
+	AllowedOrigins []string `envconfig:"CORS_ALLOWED_ORIGINS" expect:"origins such as https://app.example.org, separated by commas" about:"Origins whose pages may call the API from a browser, each in full. None unless it is set, which is right where only servers call it."`
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" expect:"networks in CIDR form, separated by commas" about:"Proxies whose X-Forwarded-For says who the client is, and whose X-Request-Id and traceparent are believed. Without it the client is whoever connects."`
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
@@ -331,6 +333,7 @@ func (c *config) check(bad map[string]bool) error {
 		"PASSWORD_MAX_AGE_DAYS":              c.PasswordMaxAgeDays >= 0,
 		"PASSWORD_HASH_WORKERS":              within(c.HashWorkers, 0, 1024),
 		"RATE_LIMITS":                        slices.Contains([]string{"on", "off"}, c.RateLimits),
+		"CORS_ALLOWED_ORIGINS":               validOrigins(c.AllowedOrigins),
 		"TRUSTED_PROXIES":                    validProxies(c.TrustedProxies),
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
@@ -454,6 +457,11 @@ func validPolicy(c password.PolicyConfig) bool {
 
 func validProxies(list []string) bool {
 	_, err := api.ParseProxies(list)
+	return err == nil
+}
+
+func validOrigins(list []string) bool {
+	_, err := api.ParseOrigins(list)
 	return err == nil
 }
 

@@ -56,6 +56,7 @@ var badValues = map[string][]string{
 	"PASSWORD_HASH_WORKERS":              {marker, "-1"},
 	"ENUMERATION_SAFE_REGISTRATION":      {marker},
 	"RATE_LIMITS":                        {marker, "true"},
+	"CORS_ALLOWED_ORIGINS":               {marker, "*", "https://" + marker + "/x", "https://app.example.org," + marker},
 	"TRUSTED_PROXIES":                    {marker, "10.0.0.0/33", "10.0.0.0/8,,::1", "::ffff:10.0.0.0/104"},
 	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host"},
 	"SMTP_TLS":                           {marker, "on", "true"},

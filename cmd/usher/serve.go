@@ -278,20 +278,21 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	keys := newKeyring(d.logger)
 	users := identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
-		Policy:          policy,
-		Rehash:          c.RehashCheck,
-		EnumerationSafe: c.EnumerationSafe,
-		RefreshKey:      d.refreshKey,
-		CodeKey:         d.codeKey,
-		PasswordMaxAge:  days(c.PasswordMaxAgeDays),
-		RateLimits:      c.RateLimits == "on",
-		Issuer:          publicHost(c.AccountURL),
-		SessionMax:      days(c.SessionMaxDays),
-		SessionIdle:     days(c.JWTRefreshDays),
-		UserAttributes:  c.UserAttributes,
-		ReuseGrace:      time.Duration(c.JWTReuseGrace) * time.Second,
-		SessionEnded:    revocations.EndSession,
-		KeyRotated:      keys.notify,
+		Policy:                  policy,
+		Rehash:                  c.RehashCheck,
+		EnumerationSafe:         c.EnumerationSafe,
+		LoginNeedsVerifiedEmail: c.LoginNeedsVerified,
+		RefreshKey:              d.refreshKey,
+		CodeKey:                 d.codeKey,
+		PasswordMaxAge:          days(c.PasswordMaxAgeDays),
+		RateLimits:              c.RateLimits == "on",
+		Issuer:                  publicHost(c.AccountURL),
+		SessionMax:              days(c.SessionMaxDays),
+		SessionIdle:             days(c.JWTRefreshDays),
+		UserAttributes:          c.UserAttributes,
+		ReuseGrace:              time.Duration(c.JWTReuseGrace) * time.Second,
+		SessionEnded:            revocations.EndSession,
+		KeyRotated:              keys.notify,
 		Forked: func() (done func()) {
 			checkpoints.Forget()
 			keys.notify()
@@ -305,6 +306,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
 	group.Go(func() error { return users.RecordFailures(ctx) })
+	group.Go(func() error { return users.RecordUses(ctx) })
 	group.Go(func() error { return users.Sweep(ctx, cmp.Or(d.holder, rand.Text())) })
 	madeAdmin := false
 	if c.AdminEmail != "" {
@@ -328,6 +330,10 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
+	origins, err := api.ParseOrigins(c.AllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
 	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
 		Missing: keys.missing, Revoked: revocations.Revoked})
 	if err != nil {
@@ -337,7 +343,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 		Checks:      d.readiness(p),
