@@ -78,7 +78,8 @@ type config struct {
 	PasswordHistory    int      `envconfig:"PASSWORD_HISTORY" default:"0" expect:"a whole number from 0 to 24" about:"How many passwords of a user, the present one first, a new one must differ from; each costs a new password one more hash. At least 5 with the strict policy."`
 	PasswordMaxAgeDays int      `envconfig:"PASSWORD_MAX_AGE_DAYS" default:"0" expect:"a whole number of days, 0 for no limit" about:"How long a password may be used before its user has to set another, by a code from a mail. Only logins ask."`
 	HashWorkers        int      `envconfig:"PASSWORD_HASH_WORKERS" default:"0" expect:"a whole number, 0 for one a processor" about:"Threads that hash passwords, beside those that serve requests."`
-	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free."`
+	EnumerationSafe    bool     `envconfig:"ENUMERATION_SAFE_REGISTRATION" default:"false" expect:"true or false" about:"Whether registering a taken address is answered as if it were free; its owner is mailed. A login tells no more: it needs a verified address (see LOGIN_NEEDS_VERIFIED_EMAIL, which this implies), and without one answers as with a wrong password, while the code is mailed again."`
+	LoginNeedsVerified bool     `envconfig:"LOGIN_NEEDS_VERIFIED_EMAIL" default:"false" expect:"true or false" about:"Whether a login needs a verified address. Without one it is answered with email_not_verified. Users need mail for that, or an administrator: see SMTP_URL."`
 
 	RateLimits     string   `envconfig:"RATE_LIMITS" default:"on" expect:"on or off" about:"Whether one network (an IPv4 address, or the /64 of an IPv6 one) that fails to log in 100 times in five minutes is slowed down to one attempt in two seconds, and one that asks too often for what needs no access token is refused, as is a user who makes changes too often. An account is slowed down after four failures in a row, whatever this says."`
 	AllowedOrigins []string `envconfig:"CORS_ALLOWED_ORIGINS" expect:"origins such as https://app.example.org, separated by commas" about:"Origins whose pages may call the API from a browser, each in full. None unless it is set, which is right where only servers call it."`
@@ -240,6 +241,12 @@ func loadConfig() (*config, error) {
 // collectorChosen says whether whoever started the process chose when garbage is collected.
 func collectorChosen() bool {
 	_, chosen := os.LookupEnv("GOGC")
+	return chosen
+}
+
+// memoryChosen says whether whoever started the process chose how much memory it may have.
+func memoryChosen() bool {
+	_, chosen := os.LookupEnv("GOMEMLIMIT")
 	return chosen
 }
 
