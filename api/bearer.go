@@ -57,6 +57,9 @@ func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser func(ctx 
 	if errors.Is(err, identity.ErrSessionEnded) {
 		return token.Claims{}, caller{}, token.ErrRevoked
 	}
+	if id, malformed := uuid.Parse(claims.ID); err == nil && malformed == nil {
+		s.Identity.Used(session, id)
+	}
 	return claims, caller{u, session}, err
 }
 

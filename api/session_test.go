@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"usher.example/identity"
+	"usher.example/internal/devstack"
 )
 
 // tokens are what a login and a refresh give.
@@ -118,6 +119,27 @@ func TestReuseEndsTheSession(t *testing.T) {
 		newest := s.wantTokens(s.call("POST", "/v1/auth/refresh", body("refresh_token", next.refresh)))
 		s.want(s.call("POST", "/v1/auth/refresh", body("refresh_token", stolen.refresh)), http.StatusUnauthorized, identity.CodeInvalidRefresh)
 		s.want(s.as(newest.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
+	})
+}
+
+// The access token of a refresh, once it is used, shows that the reply has arrived: whoever comes late with the refresh token
+// of before has a copy.
+func TestUseOfARefreshIsNoted(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		past := &clock{now: time.Now().Add(-time.Hour)}
+		s := newStack(t, db, options{document: true, identity: func(c *identity.Config) { c.Now = past.read }})
+		devstack.Background(t, s.identity.RecordUses)
+		s.user("ada@example.org")
+		first := s.tokens("ada@example.org")
+		past.add(time.Hour)
+		refresh := func() answer { return s.call("POST", "/v1/auth/refresh", body("refresh_token", first.refresh)) }
+		second := s.wantTokens(refresh())
+		past.add(time.Minute)
+		s.wantTokens(refresh())
+		s.want(s.as(second.access, "GET", "/v1/me", ""), http.StatusOK, "")
+		devstack.Eventually(t, "the use is noted", func() bool { return refresh().status == http.StatusUnauthorized })
+		s.want(s.as(second.access, "GET", "/v1/me", ""), http.StatusUnauthorized, identity.CodeUnauthenticated)
 	})
 }
 

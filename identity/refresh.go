@@ -66,8 +66,9 @@ func (s *Service) refreshMAC(content []byte) []byte {
 // Refresh exchanges a refresh token for the next one.
 //
 // A session has one counter, and the newest token is the one that has it. The newest rotates. The one before it gets the
-// same successor again for a while (Config.ReuseGrace), so that a reply that was lost, or two requests at once, log nobody
-// out. Anything older means that somebody has a copy: the session ends, and session.reuse_detected says so.
+// same successor again, so that a reply that was lost, or two requests at once, log nobody out: for a while
+// (Config.ReuseGrace), and beyond that until it is known that the reply has arrived (see Used). Anything older means that
+// somebody has a copy: the session ends, and session.reuse_detected says so.
 //
 // The user, and the keys that the access token is signed with, are those of the log at that moment, whatever is in memory: the
 // statement that rotates tells how new they have to be. So a role that another process has taken away is in no new token.
@@ -144,7 +145,7 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 // lostReply says whether a token is the one before the newest, and may still get the same successor: its reply may have
 // been lost.
 func (s *Service) lostReply(row sessionRow, counter int64) bool {
-	return row.counter == counter+1 && s.now().Sub(row.rotated) <= s.reuseGrace
+	return row.counter == counter+1 && (row.used == nil || s.now().Sub(row.rotated) <= s.reuseGrace)
 }
 
 // refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
@@ -164,7 +165,7 @@ func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64) (s
 	}
 	row := sessionRow{id: id, counter: counter + 1, rotated: s.now().UTC()}
 	err := s.db.QueryRow(ctx, `
-		UPDATE sessions SET counter = $4, rotated_at = $5
+		UPDATE sessions SET counter = $4, rotated_at = $5, used_at = NULL
 		 WHERE session_id = (SELECT session_id FROM sessions
 		                      WHERE session_id = $2 AND counter <= $3 AND expires_at > $5 AND rotated_at > $6 `+free+`)
 		RETURNING user_id, started_at, expires_at, `+streamVersions,

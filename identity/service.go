@@ -67,6 +67,7 @@ type Service struct {
 	failures chan failure
 	followed progress
 	keys     keysKnown
+	uses     *uses
 }
 
 // Config is what a Service stands on. Log, Store, DB and Passwords are needed.
@@ -93,7 +94,7 @@ type Config struct {
 	Issuer string
 	// SessionMax is how long a session lasts at most, 90 days when 0; SessionIdle how long without a refresh, 7 days when 0.
 	SessionMax, SessionIdle time.Duration
-	// ReuseGrace is how long a refresh token that was replaced gets its successor again.
+	// ReuseGrace is how long a refresh token that was replaced gets its successor again whatever is known of that.
 	ReuseGrace time.Duration
 	// SessionEnded is told of each session that has ended: those that this process ends at once, and while Follow runs all
 	// others, and at its start those that ended within AccessLifetime. It must not block. It may be nil.
@@ -129,7 +130,7 @@ func New(c Config) *Service {
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
 		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
-		failures: make(chan failure, maxFailures),
+		failures: make(chan failure, maxFailures), uses: newUses(),
 	}
 	if s.sessionEnded == nil {
 		s.sessionEnded = func(uuid.UUID) {}

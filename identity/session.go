@@ -29,6 +29,7 @@ type sessionRow struct {
 	id, user                    uuid.UUID
 	counter                     int64
 	started, rotated, expiresAt time.Time
+	used                        *time.Time // see Service.Used; nil after a rotation
 
 	userVersion, keysVersion int // of the streams of the user and of the signing keys, when the row was read or written
 }
@@ -47,7 +48,7 @@ func newSessionID(started time.Time) (uuid.UUID, error) {
 	return id, nil
 }
 
-// sessionStart is the time that newSessionID put into the id.
+// sessionStart is the time that newSessionID put into the id, and what any UUIDv7 has in its place.
 func sessionStart(id uuid.UUID) time.Time {
 	var ms int64
 	for _, b := range id[:6] {
@@ -182,8 +183,8 @@ const streamVersions = `coalesce((SELECT version FROM streams WHERE stream = ses
 // session reads the row of a session. It fails with ErrSessionEnded where there is none.
 func (s *Service) session(ctx context.Context, id uuid.UUID) (r sessionRow, err error) {
 	err = s.db.QueryRow(ctx, `
-		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, `+streamVersions+` FROM sessions WHERE session_id = $2`,
-		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.userVersion, &r.keysVersion)
+		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, used_at, `+streamVersions+` FROM sessions WHERE session_id = $2`,
+		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.used, &r.userVersion, &r.keysVersion)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return r, ErrSessionEnded
 	}

@@ -126,9 +126,67 @@ func TestRefreshRotates(t *testing.T) {
 		if again := mustRefresh(t, s, first.Refresh); again.Refresh != second.Refresh {
 			t.Error("the token before got another successor")
 		}
+		// However late, as long as nobody can know that it has arrived.
 		third := mustRefresh(t, s, second.Refresh)
-		// After the grace it is a copy in somebody's hands.
+		for range 3 {
+			at.add(24 * time.Hour)
+			if again := mustRefresh(t, s, second.Refresh); again.Refresh != third.Refresh {
+				t.Error("the token before got another successor, late")
+			}
+		}
+		fourth := mustRefresh(t, s, third.Refresh)
+		at.add(time.Hour)
+		wantRefused(t, s, "the token two before", second.Refresh)
+		wantRefused(t, s, "the newest, once the session has ended", fourth.Refresh)
+		wantSessions(t, d, s, "session.started", "session.reuse_detected", "session.ended reuse")
+	})
+}
+
+// Once the access token that came with a refresh was used, its reply is known to have arrived: the refresh token before is a
+// copy in somebody's hands from the end of the grace on. An access token of before the refresh tells nothing.
+func TestUsedReplyIsNotLost(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, at, first := loggedIn(t, d, nil)
+		devstack.Background(t, s.RecordUses)
+		noted := func() (used bool) {
+			t.Helper()
+			if err := d.db.QueryRow(t.Context(), `SELECT used_at IS NOT NULL FROM sessions`).Scan(&used); err != nil {
+				t.Fatal(err)
+			}
+			return used
+		}
+		access := func() uuid.UUID { // as they have: a UUIDv7 of when it was issued
+			t.Helper()
+			id, err := newSessionID(at.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		at.add(2 * time.Second)
+		old := access()
+		at.add(time.Minute)
+		second := mustRefresh(t, s, first.Refresh)
+		if err := s.recordUse(t.Context(), use{first.Session, sessionStart(old)}); err != nil || noted() {
+			t.Errorf("an access token of before the refresh counts as the use of its reply, %v", err)
+		}
+		s.Used(first.Session, old)
+		s.Used(first.Session, access())
+		devstack.Eventually(t, "the use is noted", noted)
+		if again := mustRefresh(t, s, first.Refresh); again.Refresh != second.Refresh {
+			t.Error("the token before got another successor")
+		}
+		third := mustRefresh(t, s, second.Refresh)
+		if noted() {
+			t.Error("the use of a token of before counts for the newest refresh")
+		}
 		at.add(11 * time.Second)
+		if again := mustRefresh(t, s, second.Refresh); again.Refresh != third.Refresh {
+			t.Error("the token before got another successor")
+		}
+		s.Used(first.Session, access())
+		devstack.Eventually(t, "the next use is noted", noted)
 		wantRefused(t, s, "the token before, after the grace", second.Refresh)
 		wantRefused(t, s, "the newest, once the session has ended", third.Refresh)
 		wantSessions(t, d, s, "session.started", "session.reuse_detected", "session.ended reuse")

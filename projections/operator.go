@@ -148,7 +148,8 @@ func (o *Operator) Request(ctx context.Context, name, actor string) error {
 	return err
 }
 
-// Rebuild rebuilds a projection, or waits for the process that does, and tells of its progress. It fails with a
+// Rebuild rebuilds a projection, or waits for the process that does, and tells of its progress. It waits where the database user
+// may make no tables of read models, too, as that of the API. It fails with a
 // *PoisonError for an event that can't be applied: what was done until there is kept, and a later Rebuild goes on there.
 // It fails with ErrCancelled where somebody cancelled it. Where ctx ends, the rebuild is cancelled if it is this process
 // that does it: nothing is left of it.
@@ -157,15 +158,22 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 	if err != nil {
 		return Rebuilt{}, fmt.Errorf("rebuild %s: %w", name, err)
 	}
-	// The lease comes first, so that no worker takes up what is asked for next.
+	// The lease comes first, so that no worker takes up what is asked for next; unless it is for a worker to do.
 	lease := eventstore.Lease{DB: o.DB, Name: rebuildLease + name, Holder: newHolder(), TTL: cmp.Or(o.LeaseTTL, defaultTTL)}
-	held, err := lease.Acquire(ctx)
+	held := false
+	may, err := m.mayMakeTables(ctx)
+	if err == nil && may {
+		held, err = lease.Acquire(ctx)
+	}
 	if err != nil {
 		return Rebuilt{}, fmt.Errorf("rebuild %s: %w", name, err)
 	}
 	generation, err := m.request(ctx, identity.ActorOperator)
 	if err != nil {
-		return Rebuilt{}, errors.Join(err, lease.Release(ctx))
+		if held {
+			err = errors.Join(err, lease.Release(ctx))
+		}
+		return Rebuilt{}, err
 	}
 	for {
 		if held {
@@ -187,7 +195,7 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 		if err == nil {
 			err = pause(ctx, cmp.Or(o.Poll, defaultPoll))
 		}
-		if err == nil {
+		if err == nil && may {
 			err = m.persist(ctx, "watch a rebuild", func(ctx context.Context) (err error) {
 				held, err = lease.Acquire(ctx)
 				return err
@@ -197,6 +205,15 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 			return Rebuilt{}, fmt.Errorf("rebuild %s: %w", name, err)
 		}
 	}
+}
+
+// mayMakeTables says whether the database user may make tables of read models, and so do a rebuild.
+func (m model) mayMakeTables(ctx context.Context) (may bool, err error) {
+	if m.db.Dialect() == eventstore.SQLite {
+		return true, nil
+	}
+	err = m.db.QueryRow(ctx, "SELECT has_function_privilege('make_read_model(text, int, jsonb)', 'EXECUTE')").Scan(&may)
+	return may, err
 }
 
 // leaveNothing cancels a rebuild whose process is told to end.

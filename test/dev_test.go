@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,7 +99,13 @@ func (d *deployment) walkThrough(c *client) {
 		t.Errorf("GET /v1/users = %v, want the administrator and ada", listed)
 	}
 
-	log := d.history()
+	var log []event
+	eventually(t, "the login that failed is in the log, where it comes after the answer", func() error {
+		if log = d.history(); !slices.ContainsFunc(log, func(e event) bool { return e.Type == "user.login_failed" }) {
+			return fmt.Errorf("the log has %d events", len(log))
+		}
+		return nil
+	})
 	wantRegistered(t, log, []registration{ada})
 	tail := parseEvents(t, d.command("events", "tail", "--no-follow", "--last", "2", "--json"))
 	if len(tail) != 2 || tail[1].Position != int64(len(log)) {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/api"
@@ -251,7 +254,14 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 		r.warn("connection", "NATS_URL is not set, so nothing is published", nil)
 		return
 	}
-	conn, err := d.connectNow()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// What the user may not do is answered by nobody, and told beside.
+	conn, err := d.connectNow(nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			cancel(d.mayNot(err))
+		}
+	}))
 	if err != nil {
 		r.fail("connection", err.Error(), nil)
 		return
@@ -273,6 +283,9 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		r.fail("stream", "there is no JetStream stream "+publisher.DefaultStream+"; the relay makes it", nil)
 		return
+	case err != nil && context.Cause(ctx) != nil:
+		r.fail("stream", context.Cause(ctx).Error(), nil)
+		return
 	case err != nil:
 		r.fail("stream", err.Error(), nil)
 		return
@@ -281,6 +294,19 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 	for _, c := range s.Consumers {
 		r.consumer(c)
 	}
+}
+
+// violation is how the server tells which subject a user has no permission for.
+var violation = regexp.MustCompile(`(?i)violation for (publish|subscription) to "([^"]+)"`)
+
+// mayNot says what a NATS user lacks a permission for, and who has it.
+func (d *deployment) mayNot(err error) error {
+	what := err.Error()
+	if found := violation.FindStringSubmatch(what); found != nil {
+		verb := map[string]string{"publish": "publish to", "subscription": "subscribe to"}[strings.ToLower(found[1])]
+		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(natsUser(d.natsURL), "of NATS_URL"), verb, found[2])
+	}
+	return fmt.Errorf("%s; run the check as the user operator of deploy/nats/nats.conf, who may", what)
 }
 
 // consumer tells of a durable consumer: whether it is one of usher's own that somebody changed, or waits for its owner.

@@ -282,8 +282,8 @@ func natsUser(servers string) string {
 }
 
 // connectNow connects to NATS for a command that has nothing to do without it.
-func (d *deployment) connectNow() (*nats.Conn, error) {
-	conn, err := d.connect(nats.RetryOnFailedConnect(false))
+func (d *deployment) connectNow(options ...nats.Option) (*nats.Conn, error) {
+	conn, err := d.connect(append(options, nats.RetryOnFailedConnect(false))...)
 	switch {
 	case err != nil && d.dir != "":
 		err = fmt.Errorf("NATS can't be reached: `usher dev` is not running in %s; start it", d.dir)

@@ -305,6 +305,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
 	group.Go(func() error { return users.RecordFailures(ctx) })
+	group.Go(func() error { return users.RecordUses(ctx) })
 	group.Go(func() error { return users.Sweep(ctx, cmp.Or(d.holder, rand.Text())) })
 	madeAdmin := false
 	if c.AdminEmail != "" {

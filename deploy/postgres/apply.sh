@@ -1,10 +1,15 @@
 #!/bin/sh
-# Makes the roles of roles.sql, lets them log in with PGPASSWORD, and grants what they need. Runs before the first migration
-# and after every one; it may run as often as one likes.
+# Makes the roles of roles.sql, lets each log in with a password of its own (POSTGRES_<ROLE>_PASSWORD), and grants what they need.
+# Runs before the first migration and after every one; it may run as often as one likes.
 set -eu
 psql -q -v ON_ERROR_STOP=1 -f "$(dirname "$0")/roles.sql"
-for role in usher_owner usher_api usher_worker usher_monitor; do
-	psql -q -v ON_ERROR_STOP=1 -v role="$role" -v password="$PGPASSWORD" <<-'SQL'
+while read -r role password; do
+	psql -q -v ON_ERROR_STOP=1 -v role="$role" -v password="$password" <<-'SQL'
 		ALTER ROLE :"role" LOGIN PASSWORD :'password';
 	SQL
-done
+done <<EOL
+usher_owner ${POSTGRES_OWNER_PASSWORD:?run deploy/secrets.sh}
+usher_api ${POSTGRES_API_PASSWORD:?run deploy/secrets.sh}
+usher_worker ${POSTGRES_WORKER_PASSWORD:?run deploy/secrets.sh}
+usher_monitor ${POSTGRES_MONITOR_PASSWORD:?run deploy/secrets.sh}
+EOL

@@ -70,8 +70,8 @@ BEGIN
         (api,     'SELECT', 'migrations'),
         (worker,  'SELECT', 'migrations'),
         -- accounts
-        (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, throttle, imported_users'),
-        (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, erasures, mails, subscriptions'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, known_devices, throttle, imported_users'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, erasures, mails, mail_targets, subscriptions'),
         (worker,  'SELECT', 'erasures'),
         (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
         (monitor, 'SELECT', 'admins, throttle, erasures, subscriptions, mails'),

@@ -46,6 +46,9 @@ type Postgres struct {
 	killed   bool // the last stop was Kill, which leaves shared memory behind
 }
 
+// Bin is the directory of PostgreSQL's programs.
+func (p *Postgres) Bin() string { return p.bin }
+
 // OwnPostgres starts a server for one test and stops it when the test ends.
 func OwnPostgres(tb TB, opts PostgresOptions) *Postgres {
 	tb.Helper()

@@ -23,7 +23,8 @@ CREATE TABLE sessions (
     client     BLOB,
     started_at TIMESTAMP NOT NULL,
     rotated_at TIMESTAMP NOT NULL,
-    expires_at TIMESTAMP NOT NULL
+    expires_at TIMESTAMP NOT NULL,
+    used_at    TIMESTAMP
 ) WITHOUT ROWID;
 CREATE INDEX sessions_user ON sessions (user_id);
 

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -32,7 +34,7 @@ var root = filepath.Join("..", "..")
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "compose.yaml")}, cli.WithProfiles([]string{"*"}),
-		cli.WithEnv([]string{"MASTER_KEY=k", "POSTGRES_PASSWORD=p", "NATS_PASSWORD=n"}), cli.WithInterpolation(true))
+		cli.WithEnv(secrets(t)), cli.WithInterpolation(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,7 @@ func TestCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "purge", "prometheus", "grafana", "mail"} {
+	for _, name := range []string{"postgres", "nats", "roles", "migrate", "grants", "api", "publisher", "projections", "webhooks", "operator", "purge", "prometheus", "grafana", "mail"} {
 		if _, err := project.GetService(name); err != nil {
 			t.Error(err)
 		}
@@ -61,9 +63,24 @@ func TestCompose(t *testing.T) {
 	if purge := project.Services["purge"]; !slices.Equal(purge.Profiles, []string{"purge"}) || purge.Restart != "no" {
 		t.Errorf("purge is started with the others, or again and again: %+v", purge)
 	}
-	if api := project.Services["api"]; len(api.Ports) != 1 || api.Environment["DATABASE_URL"] == nil || !strings.Contains(*api.Environment["DATABASE_URL"], "usher_api:p@") {
+	if api := project.Services["api"]; len(api.Ports) != 1 || api.Environment["DATABASE_URL"] == nil || !strings.Contains(*api.Environment["DATABASE_URL"], "usher_api:of_POSTGRES_API_PASSWORD@") {
 		t.Errorf("api = %+v", project.Services["api"])
 	}
+}
+
+// secrets are the settings that .env.example has without a value, each with one of its own.
+func secrets(t *testing.T) (env []string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(root, ".env.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if name, is := strings.CutSuffix(line, "=\n"); is && !strings.HasPrefix(name, "#") {
+			env = append(env, name+"=of_"+name)
+		}
+	}
+	return env
 }
 
 // works says whether a command line is that of a process that runs on: it looks into the ledger of erasures at its start.
@@ -104,7 +121,7 @@ func TestComposeWantsSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := options.LoadProject(t.Context()); err == nil || !strings.Contains(err.Error(), ".env.example") {
+	if _, err := options.LoadProject(t.Context()); err == nil || !strings.Contains(err.Error(), "deploy/secrets.sh") {
 		t.Errorf("without secrets: %v, want one that says where to set them", err)
 	}
 }
@@ -121,7 +138,7 @@ func TestKubernetes(t *testing.T) {
 	}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, autoscalingv2.AddToScheme,
+		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, autoscalingv2.AddToScheme, networkingv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
@@ -129,7 +146,7 @@ func TestKubernetes(t *testing.T) {
 	}
 	// Strict: a field that the API does not have is an error, and not passed over.
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
-	kinds := map[string]int{}
+	kinds, denies := map[string]int{}, false
 	documents := utilyaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(raw)))
 	buffer := make([]byte, 1<<20)
 	for {
@@ -160,12 +177,24 @@ func TestKubernetes(t *testing.T) {
 			if o.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
 				t.Errorf("%s may run beside itself", o.Name)
 			}
+		case *networkingv1.NetworkPolicy:
+			// What no other policy lets through is denied, both ways.
+			denies = denies || len(o.Spec.PodSelector.MatchLabels) <= 1 && len(o.Spec.PolicyTypes) == 2 && len(o.Spec.Ingress) == 0 && len(o.Spec.Egress) == 0
+		case *corev1.ConfigMap:
+			for _, network := range strings.Split(o.Data["TRUSTED_PROXIES"], ",") {
+				if p, err := netip.ParsePrefix(network); err == nil && p.Bits() < 24 {
+					t.Errorf("TRUSTED_PROXIES=%s: whoever has an address there says which address a client has", network)
+				}
+			}
 		}
 	}
-	for kind, least := range map[string]int{"Deployment": 4, "Job": 1, "CronJob": 1, "Service": 1, "PodDisruptionBudget": 4, "HorizontalPodAutoscaler": 1, "ConfigMap": 1} {
+	for kind, least := range map[string]int{"Deployment": 4, "Job": 1, "CronJob": 1, "Service": 1, "PodDisruptionBudget": 4, "HorizontalPodAutoscaler": 1, "ConfigMap": 1, "NetworkPolicy": 4} {
 		if kinds[kind] < least {
 			t.Errorf("%d of kind %s, want %d", kinds[kind], kind, least)
 		}
+	}
+	if !denies {
+		t.Error("nothing denies what the network policies do not allow")
 	}
 	if kinds["Secret"] > 0 {
 		t.Error("secrets are among the manifests")
@@ -203,6 +232,7 @@ func TestSystemd(t *testing.T) {
 		},
 		"usher-migrate.service": {"Type=oneshot", "ExecStart=/usr/local/bin/usher migrate up"},
 		"usher-purge.service":   {"Type=oneshot", "ExecStart=/usr/local/bin/usher purge --older-than 30d --yes", "DynamicUser=yes", "User=usher", "StateDirectory=usher"},
+		"usher-check.service":   {"Type=oneshot", "ExecStart=/usr/local/bin/usher check", "DynamicUser=yes"},
 		"usher-purge.timer":     {"OnCalendar=*-*-* 03:17:00", "Persistent=yes", "WantedBy=timers.target"},
 	} {
 		raw, err := os.ReadFile(filepath.Join(root, "deploy", "systemd", file))

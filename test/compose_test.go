@@ -1,0 +1,111 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// composed is a service of compose.yaml.
+type composed struct {
+	Build       any
+	Command     []string
+	Entrypoint  []string
+	Environment map[string]any
+	DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
+	Profiles    []string
+}
+
+// composeVariable is what compose fills in: ${NAME}, ${NAME:-else} and ${NAME:?why it is needed}.
+var composeVariable = regexp.MustCompile(`\$\{(\w+)(?::([-?])([^${}]*))?\}`)
+
+// filled is a text with the variables of .env filled in.
+func (s *installation) filled(text string) string {
+	return composeVariable.ReplaceAllStringFunc(text, func(of string) string {
+		m := composeVariable.FindStringSubmatch(of)
+		value := s.values[m[1]]
+		switch {
+		case value == "" && m[2] == "?":
+			s.t.Errorf("compose.yaml needs %s, which deploy/secrets.sh does not make", m[1])
+		case value == "" && m[2] == "-":
+			return m[3]
+		}
+		return value
+	})
+}
+
+func (s *installation) environment(c composed) map[string]string {
+	env := map[string]string{}
+	for name, value := range c.Environment {
+		env[name] = s.filled(fmt.Sprint(value))
+	}
+	return env
+}
+
+// The services of compose.yaml, run as processes with the commands, the environments and the users that it gives them, come up,
+// and the operator's check is content.
+func TestCompose(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join("..", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Services map[string]composed }
+	if err := yaml.Unmarshal(raw, &file); err != nil {
+		t.Fatal(err)
+	}
+	s := newInstallation(t)
+	s.values["TRUSTED_PROXIES"] = "192.0.2.10/32"
+	natsEnv := []string{}
+	for name, value := range s.environment(file.Services["nats"]) {
+		natsEnv = append(natsEnv, name+"="+value)
+	}
+	s.servers(s.environment(file.Services["postgres"])["POSTGRES_PASSWORD"], natsEnv)
+
+	started := map[string]bool{"postgres": true, "nats": true}
+	var start func(name string)
+	start = func(name string) {
+		if started[name] {
+			return
+		}
+		started[name] = true
+		c := file.Services[name]
+		for _, before := range sorted(c.DependsOn) {
+			start(before)
+		}
+		env := s.environment(c)
+		switch {
+		case c.Build == nil && slices.Equal(c.Entrypoint, []string{"sh", "/roles/apply.sh"}):
+			s.roles(env)
+		case c.Build == nil:
+			t.Fatalf("there is no way to run %s here", name)
+		case name == "migrate":
+			s.as(env)
+			s.deployment.command(c.Command...)
+		default:
+			s.serve(env, c.Command...)
+		}
+	}
+	for _, name := range sorted(file.Services) {
+		if c := file.Services[name]; c.Build != nil && len(c.Profiles) == 0 {
+			start(name)
+		}
+	}
+	if got := s.environment(file.Services["api"])["TRUSTED_PROXIES"]; got != "192.0.2.10/32" {
+		t.Errorf("the API is given TRUSTED_PROXIES=%q", got)
+	}
+	purge := file.Services["purge"]
+	s.as(s.environment(purge))
+	s.command(purge.Command...)
+	operator := file.Services["operator"]
+	s.works(s.environment(operator), operator.Command...)
+	if out := s.command("projections", "rebuild", "users"); !strings.Contains(out, "rebuilt") {
+		t.Errorf("usher projections rebuild as the operator:\n%s", out)
+	}
+}

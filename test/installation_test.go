@@ -1,0 +1,240 @@
+package test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/mailserver"
+)
+
+// installation is usher as the files of deploy/ set it up: their commands, their environments and their users, on a Postgres that asks for
+// passwords and a NATS that reads deploy/nats/nats.conf. What differs is where everything listens, and where files are.
+type installation struct {
+	*deployment
+	t        *testing.T
+	values   map[string]string // that deploy/secrets.sh made
+	file     string            // which they are in
+	postgres *devstack.Postgres
+	server   string // host and port of Postgres
+	moved    *strings.Replacer
+	api      *client
+	apiEnv   map[string]string
+	mails    *mailserver.Server
+}
+
+// newInstallation makes the secrets.
+func newInstallation(t *testing.T) *installation {
+	t.Helper()
+	s := &installation{t: t, values: map[string]string{}, file: filepath.Join(t.TempDir(), ".env")}
+	s.secretsSh()
+	f, err := os.Open(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%s has the mode %v, %v, want 0600", s.file, info.Mode(), err)
+	}
+	seen := map[string]string{}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, value, is := strings.Cut(lines.Text(), "=")
+		if !is || value == "" || strings.HasPrefix(name, "#") {
+			continue
+		}
+		if other := seen[value]; other != "" {
+			t.Errorf("%s and %s are the same secret", name, other)
+		}
+		seen[value] = name
+		s.values[name] = value
+	}
+	s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"] = "root@example.org", "the administrator's passphrase"
+	return s
+}
+
+// secretsSh runs deploy/secrets.sh and answers with what it prints.
+func (s *installation) secretsSh(flags ...string) string {
+	s.t.Helper()
+	out, err := exec.Command(filepath.Join("..", "deploy", "secrets.sh"), append(flags, s.file)...).Output()
+	if err != nil {
+		s.t.Fatalf("deploy/secrets.sh: %v", err)
+	}
+	return string(out)
+}
+
+// servers starts Postgres, with a superuser who has a password, and NATS, with the environment that it is to have.
+func (s *installation) servers(password string, natsEnv []string) {
+	t := s.t
+	t.Helper()
+	s.postgres = devstack.OwnPostgres(t, devstack.PostgresOptions{})
+	super, err := pgx.Connect(t.Context(), s.postgres.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer super.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing follows
+	var rules string
+	if err := super.QueryRow(t.Context(), "SHOW hba_file").Scan(&rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"CREATE DATABASE usher", "ALTER ROLE postgres PASSWORD '" + password + "'"} {
+		if _, err := super.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(rules, []byte("host all all 127.0.0.1/32 scram-sha-256\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := super.Exec(t.Context(), "SELECT pg_reload_conf()"); err != nil {
+		t.Fatal(err)
+	}
+	s.server = fmt.Sprintf("127.0.0.1:%d", super.Config().Port)
+	broker := devstack.NATSProcess(t, t.TempDir(), 0, func(o *devstack.NATSOptions) {
+		o.ConfigFile, o.Env = filepath.Join("..", "deploy", "nats", "nats.conf"), natsEnv
+	})
+	s.mails = mailserver.Start(t, mailserver.Options{})
+	s.deployment = newDeployment(t) // whose last look at the database comes before that is stopped
+	s.natsURL, s.admin = broker.URL(), credentials{s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"]}
+	for name, value := range s.values {
+		if strings.Contains(name, "PASSWORD") || strings.HasSuffix(name, "KEY") {
+			s.keepSecret(value)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(s.dir, "ledger"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	nats := strings.TrimPrefix(broker.URL(), "nats://")
+	s.moved = strings.NewReplacer("@postgres:5432/", "@"+s.server+"/", "@nats:4222", "@"+nats, "@localhost:5432/", "@"+s.server+"/", "@localhost:4222", "@"+nats,
+		"smtp://mail:1025", s.mails.URL(), "/ledger/", s.dir+"/ledger/", "/var/lib/usher/", s.dir+"/ledger/")
+}
+
+// natsEnv is the environment of a NATS server that nats.conf is enough for: every password is in it.
+func (s *installation) natsEnv() (env []string) {
+	for name, value := range s.values {
+		if strings.HasPrefix(name, "NATS_") {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// roles runs deploy/postgres/apply.sh with an environment.
+func (s *installation) roles(env map[string]string) {
+	s.t.Helper()
+	host, port, _ := strings.Cut(s.server, ":")
+	cmd := exec.Command("sh", filepath.Join("..", "deploy", "postgres", "apply.sh"))
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, "PATH="+s.postgres.Bin()+":"+os.Getenv("PATH"), "PGHOST="+host, "PGPORT="+port)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("deploy/postgres/apply.sh: %v\n%s", err, out)
+	}
+}
+
+// rolesByHand is roles as an operator runs it.
+func (s *installation) rolesByHand() {
+	env := map[string]string{"PGUSER": "postgres", "PGPASSWORD": s.values["POSTGRES_PASSWORD"], "PGDATABASE": "usher"}
+	for name, value := range s.values {
+		if strings.HasPrefix(name, "POSTGRES_") {
+			env[name] = value
+		}
+	}
+	s.roles(env)
+}
+
+// as has the processes that are started from here on use an environment, and nothing else but where this machine has things.
+func (s *installation) as(env map[string]string) {
+	s.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}
+	for name, value := range env {
+		s.env = append(s.env, name+"="+s.moved.Replace(value))
+	}
+	for _, fixed := range []string{"HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "BCRYPT_ROUNDS=4", "NATS_REPLICAS=1"} {
+		s.env = append(s.env, fixed)
+	}
+}
+
+// serve starts a process that goes on.
+func (s *installation) serve(env map[string]string, args ...string) {
+	s.t.Helper()
+	s.as(env)
+	p := s.start(args...)
+	if args[0] == "serve" {
+		http, _ := p.listening(s.t)
+		s.api, s.apiEnv = s.client(http), env
+		s.api.waitReady()
+	}
+}
+
+// works registers somebody, waits until that has reached a service with its NATS user, and until the check is content, which is
+// run with an environment.
+func (s *installation) works(env map[string]string, args ...string) {
+	t := s.t
+	t.Helper()
+	ada := s.api.mustRegister(t, "ada@example.org")
+
+	url := func(user string) string {
+		return strings.Replace(s.natsURL, "nats://", "nats://"+user+":"+s.values["NATS_"+strings.ToUpper(user)+"_PASSWORD"]+"@", 1)
+	}
+	_, js, _ := connectAs(t, url, "billing")
+	var consumer jetstream.Consumer
+	eventually(t, "the service has its durable consumer", func() (err error) {
+		consumer, err = js.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "usher.v1.*.user.registered"})
+		return err
+	})
+	eventually(t, "the registration reaches the service", func() error {
+		m, err := consumer.Next(jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			return err
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			return err
+		}
+		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream != uint64(ada.position) {
+			return fmt.Errorf("it got %s, want position %d", m.Headers(), ada.position)
+		}
+		return nil
+	})
+	if _, err := nats.Connect(strings.Replace(url("relay"), s.values["NATS_RELAY_PASSWORD"], s.values["NATS_API_PASSWORD"], 1)); err == nil {
+		t.Error("one user's password is good for another")
+	}
+
+	s.as(env)
+	eventually(t, "usher "+strings.Join(args, " ")+" is content", func() error {
+		out, stderr, err := s.try(args...)
+		if err != nil {
+			return fmt.Errorf("%w\n%s%s", err, out, stderr)
+		}
+		return nil
+	})
+	t.Cleanup(func() { s.as(s.apiEnv) }) // who may read all that is looked at in the end
+	for _, p := range s.processes {
+		p.alive(t)
+		for line := range strings.Lines(p.stderr.String()) {
+			if strings.Contains(line, "permission denied") || strings.Contains(strings.ToLower(line), "permissions violation") {
+				t.Errorf("%s lacks a right: %s", p.name, line)
+			}
+		}
+	}
+}
+
+// sorted are the keys of a map, in order.
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,152 @@
+package test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// workload is as much of a Deployment, a Job or a CronJob as a process is made of.
+type workload struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Template    podTemplate
+		JobTemplate struct {
+			Spec struct{ Template podTemplate }
+		} `yaml:"jobTemplate"`
+	}
+	StringData         map[string]string `yaml:"stringData"`
+	Resources          []string
+	ConfigMapGenerator []struct {
+		Name     string
+		Literals []string
+	} `yaml:"configMapGenerator"`
+}
+
+type podTemplate struct {
+	Spec struct {
+		Containers []struct {
+			Args    []string
+			EnvFrom []struct {
+				ConfigMapRef struct{ Name string } `yaml:"configMapRef"`
+			} `yaml:"envFrom"`
+			Env []struct {
+				Name, Value string
+				ValueFrom   struct {
+					SecretKeyRef struct {
+						Name, Key string
+						Optional  bool
+					} `yaml:"secretKeyRef"`
+				} `yaml:"valueFrom"`
+			}
+		}
+	}
+}
+
+// documents reads the documents of a file.
+func documents(t *testing.T, raw []byte) (list []workload) {
+	t.Helper()
+	for d := yaml.NewDecoder(bytes.NewReader(raw)); ; {
+		var w workload
+		err := d.Decode(&w)
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, w)
+	}
+}
+
+// The workloads of deploy/kubernetes, run as processes with their commands and with the environments that ConfigMap and Secret give
+// them, come up, and the check is content.
+func TestKubernetes(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join("..", "deploy", "kubernetes")
+	read := func(name string) []workload {
+		raw, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return documents(t, raw)
+	}
+	s := newInstallation(t)
+	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv())
+	secret := documents(t, []byte(s.secretsSh("--kubernetes")))[0].StringData
+	for _, key := range sorted(read("secret.example.yaml")[0].StringData) {
+		if _, is := secret[key]; !is {
+			t.Errorf("secrets.sh makes no %s, which secret.example.yaml has", key)
+		}
+	}
+	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"] = s.admin.email, s.admin.password, s.mails.URL()
+
+	kustomization := read("kustomization.yaml")[0]
+	settings := map[string]string{"SMTP_TLS": "optional"} // the mail server of this test has none
+	for _, literal := range kustomization.ConfigMapGenerator[0].Literals {
+		name, value, _ := strings.Cut(literal, "=")
+		settings[name] = value
+	}
+	workloads := map[string]workload{}
+	for _, file := range kustomization.Resources {
+		for _, w := range read(file) {
+			if w.Kind == "Deployment" || w.Kind == "Job" || w.Kind == "CronJob" {
+				workloads[w.Metadata.Name] = w
+			}
+		}
+	}
+	process := func(name string) (env map[string]string, args []string) {
+		w := workloads[name]
+		pod := w.Spec.Template
+		if w.Kind == "CronJob" {
+			pod = w.Spec.JobTemplate.Spec.Template
+		}
+		if len(pod.Spec.Containers) != 1 {
+			t.Fatalf("%s has %d containers", name, len(pod.Spec.Containers))
+		}
+		c := pod.Spec.Containers[0]
+		env = map[string]string{}
+		for _, from := range c.EnvFrom {
+			if from.ConfigMapRef.Name == "usher" {
+				for k, v := range settings {
+					env[k] = v
+				}
+			}
+		}
+		for _, e := range c.Env {
+			if ref := e.ValueFrom.SecretKeyRef; ref.Key == "" {
+				env[e.Name] = e.Value
+			} else if value, is := secret[ref.Key]; is {
+				env[e.Name] = value
+			} else if !ref.Optional {
+				t.Errorf("%s needs %s of the secret, which has none", name, ref.Key)
+			}
+		}
+		return env, c.Args
+	}
+
+	s.rolesByHand()
+	run := func(name string) {
+		env, args := process(name)
+		s.as(env)
+		s.command(args...)
+	}
+	run("usher-migrate")
+	s.rolesByHand()
+	for _, name := range sorted(workloads) {
+		if workloads[name].Kind == "Deployment" {
+			env, args := process(name)
+			s.serve(env, args...)
+		}
+	}
+	run("usher-purge")
+	env, args := process("usher-operator")
+	s.works(env, args...)
+}
