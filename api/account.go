@@ -105,16 +105,21 @@ func (s *Server) askByAddress(c *echo.Context, begin time.Time, kind, address st
 	}
 	ctx := c.Request().Context()
 	err = ask(ctx, address, command, m)
+	evenOut(ctx, begin)
+	if err != nil {
+		return err
+	}
+	return accepted(c, 0)
+}
+
+// evenOut waits until an answer to a request that began at a time has taken as long as others.
+func evenOut(ctx context.Context, begin time.Time) {
 	timer := time.NewTimer(evenTime - time.Since(begin)%evenTime)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	if err != nil {
-		return err
-	}
-	return accepted(c, 0)
 }
 
 // accepted answers a request of which something is still to come, such as a mail.

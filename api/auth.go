@@ -15,8 +15,12 @@ import (
 
 // register answers POST /v1/auth/register.
 func (s *Server) register(c *echo.Context) error {
+	begin := time.Now()
 	user, position, err := s.doRegister(c)
 	s.metrics.registered(err)
+	if err == nil && s.Identity.EnumerationSafe() {
+		evenOut(c.Request().Context(), begin)
+	}
 	if err != nil {
 		return err
 	}

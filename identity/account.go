@@ -145,6 +145,18 @@ func requestVerification(u User, now time.Time) ([]Payload, error) {
 	return []Payload{EmailVerificationRequested{}}, u.mayAsk(PurposeVerify, now)
 }
 
+// registerAgain decides on a user whose address somebody has registered once more, without being told that it is taken: the
+// user is. Where nobody has shown to read mail there, it is a code that is mailed.
+func registerAgain(u User, now time.Time) ([]Payload, error) {
+	if !u.EmailVerified {
+		return requestVerification(u, now)
+	}
+	if err := mayLogIn(u); err != nil {
+		return nil, err
+	}
+	return []Payload{RegisteredAgain{}}, u.mayAsk(purposeTold, now)
+}
+
 func requestPasswordReset(u User, now time.Time) ([]Payload, error) {
 	if err := mayLogIn(u); err != nil {
 		return nil, err

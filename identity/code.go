@@ -27,6 +27,9 @@ const (
 	PurposeEmail  Purpose = "email"  // to have the address that the user wants
 )
 
+// purposeTold is that of mails which carry no code and are bounded as those that do: anybody can have them sent.
+const purposeTold Purpose = "told"
+
 // Lifetime is how long a code for the purpose is good.
 func (p Purpose) Lifetime() time.Duration {
 	if p == PurposeVerify {

@@ -18,6 +18,7 @@ import (
 const (
 	TypeUserRegistered                 = "user.registered"
 	TypeUserImported                   = "user.imported"
+	TypeUserRegisteredAgain            = "user.registered_again"
 	TypeUserEmailVerificationRequested = "user.email_verification_requested"
 	TypeUserEmailVerified              = "user.email_verified"
 	TypeUserEmailChangeRequested       = "user.email_change_requested"
@@ -114,6 +115,9 @@ type Imported struct {
 		Attributes json.RawMessage `json:"attributes,omitempty"` // an object
 	} `json:"-"`
 }
+
+// RegisteredAgain says that somebody registered the user's address once more, and was not told that it is taken.
+type RegisteredAgain struct{}
 
 // EmailVerificationRequested asks for another code to verify the user's address with. The first is asked for by
 // Registered itself.
@@ -270,6 +274,7 @@ type ProjectionEventSkipped struct {
 // EventType implements Payload.
 func (Registered) EventType() string                 { return TypeUserRegistered }
 func (Imported) EventType() string                   { return TypeUserImported }
+func (RegisteredAgain) EventType() string            { return TypeUserRegisteredAgain }
 func (EmailVerificationRequested) EventType() string { return TypeUserEmailVerificationRequested }
 func (EmailVerified) EventType() string              { return TypeUserEmailVerified }
 func (EmailChangeRequested) EventType() string       { return TypeUserEmailChangeRequested }
@@ -322,6 +327,7 @@ const schemaVersion = 1
 var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeUserRegistered:                 decodePayload[Registered],
 	TypeUserImported:                   decodePayload[Imported],
+	TypeUserRegisteredAgain:            decodePayload[RegisteredAgain],
 	TypeUserEmailVerificationRequested: decodePayload[EmailVerificationRequested],
 	TypeUserEmailVerified:              decodePayload[EmailVerified],
 	TypeUserEmailChangeRequested:       decodePayload[EmailChangeRequested],

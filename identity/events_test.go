@@ -35,7 +35,7 @@ func samples() []Payload {
 	var requested EmailChangeRequested
 	requested.Personal.Email = "ada@example.net"
 	return []Payload{
-		registered, imported, EmailVerificationRequested{}, verified("Ada@Example.org"), requested, emailChanged("ada@example.net"), updated,
+		registered, imported, RegisteredAgain{}, EmailVerificationRequested{}, verified("Ada@Example.org"), requested, emailChanged("ada@example.net"), updated,
 		PasswordResetRequested{}, PasswordChanged{Reason: ReasonChange, Session: uuid.MustParse("0198c0de-0000-7000-8000-000000000001")},
 		RoleGranted{Role: RoleAdmin}, RoleRevoked{Role: RoleAdmin},
 		Locked{}, Unlocked{}, Disabled{}, Enabled{},

@@ -42,8 +42,8 @@ type LoginResult struct {
 // update more. A failure is one query and one upsert.
 //
 // It fails with ErrInvalidEmail, ErrInvalidCredentials; with ErrThrottled after too many failures, and then nothing was
-// looked at; with ErrTOTPRequired, ErrUserLocked, ErrUserDisabled or ErrPasswordExpired only for a right password; with
-// password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
+// looked at; with ErrTOTPRequired, ErrUserLocked, ErrUserDisabled, ErrEmailNotVerified or ErrPasswordExpired only for a right
+// password; with password.ErrOverloaded or password.ErrStopped, or as eventstore.Log.Append does.
 func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error) {
 	email, err := ParseEmail(c.Email)
 	if err != nil {
@@ -59,21 +59,33 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	}
 	by := hashingFor(email, c.Metadata)
 	outdated, err := s.checkPassword(ctx, by, found.hash, c.Password)
-	if errors.Is(err, ErrInvalidCredentials) {
-		err = s.failed(ctx, a, found.user, MethodPassword, c.Metadata, err)
-	}
-	if err != nil {
+	wrong := errors.Is(err, ErrInvalidCredentials)
+	if err != nil && !wrong {
 		return LoginResult{}, err
 	}
-	u, err := s.userSince(ctx, found.user, found.version)
-	if errors.Is(err, ErrNotFound) { // erased since the address was looked up
-		return LoginResult{}, wrongCredentials()
+	var u *User
+	if !wrong || s.safe && found.user != uuid.Nil { // read for a wrong password too, where time must not tell which it was
+		u, err = s.userSince(ctx, found.user, found.version)
+		if errors.Is(err, ErrNotFound) { // erased since the address was looked up
+			return LoginResult{}, wrongCredentials()
+		}
+		if err != nil {
+			return LoginResult{}, fmt.Errorf("read the user: %w", err)
+		}
 	}
-	if err != nil {
-		return LoginResult{}, fmt.Errorf("read the user: %w", err)
+	unverified := !wrong && s.needsVerified && !u.EmailVerified
+	switch {
+	case wrong:
+		return LoginResult{}, s.failed(ctx, a, found.user, MethodPassword, c.Metadata, wrongCredentials())
+	case unverified && s.safe:
+		// It is counted as well, or it would be told by when attempts are no longer looked at.
+		return LoginResult{}, s.failed(ctx, a, found.user, reasonUnverified, c.Metadata, wrongCredentials())
 	}
 	if err := mayLogIn(*u); err != nil {
 		return LoginResult{}, err
+	}
+	if unverified {
+		return LoginResult{}, refuse(CodeEmailNotVerified, "the address is not verified; POST /v1/auth/verify-email/resend asks for a code to do that with")
 	}
 	methods, err := s.checkFactor(ctx, u, found.factors, c.TOTP)
 	if errors.Is(err, ErrInvalidCredentials) {

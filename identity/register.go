@@ -35,7 +35,7 @@ type RegisterResult struct {
 }
 
 // Register makes a user. The password is hashed before anything is decided, so a taken address takes as long as a free
-// one.
+// one. Where the service is enumeration-safe, who has a taken address is mailed.
 //
 // It fails with ErrInvalidEmail, ErrInvalidName, ErrPasswordRefused, ErrEmailTaken (unless the service is
 // enumeration-safe), ErrKeyReused for a command id of another registration (ErrThrottled for too many of those),
@@ -60,8 +60,12 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	}
 	result, err := s.append(ctx, a)
 	if s.safe {
-		if err != nil && !errors.Is(err, eventstore.ErrReserved) {
+		taken := errors.Is(err, eventstore.ErrReserved)
+		if err != nil && !taken {
 			return RegisterResult{}, err
+		}
+		if taken {
+			s.handOver(ctx, failure{reason: reasonTaken, email: email, metadata: r.Metadata})
 		}
 		// A repeated command id with another content is not told either: it would tell that the first registered.
 		return RegisterResult{Email: email, Name: name}, nil

@@ -44,6 +44,7 @@ type Service struct {
 
 	rehash         bool
 	safe           bool
+	needsVerified  bool
 	refreshKey     []byte
 	codeKey        []byte
 	passwordMaxAge time.Duration
@@ -80,8 +81,12 @@ type Config struct {
 
 	// Rehash replaces a hash of another cost or scheme when its user logs in.
 	Rehash bool
-	// EnumerationSafe has Register answer the same whether or not the address is taken.
+	// EnumerationSafe has Register answer the same whether or not the address is taken. A login tells no more: a right password
+	// for an address that is not verified gets the answer of a wrong one, and the code is mailed again.
 	EnumerationSafe bool
+	// LoginNeedsVerifiedEmail has Login fail with ErrEmailNotVerified for a user whose address is not. EnumerationSafe implies
+	// it, and has Login say nothing of that.
+	LoginNeedsVerifiedEmail bool
 	// RefreshKey authenticates refresh tokens. It is the same in all processes, and in no database.
 	RefreshKey []byte
 	// PasswordMaxAge is how long a password may be used for logins; 0 for ever.
@@ -125,7 +130,7 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		log: c.Log, store: c.Store, db: c.DB, pool: c.Passwords, policy: c.Policy,
-		rehash: c.Rehash, safe: c.EnumerationSafe, refreshKey: c.RefreshKey, codeKey: c.CodeKey,
+		rehash: c.Rehash, safe: c.EnumerationSafe, needsVerified: c.LoginNeedsVerifiedEmail || c.EnumerationSafe, refreshKey: c.RefreshKey, codeKey: c.CodeKey,
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,

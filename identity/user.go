@@ -116,6 +116,8 @@ func (u User) after(payload Payload, at time.Time) User {
 		u.Roles = slices.Compact(u.Roles)
 	case EmailVerified:
 		u.EmailVerified = u.EmailVerified || p.Personal.Email == u.Email
+	case RegisteredAgain:
+		u.asked(purposeTold, at)
 	case EmailVerificationRequested:
 		u.asked(PurposeVerify, at)
 	case PasswordResetRequested:

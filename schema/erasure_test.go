@@ -31,7 +31,7 @@ var stays = map[string]string{
 	"signing_keys":  "nothing about users",
 	"streams":       "that there was a user",
 	"subscriptions": "nothing about users",
-	"throttle":      "HMACs and counts, which are deleted within the hour",
+	"mail_targets":  "HMACs and times, which are deleted within the hour",
 
 	"projection_generations": "nothing about users",
 	"discarded_generations":  "nothing about users",

@@ -41,7 +41,7 @@ type check struct {
 // checks are all there are, in the order in which a deployment is put together.
 func checks() []check {
 	return []check{
-		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges},
+		{"database", checkDatabase}, {"database", checkLog}, {"database", checkPrivileges}, {"database", checkReplication},
 		{"database", checkErasures}, {"database", checkMasterKey},
 		{"auth", checkAuth}, {"auth", checkPublicURL},
 		{"outbox", checkOutbox},

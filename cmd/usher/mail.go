@@ -24,6 +24,9 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 	switch {
 	case c.SMTPURL == "" && !p.showMail:
 		d.logger.Warn("no mail is sent: SMTP_URL is not set")
+		if c.LoginNeedsVerified || c.EnumerationSafe {
+			d.logger.Warn("users who register can't log in: that needs a verified address, and nobody is mailed a code to verify it with")
+		}
 		return nil
 	case p.conn == nil:
 		d.logger.Warn("no mail is sent from here: NATS_URL is not set")

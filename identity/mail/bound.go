@@ -33,7 +33,7 @@ const (
 
 func (k kind) bound() bound {
 	switch k {
-	case kindVerify, kindReset, kindEmail:
+	case kindVerify, kindReset, kindEmail, kindRegisteredAgain:
 		return codeBound
 	}
 	return noticeBound

@@ -66,6 +66,12 @@ var noticeLetters = map[kind]letter{
 		Before:  []string{"Your account has another email address from now on. This one does not belong to it any more."},
 		After:   []string{"If it was not you, somebody else has your account: get in touch with those who run the service, at once."},
 	},
+	kindRegisteredAgain: {
+		Subject: "You have an account already",
+		Before:  []string{"Somebody registered with this address, which has an account already. Nothing was changed."},
+		After: []string{"If it was you, log in, or ask for a new password where you log in.",
+			"If it was not you, you need not do anything."},
+	},
 	kindTOTPEnabled: {
 		Subject: "One-time passwords were switched on",
 		Before:  []string{"Logins to your account ask for a one-time password from now on, beside the password."},
@@ -99,7 +105,7 @@ func (l letter) withLink(link string) letter {
 func (l letter) about(e eventstore.Event) letter {
 	l.Facts = []fact{{"Time", e.RecordedAt.UTC().Format("2 January 2006, 15:04 UTC")}}
 	if e.Metadata.Actor != identity.ActorUser(e.Stream.Subject) {
-		if e.Metadata.Actor != "" {
+		if e.Metadata.Actor != "" && e.Metadata.Actor != identity.ActorAnonymous {
 			l.Facts = append(l.Facts, fact{"By", "those who run the service"})
 		}
 		return l

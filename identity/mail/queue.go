@@ -24,6 +24,7 @@ const (
 	kindEmail           = kind(identity.PurposeEmail)
 	kindPasswordChanged = kind("password_changed")
 	kindEmailChanged    = kind("email_changed")
+	kindRegisteredAgain = kind("registered_again")
 	kindTOTPEnabled     = kind("totp_enabled")
 	kindTOTPDisabled    = kind("totp_disabled")
 	kindRecoveryCodes   = kind("recovery_codes")
@@ -80,6 +81,8 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserEmailVerificationRequested:
 		k = kindVerify
+	case identity.TypeUserRegisteredAgain:
+		k = kindRegisteredAgain
 	case identity.TypeUserPasswordResetRequested:
 		k = kindReset
 	case identity.TypeUserEmailChangeRequested:
