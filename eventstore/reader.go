@@ -39,28 +39,32 @@ func (r *Reader) Close() {
 
 // ReadRange is ReadRange of the Log, with events that must not be changed, of which those that might have stayed sealed may
 // be opened. Parts may be asked for side by side, but begin in their order.
-func (r *Reader) ReadRange(ctx context.Context, after, to int64) ([]Event, error) {
+func (r *Reader) ReadRange(ctx context.Context, after, to int64) (events []Event, through int64, err error) {
 	p, mine := r.log.parts.find(r, after, to)
 	if p == nil {
 		return r.log.ReadRange(ctx, after, to, r.selection)
 	}
 	if mine {
-		p.events, p.err = r.log.ReadRange(ctx, after, to, p.selection)
+		p.events, p.through, p.err = r.log.ReadRange(ctx, after, to, p.selection)
+		r.log.parts.keep(p)
 		close(p.read)
 	}
 	select {
 	case <-p.read:
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, after, context.Cause(ctx)
 	}
 	if p.err != nil { // which may be for what only others want, or because another was told to end
 		return r.log.ReadRange(ctx, after, to, r.selection)
 	}
-	return r.selection.of(p.events), nil
+	return r.selection.of(p.events), p.through, nil
 }
 
-// maxKept bounds the parts that are kept: how many positions they have.
-const maxKept = 80_000
+// maxKept bounds the parts that are kept: how many bytes their events have, and what each has besides.
+const (
+	maxKept     = 16 << 20
+	besidesData = 512
+)
 
 // parts are those that were read last.
 type parts struct {
@@ -76,7 +80,9 @@ type part struct {
 	since     time.Time
 	read      chan struct{} // closed once there are events or an error
 	events    []Event
+	through   int64
 	err       error
+	bytes     int // guarded by the parts' mutex; 0 until it is read
 }
 
 // find answers with a part that has what a reader wants, or with a new one that is the reader's to read, or with nil
@@ -101,14 +107,23 @@ func (p *parts) find(r *Reader, after, to int64) (found *part, mine bool) {
 	}
 	found = &part{after: after, to: to, selection: wanted, since: time.Now(), read: make(chan struct{})}
 	p.list = append(p.list, found)
-	kept := int64(0)
+	return found, true
+}
+
+// keep lets go of the oldest parts, now that one of them was read.
+func (p *parts) keep(read *part) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range read.events {
+		read.bytes += len(e.Data) + len(e.Sealed) + len(e.Personal) + besidesData
+	}
+	kept := 0
 	for i, known := range slices.Backward(p.list) {
-		if kept += known.to - known.after; kept > maxKept {
+		if kept += known.bytes; kept > maxKept && i < len(p.list)-1 {
 			p.list = slices.Delete(p.list, 0, i+1)
 			break
 		}
 	}
-	return found, true
 }
 
 // drop lets go of all parts: what they have may not be in the log any more.

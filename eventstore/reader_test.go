@@ -20,12 +20,12 @@ type countedRanges struct {
 
 var errDisk = errors.New("the disk is gone")
 
-func (s *countedRanges) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind) ([]eventstore.Event, int64, error) {
+func (s *countedRanges) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind, bytes int) (events []eventstore.Event, through, n int64, err error) {
 	s.n.Add(1)
 	if s.fail.Load() {
-		return nil, 0, errDisk
+		return nil, after, 0, errDisk
 	}
-	return s.Store.ReadRange(ctx, after, to, kinds)
+	return s.Store.ReadRange(ctx, after, to, kinds, bytes)
 }
 
 // reading is a log of users with sessions, and readers of all of it, of the users and of the sessions without personal fields.
@@ -80,12 +80,12 @@ func setupReading(t *testing.T) *reading {
 func (r *reading) read(t *testing.T, reader int, after, to int64) int64 {
 	t.Helper()
 	before := r.store.n.Load()
-	events, err := r.readers[reader].ReadRange(t.Context(), after, to)
+	events, _, err := r.readers[reader].ReadRange(t.Context(), after, to)
 	reads := r.store.n.Load() - before
 	if err != nil {
 		t.Fatalf("ReadRange(%d, %d) of reader %d: %v", after, to, reader, err)
 	}
-	want, err := r.log.ReadRange(t.Context(), after, to, r.selections[reader])
+	want, _, err := r.log.ReadRange(t.Context(), after, to, r.selections[reader])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,14 +122,14 @@ func TestReadersDoNotDependOnEachOther(t *testing.T) {
 	t.Parallel()
 	r := setupReading(t)
 	r.store.fail.Store(true)
-	if _, err := r.readers[0].ReadRange(t.Context(), 0, 5); !errors.Is(err, errDisk) {
+	if _, _, err := r.readers[0].ReadRange(t.Context(), 0, 5); !errors.Is(err, errDisk) {
 		t.Errorf("ReadRange() = %v, want %v", err, errDisk)
 	}
 	r.store.fail.Store(false)
 	r.read(t, 1, 0, 5)
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := r.readers[0].ReadRange(ended, 5, 10); err == nil {
+	if _, _, err := r.readers[0].ReadRange(ended, 5, 10); err == nil {
 		t.Error("ReadRange() succeeds for one that was told to end")
 	}
 	r.read(t, 1, 5, 10)
@@ -137,7 +137,7 @@ func TestReadersDoNotDependOnEachOther(t *testing.T) {
 	if n, err := r.db.Exec(t.Context(), "UPDATE events SET personal = $1 WHERE position = 11", []byte("altered")); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if _, err := r.readers[1].ReadRange(t.Context(), 10, 15); err == nil {
+	if _, _, err := r.readers[1].ReadRange(t.Context(), 10, 15); err == nil {
 		t.Error("ReadRange() succeeds with an event that does not open")
 	}
 	r.read(t, 2, 10, 15)

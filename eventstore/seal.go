@@ -35,7 +35,7 @@ type Sealer struct {
 const (
 	sealFormat = 1
 	nonceSize  = 12
-	keyCache   = 1 << 16 // data keys kept open in memory, about 700 bytes each
+	keyCache   = 1 << 13 // data keys kept open in memory, about 1,100 bytes each
 	// keyFor is how long a key in memory is used before it is read again, in case it was destroyed by a process that could
 	// not tell.
 	keyFor = 5 * time.Second

@@ -21,9 +21,10 @@ type Store interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]Event, error)
 	// ReadRange reads the events after one position and up to another, in the order of their positions: those of streams of
-	// some kinds, each TypeErased and the last one, or all where no kind is named. It answers with how many events of any kind
-	// there are as well.
-	ReadRange(ctx context.Context, after, to int64, kinds []Kind) (events []Event, n int64, err error)
+	// some kinds, each TypeErased and the last one, or all where no kind is named. It stops early where they come to more than about so many
+	// bytes, after one at least, and answers with the position that it has read through, and with how many events of any
+	// kind there are up to it.
+	ReadRange(ctx context.Context, after, to int64, kinds []Kind, bytes int) (events []Event, through, n int64, err error)
 	// ReadStream reads at most limit events of a stream after a version, in the order of their versions.
 	ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]Event, error)
 	// ReadSubject reads at most limit events about a user after a position, from all their streams.

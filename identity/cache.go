@@ -19,6 +19,7 @@ type cache struct {
 
 	mu      sync.Mutex
 	users   *simplelru.LRU[uuid.UUID, known]
+	bytes   int // that the users take, about
 	reading map[uuid.UUID]*reading
 }
 
@@ -26,6 +27,16 @@ type cache struct {
 type known struct {
 	user    *User
 	current bool // as far as the cache was told
+	bytes   int
+}
+
+// cachedBytes bounds what the states take, however large they are.
+const cachedBytes = 32 << 20
+
+// sizeOf is about what a state takes.
+func sizeOf(u *User) int {
+	const besidesTexts = 1024
+	return besidesTexts + len(u.Attributes) + len(u.document)
 }
 
 // reading is a read of the log that is on its way. Those who want the same user meanwhile wait for it, unless the user
@@ -38,11 +49,27 @@ type reading struct {
 }
 
 func newCache(size int, read func(context.Context, uuid.UUID) (*User, error)) *cache {
-	users, err := simplelru.NewLRU[uuid.UUID, known](size, nil)
+	c := &cache{read: read, reading: map[uuid.UUID]*reading{}}
+	users, err := simplelru.NewLRU(size, func(_ uuid.UUID, k known) { c.bytes -= k.bytes })
 	if err != nil { // only for a size of 0
 		panic(err)
 	}
-	return &cache{read: read, users: users, reading: map[uuid.UUID]*reading{}}
+	c.users = users
+	return c
+}
+
+// put keeps a state, in the place of another of the same user, and drops those that were not used for longest where all of them
+// take too much. The mutex is held.
+func (c *cache) put(id uuid.UUID, u *User, current bool) {
+	if k, ok := c.users.Peek(id); ok {
+		c.bytes -= k.bytes
+	}
+	k := known{u, current, sizeOf(u)}
+	c.bytes += k.bytes
+	c.users.Add(id, k)
+	for c.bytes > cachedBytes {
+		c.users.RemoveOldest()
+	}
 }
 
 // get answers with a user's state, from memory or from the log.
@@ -82,7 +109,7 @@ func (c *cache) fill(ctx context.Context, id uuid.UUID, r *reading) (*User, erro
 			delete(c.reading, id)
 		}
 		if r.err == nil && !r.stale {
-			c.users.Add(id, known{r.user, true})
+			c.put(id, r.user, true)
 		}
 		close(r.done)
 	}()
@@ -106,7 +133,7 @@ func (c *cache) keep(earlier, u *User) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k, _ := c.users.Peek(u.ID); u != earlier && k.user == earlier {
-		c.users.Add(u.ID, known{u, false})
+		c.put(u.ID, u, false)
 	}
 }
 
@@ -118,7 +145,7 @@ func (c *cache) outdate(id uuid.UUID, version int) {
 		r.stale = true
 	}
 	if k, ok := c.users.Peek(id); ok && k.current && (version == 0 || k.user.Version < version) {
-		c.users.Add(id, known{k.user, false})
+		c.put(id, k.user, false)
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 	for {
 		caughtUp := s.trust.begin(s.now())
 		// The events are left sealed: which stream has which version is all that matters here.
-		events, err := eventstore.ReadAfter(ctx, s.store, f.at, followBatch)
+		events, more, err := eventstore.ReadAfter(ctx, s.store, f.at, followBatch)
 		if err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 			s.noticed(e)
 			f.at = eventstore.AnchorOf(e)
 		}
-		if len(events) < followBatch {
+		if !more {
 			caughtUp()
 			s.followed.set(f.at.Position)
 			return nil
@@ -113,7 +113,7 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 // ended since then have to be told of. It fails with eventstore.ErrForked where the log is another one than was followed before.
 func (s *Service) startFollowing(ctx context.Context, f *tail) error {
 	s.cache.forgetAll()
-	if _, err := eventstore.ReadAfter(ctx, s.store, f.at, 1); err != nil {
+	if _, _, err := eventstore.ReadAfter(ctx, s.store, f.at, 1); err != nil {
 		return err
 	}
 	position, err := s.log.PositionAt(ctx, s.now().Add(-s.accessLifetime))

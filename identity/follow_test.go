@@ -2,8 +2,10 @@ package identity
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -188,6 +190,40 @@ func TestCacheKeepsNothingStale(t *testing.T) {
 	}
 }
 
+// Large states are fewer, whatever the cache is told of them.
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	attributes := json.RawMessage(strings.Repeat("x", 1<<20))
+	c := newCache(1000, func(_ context.Context, id uuid.UUID) (*User, error) {
+		return &User{ID: id, Version: 1, Attributes: attributes}, nil
+	})
+	const users = 2 * cachedBytes >> 20
+	for round := range 2 {
+		for range users {
+			id := uuid.Must(uuid.NewV7())
+			u, err := c.get(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.outdate(id, 2)
+			c.keep(u, &User{ID: id, Version: 2, Attributes: attributes[:len(attributes)/2]})
+			if round > 0 {
+				c.forget(id)
+			}
+		}
+		bytes := 0
+		for _, k := range c.users.Values() {
+			bytes += sizeOf(k.user)
+		}
+		if bytes != c.bytes || bytes > cachedBytes || c.users.Len() < users/4 {
+			t.Errorf("%d states take %d bytes, and are said to take %d, of at most %d", c.users.Len(), bytes, c.bytes, cachedBytes)
+		}
+	}
+	if c.forgetAll(); c.bytes != 0 {
+		t.Errorf("no state is said to take %d bytes", c.bytes)
+	}
+}
+
 // A reader whose caller goes away does not take down those who wait for the same read.
 func TestCacheReaderGoesAway(t *testing.T) {
 	t.Parallel()
@@ -268,7 +304,7 @@ func TestStateOfAnotherHistory(t *testing.T) {
 			other := *u
 			other.Name = "Eve"
 			change(&other)
-			s.cache.users.Add(u.ID, known{&other, false})
+			s.cache.users.Add(u.ID, known{user: &other})
 			for range 2 {
 				got, err := s.ReadUser(t.Context(), u.ID)
 				if err != nil || got.Name != u.Name || got.Version != u.Version {

@@ -119,7 +119,7 @@ type Config struct {
 	UserAttributes []string
 	// Ledger is where erasures are recorded outside the database. It may be nil.
 	Ledger *Ledger
-	// CachedUsers bounds the users kept in memory. 65,536 when 0.
+	// CachedUsers bounds the users kept in memory, of which there are fewer where they are large. 65,536 when 0.
 	CachedUsers int
 
 	Logger *slog.Logger     // nothing is logged when nil

@@ -101,6 +101,7 @@ type activityChanges struct {
 	loading bool
 	rows    []ActivityView
 	erased  userSet
+	size    int
 }
 
 // Changes implements Projection: one statement writes all rows, and one takes from earlier rows of users who are erased
@@ -109,15 +110,17 @@ func (ActivityProjection) Changes(g Generation) Changes {
 	return &activityChanges{table: g.Table(ActivityName), loading: g.Loading, erased: userSet{}}
 }
 
-// Rows implements Changes.
-func (c *activityChanges) Rows() int { return len(c.rows) }
+// Size implements Changes.
+func (c *activityChanges) Size() int { return c.size }
 
 // Fold implements Changes.
 func (c *activityChanges) Fold(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {
 	c.erased.addErased(events)
 	c.rows = slices.Grow(c.rows, len(events))
 	for _, e := range events {
-		c.rows = append(c.rows, activityOf(e))
+		a := activityOf(e)
+		c.size += rowBytes + len(a.Address) + len(a.UserAgent) + len(a.Actor)
+		c.rows = append(c.rows, a)
 	}
 	return nil
 }

@@ -63,8 +63,15 @@ func columnNames[R any](columns []column[R]) []string {
 // rowsAStatement bounds the placeholders of a statement, of which SQLite takes 32,766, and keeps its texts few.
 const rowsAStatement = 256
 
-// insertRows inserts rows into a table, which the conflict clause calls t: by one statement on Postgres, where each
-// column goes as one array, and on SQLite by one for every rowsAStatement rows.
+// The bounds of a statement on Postgres, where each column goes as an array. What it takes is in memory several times over: pgx
+// encodes it, and the connection sends it.
+const (
+	rowsAnArray     = 2000
+	bytesAStatement = 2 << 20
+)
+
+// insertRows inserts rows into a table, which the conflict clause calls t: on Postgres by as few statements as there may be, and on
+// SQLite by one for every rowsAStatement rows.
 func insertRows[R any](ctx context.Context, tx eventstore.DB, table string, columns []column[R], rows []R, conflict string) error {
 	return eachInsert(tx, table, columns, rows, conflict, func(sql string, args []any) error {
 		_, err := tx.Exec(ctx, sql, args...)
@@ -102,7 +109,12 @@ func eachInsert[R any](tx eventstore.DB, table string, columns []column[R], rows
 			chunk = rows[:min(len(rows), rowsAStatement)]
 			sql, args = valuesOf(columns, chunk)
 		} else {
+			chunk = rows[:min(len(rows), rowsAnArray)]
 			sql, args = arraysOf(columns, chunk)
+			for size := bytesOf(args); size > bytesAStatement && len(chunk) > 1; size = bytesOf(args) {
+				chunk = chunk[:max(1, min(len(chunk)/2, len(chunk)*bytesAStatement/size))]
+				sql, args = arraysOf(columns, chunk)
+			}
 		}
 		rows = rows[len(chunk):]
 		if err := run(into+sql+" "+conflict, args); err != nil {
@@ -134,6 +146,21 @@ func arraysOf[R any](columns []column[R], rows []R) (sql string, args []any) {
 	}
 	return "SELECT " + strings.Join(values, ", ") + " FROM unnest(" + strings.Join(arrays, ", ") + ") AS u (" +
 		strings.Join(columnNames(columns), ", ") + ")", args
+}
+
+// bytesOf is about how large the arguments are whose size is not that of their type.
+func bytesOf(args []any) (size int) {
+	for _, arg := range args {
+		switch list := arg.(type) {
+		case []string:
+			for _, text := range list {
+				size += len(text)
+			}
+		case []int32:
+			size += 4 * len(list)
+		}
+	}
+	return size
 }
 
 // valuesOf are rows as a list of values.

@@ -103,17 +103,21 @@ func (f *filling) forked(ctx context.Context, err error, to int64) error {
 func (f *filling) fold(ctx context.Context, to int64) (suspect int64, err error) {
 	changes := f.projection.Changes(f.generation)
 	err = f.readRange(ctx, f.position, to, f.projection.Wants(), func(ctx context.Context, b batch) error {
-		err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
-			return f.pace.work(ctx, func() error { return changes.Fold(ctx, f.db, b.events) })
-		})
-		if err == nil && (b.to == to || b.to-f.position >= f.span() || changes.Rows() >= maxRows) {
-			err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, b.last(), changes) })
-			changes = f.projection.Changes(f.generation)
+		for part, rest := b.cut(foldAtOnce); ; part, rest = rest.cut(foldAtOnce) {
+			err := f.persist(ctx, "fill a generation", func(ctx context.Context) error {
+				return f.pace.work(ctx, func() error { return changes.Fold(ctx, f.db, part.events) })
+			})
+			if err == nil && (part.to == to || part.to-f.position >= f.span() || changes.Size() >= maxBytes) {
+				err = f.persist(ctx, "fill a generation", func(ctx context.Context) error { return f.write(ctx, part.last(), changes) })
+				changes = f.projection.Changes(f.generation)
+			}
+			if err != nil && !f.passes(ctx, err) {
+				suspect = part.to
+			}
+			if err != nil || part.to == b.to {
+				return err
+			}
 		}
-		if err != nil && !f.passes(ctx, err) {
-			suspect = b.to
-		}
-		return err
 	})
 	return suspect, err
 }
@@ -320,9 +324,12 @@ func (f *filling) applyTail(ctx context.Context, tx eventstore.DB, to int64) err
 	case to-f.position > maxTail:
 		return errTail
 	}
-	events, err := f.log.ReadRange(ctx, f.position, to, f.projection.Wants())
-	if err != nil {
+	events, through, err := f.log.ReadRange(ctx, f.position, to, f.projection.Wants())
+	switch {
+	case err != nil:
 		return err
+	case through < to:
+		return errTail
 	}
 	if err := f.advance(ctx, tx, batch{events, to}.last()); err != nil {
 		return err

@@ -115,11 +115,13 @@ func (m model) fillBatch() int {
 	return fillPostgres
 }
 
-// The bounds of a transaction that fills a generation: how many rows it writes, of which all are in memory, and how much of
-// the log it takes in, which is what has to be done again where a process is killed.
+// The bounds of a transaction that fills a generation: what it writes, of which all is in memory, and how much of the log it
+// takes in, which is what has to be done again where a process is killed. The first is looked at after so many events, each of
+// which may bring a row into memory that is far larger than itself.
 const (
-	maxRows = 100_000
-	maxSpan = 25 * fillPostgres
+	maxBytes   = 12 << 20
+	maxSpan    = 25 * fillPostgres
+	foldAtOnce = 1000
 )
 
 // span is how much of the log a transaction takes in. On SQLite every other writer waits for one, so it is short.
@@ -137,6 +139,14 @@ const maxReaders = 4
 type batch struct {
 	events []eventstore.Event // those that are wanted, and the last one
 	to     int64              // the position that the part ends at
+}
+
+// cut is a part of at most so many events, and what is left.
+func (b batch) cut(n int) (first, rest batch) {
+	if len(b.events) <= n {
+		return b, batch{}
+	}
+	return batch{b.events[:n], b.events[n-1].Position}, batch{b.events[n:], b.to}
 }
 
 // last is the event at which the part ends.
@@ -158,40 +168,60 @@ func (m model) readRange(ctx context.Context, after, to int64, wanted eventstore
 			}
 			from, upTo := at, min(at-at%size+size, to) // where others who go through the log cut it too
 			at = upTo
-			read := make(chan batch, 1)
+			read := make(chan batch) // what is read waits for its turn, and so bounds the memory
 			select {
 			case ahead <- read:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 			g.Go(func() error {
-				b := batch{to: upTo}
-				err := m.persist(ctx, "read the log", func(ctx context.Context) error {
-					return m.pace.work(ctx, func() (err error) {
-						b.events, err = reader.ReadRange(ctx, from, upTo)
-						return err
+				for from < upTo {
+					var b batch
+					err := m.persist(ctx, "read the log", func(ctx context.Context) error {
+						return m.pace.work(ctx, func() (err error) {
+							b.events, b.to, err = reader.ReadRange(ctx, from, upTo)
+							return err
+						})
 					})
-				})
-				if err == nil {
-					read <- b
+					if err != nil {
+						return err // which ends ctx
+					}
+					select {
+					case read <- b:
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					}
+					from = b.to
 				}
-				return err // which ends ctx
+				close(read)
+				return nil
 			})
 		}
 		return nil
 	})
 	g.Go(func() error {
 		for read := range ahead {
-			select {
-			case b := <-read:
-				if err := handle(ctx, b); err != nil {
-					return err
-				}
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			if err := handleAll(ctx, read, handle); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	return g.Wait()
+}
+
+func handleAll(ctx context.Context, read <-chan batch, handle func(context.Context, batch) error) error {
+	for {
+		select {
+		case b, more := <-read:
+			if !more {
+				return nil
+			}
+			if err := handle(ctx, b); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

@@ -82,8 +82,8 @@ type Changes interface {
 	// from and writes nothing. An event whose personal fields are forgotten is no error. Where the database can't be
 	// reached, Fold may be called again with the same events; after any other error the changes are of no use.
 	Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error
-	// Rows is about how many rows there are in memory.
-	Rows() int
+	// Size is about how many bytes there are in memory.
+	Size() int
 	// Write writes what was folded, and has no effects beside tx. It is called again if the transaction was rolled back.
 	Write(ctx context.Context, tx eventstore.DB) error
 }

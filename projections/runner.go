@@ -46,8 +46,10 @@ type Runner struct {
 type Log interface {
 	// ReadAll reads at most limit events after a position, in the order of their positions.
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Event, error)
-	// ReadRange reads the selected events after one position and up to another.
-	ReadRange(ctx context.Context, after, to int64, s eventstore.Selection) ([]eventstore.Event, error)
+	// ReadSome is ReadAll, but for what is too large to be read at once. It says whether there may be more.
+	ReadSome(ctx context.Context, after int64, limit int) (events []eventstore.Event, more bool, err error)
+	// ReadRange reads the selected events after one position and up to another, or through the one where they get too large.
+	ReadRange(ctx context.Context, after, to int64, s eventstore.Selection) (events []eventstore.Event, through int64, err error)
 	// Reader goes through the selected events, together with others that do.
 	Reader(s eventstore.Selection) *eventstore.Reader
 	// Head is the position of the newest event.
@@ -287,8 +289,9 @@ func (w *worker) catchUp(ctx context.Context) error {
 func (w *worker) readAhead(ctx context.Context, after int64, batches chan<- []eventstore.Event) error {
 	for {
 		var events []eventstore.Event
+		var more bool
 		err := w.persist(ctx, "read the log", func(ctx context.Context) (err error) {
-			events, err = w.Log.ReadAll(ctx, after, w.batchSize())
+			events, more, err = w.Log.ReadSome(ctx, after, w.batchSize())
 			return err
 		})
 		if err != nil || len(events) == 0 {
@@ -299,7 +302,7 @@ func (w *worker) readAhead(ctx context.Context, after int64, batches chan<- []ev
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if len(events) < w.batchSize() {
+		if !more {
 			return nil
 		}
 		after = events[len(events)-1].Position

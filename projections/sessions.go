@@ -103,6 +103,7 @@ type sessionChanges struct {
 	loading bool
 	rows    map[uuid.UUID]*sessionRow
 	erased  userSet // whose sessions are not written, and deleted
+	size    int
 }
 
 // Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
@@ -110,8 +111,8 @@ func (SessionProjection) Changes(g Generation) Changes {
 	return &sessionChanges{table: g.Table(SessionsName), loading: g.Loading, rows: map[uuid.UUID]*sessionRow{}, erased: userSet{}}
 }
 
-// Rows implements Changes.
-func (c *sessionChanges) Rows() int { return len(c.rows) }
+// Size implements Changes.
+func (c *sessionChanges) Size() int { return c.size }
 
 // Fold implements Changes.
 func (c *sessionChanges) Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
@@ -119,6 +120,11 @@ func (c *sessionChanges) Fold(ctx context.Context, db eventstore.DB, events []ev
 		return err
 	}
 	c.erased.addErased(events)
+	for _, e := range events {
+		if e.Type == identity.TypeSessionStarted {
+			c.size += rowBytes + len(e.Metadata.Address) + len(e.Metadata.UserAgent)
+		}
+	}
 	return foldSessions(c.rows, events)
 }
 
@@ -231,6 +237,7 @@ func (c *sessionChanges) load(ctx context.Context, db eventstore.DB, events []ev
 			return fmt.Errorf("read %s: %w", c.table, err)
 		}
 		c.rows[s.ID] = s
+		c.size += rowBytes + len(s.Address) + len(s.UserAgent)
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("read %s: %w", c.table, err)

@@ -159,8 +159,8 @@ func (StatsProjection) Changes(g Generation) Changes {
 	}
 }
 
-// Rows implements Changes.
-func (c *statsChanges) Rows() int { return 2 * len(c.seen) }
+// Size implements Changes. A user's hour comes to two rows.
+func (c *statsChanges) Size() int { return len(c.seen) * rowBytes / 2 }
 
 // Fold implements Changes. It looks at no payload, so that there is no event that it can't take.
 func (c *statsChanges) Fold(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {

@@ -40,6 +40,7 @@ type userRow struct {
 	gone             bool // erased: the row is to be deleted
 	begun            bool // the user's first event is among those that were folded
 	firstPosition    int64
+	weight           int // of the row in userChanges
 }
 
 // userFacts are the fields of all the events that say something about a user's row. One struct for all of them is read
@@ -99,7 +100,7 @@ func (u *userRow) fold(e eventstore.Event) error {
 	case identity.TypeUserTOTPDisabled:
 		u.TOTPEnabled = false
 	case identity.TypeUserErased:
-		*u = userRow{UserView: UserView{ID: u.ID, CreatedAt: u.CreatedAt}, gone: true}
+		*u = userRow{UserView: UserView{ID: u.ID, CreatedAt: u.CreatedAt}, gone: true, weight: u.weight}
 	}
 	switch {
 	case u.disabled:
@@ -122,7 +123,7 @@ var noAttributes = json.RawMessage("{}")
 func (u *userRow) foldFacts(e eventstore.Event, f userFacts) {
 	switch e.Type {
 	case identity.TypeUserRegistered, identity.TypeUserImported:
-		*u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun, firstPosition: u.firstPosition}
+		*u = userRow{UserView: UserView{ID: e.Stream.ID, Email: f.Email, EmailVerified: f.EmailVerified, CreatedAt: e.RecordedAt}, begun: u.begun, firstPosition: u.firstPosition, weight: u.weight}
 		if !f.CreatedAt.IsZero() {
 			u.CreatedAt = f.CreatedAt.UTC().Truncate(time.Microsecond)
 		}

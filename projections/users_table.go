@@ -118,6 +118,7 @@ type userChanges struct {
 	table   string
 	loading bool
 	rows    map[uuid.UUID]*userRow
+	size    int
 }
 
 // Changes implements Projection: one statement reads the rows that events go on from, one writes all that changed.
@@ -125,16 +126,35 @@ func (UserProjection) Changes(g Generation) Changes {
 	return &userChanges{table: g.Table(UsersName), loading: g.Loading, rows: map[uuid.UUID]*userRow{}}
 }
 
-// Rows implements Changes.
-func (c *userChanges) Rows() int { return len(c.rows) }
+// Size implements Changes.
+func (c *userChanges) Size() int { return c.size }
 
 // Fold implements Changes.
 func (c *userChanges) Fold(ctx context.Context, db eventstore.DB, events []eventstore.Event) error {
 	if err := c.load(ctx, db, events); err != nil {
 		return err
 	}
-	return foldUsers(c.rows, events)
+	err := foldUsers(c.rows, events)
+	for _, e := range events {
+		if u := c.rows[e.Stream.ID]; u != nil {
+			c.weigh(u)
+		}
+	}
+	return err
 }
+
+// weigh takes into account what a row is as large as now.
+func (c *userChanges) weigh(u *userRow) {
+	weight := rowBytes + len(u.Email) + len(u.Name) + len(u.Attributes)
+	for _, role := range u.Roles {
+		weight += rowBytes/16 + len(role)
+	}
+	c.size += weight - u.weight
+	u.weight = weight
+}
+
+// rowBytes is about what a row takes besides its texts.
+const rowBytes = 512
 
 // Write implements Changes. Rows go in the order of their ids, which is the order that every writer locks them in.
 func (c *userChanges) Write(ctx context.Context, tx eventstore.DB) error {
@@ -186,6 +206,7 @@ func (c *userChanges) load(ctx context.Context, db eventstore.DB, events []event
 			return fmt.Errorf("read %s: %w", c.table, err)
 		}
 		c.rows[u.ID] = u
+		c.weigh(u)
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("read %s: %w", c.table, err)

@@ -324,7 +324,7 @@ func (r *Relay) read(ctx context.Context, after eventstore.Anchor, until int64, 
 		if until != forever {
 			limit = int(min(int64(size), until-after.Position))
 		}
-		events, err := r.Log.ReadAfter(ctx, after, limit)
+		events, more, err := r.Log.ReadAfter(ctx, after, limit)
 		if err != nil {
 			return after, err
 		}
@@ -337,7 +337,7 @@ func (r *Relay) read(ctx context.Context, after eventstore.Anchor, until int64, 
 				return after, context.Cause(ctx)
 			}
 		}
-		if len(events) == limit {
+		if more {
 			size = max(r.BatchSize, min(2*size, backlogBatch))
 			continue
 		}

@@ -21,7 +21,7 @@ import (
 
 const (
 	// windowBytes bounds the content of the messages that are not acknowledged yet.
-	windowBytes = 16 << 20
+	windowBytes = 8 << 20
 	// ackWait bounds the time without any answer while some are due.
 	ackWait = 4 * time.Second
 	// drainWait bounds the wait for answers after an error.

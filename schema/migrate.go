@@ -53,7 +53,7 @@ func Postgres(dsn string) (*Migrator, error) {
 	// Nothing may be left on a server connection that a pooler gives to others. The migrations are read as they are written.
 	c.DefaultQueryExecMode, c.DescriptionCacheCapacity = pgx.QueryExecModeCacheDescribe, 64
 	c.RuntimeParams["client_encoding"], c.RuntimeParams["standard_conforming_strings"] = "UTF8", "on"
-	m, err := newMigrator(stdlib.OpenDB(*c), goose.DialectPostgres, "postgres")
+	m, err := newMigrator(stdlib.OpenDB(*c, stdlib.OptionAfterConnect(intoPublic)), goose.DialectPostgres, "postgres")
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +85,24 @@ func makePrivate(path string) error {
 		}
 	}
 	return nil
+}
+
+// intoPublic sees to it that tables are made in public, whatever search path a role or a database has for a default. On a connection
+// that is not to the server itself, but to a pooler, nothing is set.
+func intoPublic(ctx context.Context, conn *pgx.Conn) error {
+	var process uint32
+	var first *string // schema of the path that exists
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid(), current_schema()").Scan(&process, &first); err != nil {
+		return err
+	}
+	if first != nil && *first == "public" {
+		return nil
+	}
+	if process != conn.PgConn().PID() {
+		return errors.New("the search_path of the user or the database does not begin with public; reset it by ALTER ROLE or ALTER DATABASE … RESET search_path, and have the pooler connect anew")
+	}
+	_, err := conn.Exec(ctx, "SELECT set_config('search_path', 'public', false)")
+	return err
 }
 
 // SQLite makes a migrator for a SQLite file, which is created if need be, and which nobody but its owner may read from then on.

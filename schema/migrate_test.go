@@ -89,6 +89,32 @@ func count(t *testing.T, db *sql.DB, query string) (n int) {
 	return n
 }
 
+// The tables are made in public, whatever the search path of the database is for others.
+func TestUpMakesTablesInPublic(t *testing.T) {
+	t.Parallel()
+	d := dialects[0]
+	dsn := d.fresh(t)
+	db := d.database(t, dsn)
+	var name string
+	if err := db.QueryRow("SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"CREATE SCHEMA other", "ALTER DATABASE " + name + " SET search_path = other"} {
+		if _, err := db.Exec(sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.migrator(t, dsn).Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db, "SELECT count(*) FROM pg_tables WHERE schemaname = 'other'"); n != 0 {
+		t.Errorf("%d tables are in another schema", n)
+	}
+	if err := d.migrator(t, dsn).Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A file's name is a name, whatever it means in a URL: neither a parameter nor another file.
 func TestSQLiteInAnyDirectory(t *testing.T) {
 	t.Parallel()

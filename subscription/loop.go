@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
@@ -40,7 +41,10 @@ const (
 	ackWait    = 30 * time.Second
 	expiry     = 30 * time.Second // of a pull; the next is sent before
 	heartbeat  = 5 * time.Second  // two missed ones end the session
-	pullBytes  = 8 << 20          // of a pull; up to three are in memory
+	pullBytes  = 2 << 20          // of a pull; up to three are in memory
+	// roomBytes bounds the messages that are decoded and not handled yet, so that a batch of large ones is a small one.
+	roomBytes   = 4 << 20
+	besidesData = 512
 )
 
 var (
@@ -93,6 +97,7 @@ func (l *loop) session(ctx context.Context) error {
 	defer watch.Wait()
 	defer cancel()
 	messages := make(chan message, l.maxBatch())
+	room := semaphore.NewWeighted(roomBytes)
 	failed := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -102,6 +107,9 @@ func (l *loop) session(ctx context.Context) error {
 	}
 	pull, err := consumer.Consume(func(m jetstream.Msg) {
 		// It waits for room here, and so bounds the memory: no more is pulled meanwhile than was asked for.
+		if room.Acquire(ctx, weight(m)) != nil {
+			return
+		}
 		select {
 		case messages <- l.decode(ctx, m):
 		case <-ctx.Done():
@@ -131,6 +139,10 @@ func (l *loop) session(ctx context.Context) error {
 		case m := <-messages:
 			batch = gather(append(batch[:0], m), messages)
 			err := l.take(ctx, batch)
+			for _, m := range batch {
+				room.Release(weight(m))
+			}
+			clear(batch)
 			if err != nil || len(messages) == 0 || l.unacknowledged >= l.maxBatch() {
 				err = errors.Join(err, l.acknowledge())
 			}
@@ -149,6 +161,9 @@ func (l *loop) session(ctx context.Context) error {
 		}
 	}
 }
+
+// weight is about what a message has in memory, with the event that it is decoded to.
+func weight(m jetstream.Msg) int64 { return min(2*int64(len(m.Data()))+besidesData, roomBytes) }
 
 // report logs why a session ended, unless the one before it ended in the same way and nothing was handled since.
 func (l *loop) report(ctx context.Context, err error) {

@@ -68,7 +68,7 @@ if has docker && docker info >/dev/null 2>&1; then
 fi
 
 cat >&2 <<'END'
-The tests need a PostgreSQL (15 or later) and PgBouncer, and one of them is missing. Any of these will do:
+The tests need a PostgreSQL (14 or later) and PgBouncer, and one of them is missing. Any of these will do:
   - install them:          sudo apt-get install postgresql pgbouncer  (dnf: postgresql-server, apk and brew: postgresql)
   - use a running server:  export TEST_DATABASE_URL=postgres://user:password@host:5432/postgres, and install PgBouncer
   - start Docker

@@ -244,6 +244,12 @@ func collectorChosen() bool {
 	return chosen
 }
 
+// memoryChosen says whether whoever started the process chose how much memory it may have.
+func memoryChosen() bool {
+	_, chosen := os.LookupEnv("GOMEMLIMIT")
+	return chosen
+}
+
 // tracingChosen says whether the standard variables of OpenTelemetry name a collector.
 func tracingChosen() bool {
 	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {

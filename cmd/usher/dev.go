@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,8 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	defer lock.Unlock() //nolint:errcheck // the lock ends with the process
 
 	l, listenErr := listen(addr{at.HTTP, "--http"}, addr{at.Metrics, "--metrics"})
-	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS)
+	password := rand.Text()
+	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS, password)
 	if broker != nil {
 		defer broker.Shutdown()
 	}
@@ -91,7 +93,8 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	if err := migrated(ctx, filepath.Join(dir, databaseFile)); err != nil {
 		return err
 	}
-	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String()}
+	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String(),
+		NATSUser: devUser, NATSPassword: password}
 	c.answerAt(l.http.Addr())
 	ownPassword := c.AdminEmail == ""
 	if ownPassword {
@@ -102,7 +105,7 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 		return err
 	}
 	defer d.close()
-	d.natsURL = broker.URL()
+	d.natsURL = at.natsURL()
 	d.holder = "dev" // only one process holds the directory's lock, and after a crash it need not wait for its own lease
 	conn, err := d.connect(nats.InProcessServer(broker))
 	if err != nil {
@@ -139,8 +142,34 @@ func (c *config) answerAt(addr net.Addr) {
 	}
 }
 
+// devUser is the user of the embedded NATS server who may do everything. Its password is made anew at each start.
+const devUser = "usher"
+
+// devReader is who may connect without a login: whatever runs on this machine. It reads, by consumers of its own too, and does
+// nothing else.
+func devReader() *server.User {
+	const api = "$JS.API."
+	may := []string{
+		api + "INFO", api + "STREAM.NAMES", api + "STREAM.LIST", api + "STREAM.INFO.USHER", api + "STREAM.MSG.GET.USHER", api + "DIRECT.GET.USHER", api + "DIRECT.GET.USHER.>",
+		api + "CONSUMER.CREATE.USHER.>", api + "CONSUMER.DURABLE.CREATE.USHER.*", api + "CONSUMER.INFO.USHER.*", api + "CONSUMER.LIST.USHER", api + "CONSUMER.NAMES.USHER",
+		api + "CONSUMER.MSG.NEXT.USHER.*", api + "CONSUMER.RESET.USHER.*", "$JS.ACK.USHER.>", "$JS.ACK.*.*.USHER.>", "$JS.FC.>",
+	}
+	var never []string
+	for _, name := range append([]string{"mail"}, projectionNames()...) {
+		if name != "mail" {
+			name = "projection-" + name
+		}
+		never = append(never, api+"CONSUMER.CREATE.USHER."+name, api+"CONSUMER.CREATE.USHER."+name+".>", api+"CONSUMER.DURABLE.CREATE.USHER."+name,
+			api+"CONSUMER.MSG.NEXT.USHER."+name, api+"CONSUMER.RESET.USHER."+name, "$JS.ACK.USHER."+name+".>", "$JS.ACK.*.*.USHER."+name+".>")
+	}
+	return &server.User{Username: "anybody", Password: rand.Text(), Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: may, Deny: never},
+		Subscribe: &server.SubjectPermission{Allow: []string{"usher.v1.>", "_INBOX.>"}, Deny: []string{"_INBOX." + devUser + ".>"}},
+	}}
+}
+
 // startBroker starts the embedded NATS server.
-func startBroker(store, addr string) (*devstack.NATSServer, error) {
+func startBroker(store, addr, password string) (*devstack.NATSServer, error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
@@ -149,7 +178,11 @@ func startBroker(store, addr string) (*devstack.NATSServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
 	}
-	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port})
+	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port, Configure: func(o *server.Options) {
+		reader := devReader()
+		o.Users = []*server.User{{Username: devUser, Password: password}, reader}
+		o.NoAuthUser = reader.Username
+	}})
 	if err != nil {
 		return nil, fmt.Errorf("start NATS; another --nats may help: %w", err)
 	}

@@ -126,7 +126,7 @@ func TestDefaultsOfTheRole(t *testing.T) {
 	for name, value := range map[string]string{
 		"default_transaction_isolation": "serializable", "default_transaction_read_only": "on", "session_replication_role": "replica",
 		"standard_conforming_strings": "off", "datestyle": "German", "timezone": "Asia/Kathmandu", "client_encoding": "LATIN1",
-		"bytea_output": "escape", "intervalstyle": "sql_standard", "extra_float_digits": "-15", "array_nulls": "off",
+		"search_path": "pg_catalog", "bytea_output": "escape", "intervalstyle": "sql_standard", "extra_float_digits": "-15", "array_nulls": "off",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +140,7 @@ func TestDefaultsOfTheRole(t *testing.T) {
 				t.Fatal(err)
 			}
 			writesAndReads(t, name, open(t, dsn, postgres.Options{}))
-			bent := slices.Contains([]string{"default_transaction_isolation", "default_transaction_read_only", "session_replication_role"}, name)
+			bent := slices.Contains([]string{"default_transaction_isolation", "default_transaction_read_only", "session_replication_role", "search_path"}, name)
 			for _, mode := range []string{"session", "transaction"} {
 				pooler := devstack.PgBouncer(t, devstack.SharedPostgres(t), map[string]string{"pool_mode": mode})
 				s, err := postgres.Open(ctx, pooler.DSN(dsn, "default_query_exec_mode=exec"), postgres.Options{})

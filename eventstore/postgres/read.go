@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -22,19 +23,33 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int) ([]eventsto
 }
 
 // ReadRange reads a part of the log. The log only grows, so that it does not matter that the events are counted later.
-func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind) (events []eventstore.Event, n int64, err error) {
-	if len(kinds) == 0 {
-		events, err = s.readMany(ctx, to-after, columns+"WHERE position > $1 AND position <= $2 ORDER BY position", after, to)
-		return events, int64(len(events)), err
+//
+// The server is asked for as many events as there should be in so many bytes, by the size of those that were read last: what it
+// sends beyond is dropped as it comes.
+func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind, bytes int) (events []eventstore.Event, through, n int64, err error) {
+	limit := min(max(int64(bytes)/max(s.eventBytes.Load(), 1), fewestEvents), to-after)
+	sql, args := columns+"WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3", []any{after, to, limit}
+	if len(kinds) > 0 {
+		sql = columns + "WHERE position > $1 AND position <= $2 AND (kind = ANY ($4) OR type = $5 OR position = $2) ORDER BY position LIMIT $3"
+		args = append(args, kinds, eventstore.TypeErased)
 	}
-	events, err = s.readMany(ctx, (to-after)/2, columns+"WHERE position > $1 AND position <= $2 AND (kind = ANY ($3) OR type = $4 OR position = $2) ORDER BY position",
-		after, to, kinds, eventstore.TypeErased)
+	events, enough, err := s.readMany(ctx, limit, bytes, sql, args...)
 	if err != nil {
-		return nil, 0, err
+		return nil, after, 0, err
 	}
-	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM events WHERE position > $1 AND position <= $2", after, to).Scan(&n)
-	return events, n, classify(err)
+	through = to
+	if count := int64(len(events)); count > 0 && (enough || count == limit) {
+		through = events[count-1].Position
+	}
+	if len(kinds) == 0 {
+		return events, through, int64(len(events)), nil
+	}
+	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM events WHERE position > $1 AND position <= $2", after, through).Scan(&n)
+	return events, through, n, classify(err)
 }
+
+// fewestEvents is how many are asked for however large the last ones were.
+const fewestEvents = 16
 
 // ReadStream reads a stream in the order of versions.
 func (s *Store) ReadStream(ctx context.Context, stream uuid.UUID, after, limit int) ([]eventstore.Event, error) {
@@ -53,31 +68,41 @@ func (s *Store) ReadAt(ctx context.Context, positions []int64) ([]eventstore.Eve
 }
 
 func (s *Store) read(ctx context.Context, sql string, args ...any) ([]eventstore.Event, error) {
-	return s.readMany(ctx, 0, sql, args...) // most reads are of a few, however many they may be of
+	events, _, err := s.readMany(ctx, 0, math.MaxInt, sql, args...) // most reads are of a few, however many they may be of
+	return events, err
 }
 
-// readMany is read of about so many events.
-func (s *Store) readMany(ctx context.Context, about int64, sql string, args ...any) ([]eventstore.Event, error) {
+// readMany is read of about so many events. It has enough once they come to more than so many bytes.
+func (s *Store) readMany(ctx context.Context, about int64, bytes int, sql string, args ...any) (events []eventstore.Event, enough bool, err error) {
 	// Without the format, pgx asks for jsonb as text.
 	rows, err := s.pool.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
-		return nil, classify(err)
+		return nil, false, classify(err)
 	}
 	defer rows.Close()
-	events := slices.Grow([]eventstore.Event(nil), int(about))
+	events = slices.Grow([]eventstore.Event(nil), int(min(about, int64(bytes/besidesData))))
 	names := map[string]string{} // a few event types and kinds for many events
-	for rows.Next() {
+	size := 0
+	for size < bytes && rows.Next() {
 		e, err := decodeEvent(rows, names)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		size += len(e.Data) + len(e.Sealed) + besidesData
 		events = append(events, e)
 	}
+	rows.Close()
 	if err := rows.Err(); err != nil {
-		return nil, classify(err)
+		return nil, false, classify(err)
 	}
-	return events, nil
+	if len(events) > 0 {
+		s.eventBytes.Store(int64(size / len(events)))
+	}
+	return events, size >= bytes, nil
 }
+
+// besidesData is about what an event takes besides its data and personal fields.
+const besidesData = 256
 
 // decodeEvent reads the binary form of a row of columns. Reading the log is the hot path of the relay and of every
 // projection; scanning through reflection would cost as much as all the rest of it.

@@ -34,12 +34,22 @@ var relied = []struct{ name, value string }{
 	{"default_transaction_read_only", "off"},
 	// Triggers keep an administrator, and refuse what state tables must not have.
 	{"session_replication_role", "origin"},
+	// Names without a schema are those of public, see inPublic.
+	{"search_path", "public"},
 }
+
+// inPublic is public wherever the search path leads to its tables, and not to those of the same names in another schema.
+const inPublic = `CASE WHEN to_regclass('events') IS NOT DISTINCT FROM to_regclass('public.events')
+	AND to_regclass('migrations') IS NOT DISTINCT FROM to_regclass('public.migrations') THEN 'public' ELSE current_setting('search_path') END`
 
 // readSession asks which server process answers, and for the settings that are relied on.
 var readSession = func() string {
 	columns := []string{"pg_backend_pid()"}
 	for _, s := range relied {
+		if s.name == "search_path" {
+			columns = append(columns, inPublic)
+			continue
+		}
 		columns = append(columns, "current_setting('"+s.name+"')")
 	}
 	return "SELECT " + strings.Join(columns, ", ")

@@ -1,4 +1,4 @@
-// Package postgres stores the log in Postgres 15 or later.
+// Package postgres stores the log in Postgres 14 or later.
 //
 // One server-side function, append_events, is the only writer of events: one statement, one round trip and one
 // transaction for a batch of appends. schema/postgres says how it keeps positions gapless and in commit order.
@@ -31,6 +31,7 @@ type Store struct {
 
 	partition  int64        // positions in a partition
 	ensured    atomic.Int64 // the position up to which there are partitions, as far as this process knows
+	eventBytes atomic.Int64 // of the events that were read last, on average; 0 at first
 	unfit      atomic.Int64 // when an append last did not fit, in nanoseconds since 1970
 	background sync.WaitGroup
 	connected  connected

@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"path/filepath"
 	"sync/atomic"
@@ -149,15 +150,20 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int) ([]eventsto
 }
 
 // ReadRange implements eventstore.Store.
-func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind) (events []eventstore.Event, n int64, err error) {
+func (s *Store) ReadRange(ctx context.Context, after, to int64, kinds []eventstore.Kind, bytes int) (events []eventstore.Event, through, n int64, err error) {
 	list, err := json.Marshal(append([]eventstore.Kind{}, kinds...))
 	if err != nil {
-		return nil, 0, err
+		return nil, after, 0, err
 	}
-	if events, err = s.readEvents(ctx, s.stmt.readRange, after, to, string(list)); err != nil {
-		return nil, 0, err
+	events, enough, err := s.readUpTo(ctx, bytes, s.stmt.readRange, after, to, string(list))
+	if err != nil {
+		return nil, after, 0, err
 	}
-	return events, n, s.mapped(s.stmt.countRange.QueryRowContext(ctx, after, to).Scan(&n))
+	through = to
+	if enough {
+		through = events[len(events)-1].Position
+	}
+	return events, through, n, s.mapped(s.stmt.countRange.QueryRowContext(ctx, after, through).Scan(&n))
 }
 
 // OnConnect implements eventstore.Store.
@@ -183,29 +189,39 @@ func (s *Store) ReadAt(ctx context.Context, positions []int64) ([]eventstore.Eve
 }
 
 func (s *Store) readEvents(ctx context.Context, stmt *sql.Stmt, args ...any) ([]eventstore.Event, error) {
+	events, _, err := s.readUpTo(ctx, math.MaxInt, stmt, args...)
+	return events, err
+}
+
+// besidesData is about what an event takes besides its data and personal fields.
+const besidesData = 256
+
+// readUpTo is readEvents that has enough once the events come to more than so many bytes.
+func (s *Store) readUpTo(ctx context.Context, bytes int, stmt *sql.Stmt, args ...any) (events []eventstore.Event, enough bool, err error) {
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
-		return nil, s.mapped(err)
+		return nil, false, s.mapped(err)
 	}
 	defer rows.Close()
 	var (
-		events  []eventstore.Event
+		size    int
 		subject uuid.NullUUID
 		meta    sql.RawBytes
 	)
-	for rows.Next() {
+	for size < bytes && rows.Next() {
 		var e eventstore.Event
 		if err := rows.Scan(&e.Position, &e.Stream.ID, &e.Stream.Kind, &subject, &e.Version, &e.ID, &e.Type, &e.SchemaVersion,
 			(*[]byte)(&e.Data), &e.Sealed, &meta, &e.RecordedAt); err != nil {
-			return nil, s.mapped(err)
+			return nil, false, s.mapped(err)
 		}
 		if e.Metadata, err = eventstore.ParseMetadata(meta); err != nil {
-			return nil, fmt.Errorf("event at %d: %w", e.Position, err)
+			return nil, false, fmt.Errorf("event at %d: %w", e.Position, err)
 		}
 		e.Stream.Subject = subject.UUID
+		size += len(e.Data) + len(e.Sealed) + besidesData
 		events = append(events, e)
 	}
-	return events, s.mapped(rows.Err())
+	return events, size >= bytes, s.mapped(rows.Err())
 }
 
 // StreamVersion implements eventstore.Store.

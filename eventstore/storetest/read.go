@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -104,15 +105,15 @@ func testPages(t *testing.T, b Backend) {
 		"users":            {1, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindUser}}},
 		"sessions, sealed": {0, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}, Sealed: true}},
 	} {
-		got, err := log.ReadRange(t.Context(), c.after, c.to, c.Selection)
-		if err != nil {
-			t.Fatalf("ReadRange, %s: %v", name, err)
+		got, through, err := log.ReadRange(t.Context(), c.after, c.to, c.Selection)
+		if err != nil || through != c.to {
+			t.Fatalf("ReadRange, %s: through %d, %v, want %d", name, through, err, c.to)
 		}
 		reader := log.Reader(c.Selection)
-		alone, err := reader.ReadRange(t.Context(), c.after, c.to)
+		alone, through, err := reader.ReadRange(t.Context(), c.after, c.to)
 		reader.Close()
-		if diff := cmp.Diff(got, alone); diff != "" || err != nil {
-			t.Errorf("ReadRange of a reader, %s: %v, -want +got\n%s", name, err, diff)
+		if diff := cmp.Diff(got, alone); diff != "" || through != c.to || err != nil {
+			t.Errorf("ReadRange of a reader, %s: through %d, %v, -want +got\n%s", name, through, err, diff)
 		}
 		whole, err := log.ReadAll(t.Context(), c.after, int(c.to-c.after))
 		if err != nil {
@@ -148,12 +149,72 @@ func testPages(t *testing.T, b Backend) {
 	change(t, log.db, "DELETE FROM events WHERE position = 6")
 	_, err = log.ReadAll(t.Context(), 4, 10)
 	wantError(t, "ReadAll over a gap", err, eventstore.ErrGap)
-	_, err = log.ReadRange(t.Context(), 0, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}})
+	_, _, err = log.ReadRange(t.Context(), 0, int64(len(all)), eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindSession}})
 	wantError(t, "ReadRange over a gap", err, eventstore.ErrGap)
 	_, err = log.ReadAt(t.Context(), []int64{5, 6, 7})
 	wantError(t, "ReadAt of a gap", err, eventstore.ErrGap)
 	_, err = log.ReadStream(t.Context(), streams[1].ID, 0, 10)
 	wantError(t, "ReadStream over a gap", err, eventstore.ErrGap)
+}
+
+// Large events are read a few MiB at a time, of one kind or of all, and none is left out.
+func testLargeParts(t *testing.T, b Backend) {
+	log := deploy(t, b).process(t)
+	const streams, large = 12, 200 << 10
+	text := []byte(`{"text": "` + strings.Repeat("x", large) + `"}`)
+	for range streams {
+		user := newID()
+		for _, stream := range []eventstore.Stream{eventstore.UserStream(user), eventstore.SessionStream(newID(), user)} {
+			a := eventstore.Append{Stream: stream, Expected: eventstore.NoStream, Events: []eventstore.NewEvent{{Type: "thing.happened", Data: text}}}
+			if _, err := log.Append(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const head, most = 2 * streams, 4 << 20
+	for name, c := range map[string]struct {
+		read func(after int64) (events []eventstore.Event, through int64, err error)
+		want int
+	}{
+		"everything": {func(after int64) ([]eventstore.Event, int64, error) {
+			return log.ReadRange(t.Context(), after, head, eventstore.Selection{})
+		}, head},
+		"users": {func(after int64) ([]eventstore.Event, int64, error) {
+			events, through, err := log.ReadRange(t.Context(), after, head, eventstore.Selection{Kinds: []eventstore.Kind{eventstore.KindUser}, Sealed: true})
+			if n := len(events); n > 0 && events[n-1].Stream.Kind != eventstore.KindUser { // the last one of the log is among them, whatever it is
+				events = events[:n-1]
+			}
+			return events, through, err
+		}, streams},
+		"some": {func(after int64) ([]eventstore.Event, int64, error) {
+			events, more, err := log.ReadSome(t.Context(), after, 1000)
+			through := after + int64(len(events))
+			if more != (through < head) {
+				t.Errorf("ReadSome through %d says that there may be more: %v", through, more)
+			}
+			return events, through, err
+		}, head},
+	} {
+		got, parts := 0, 0
+		for at := int64(0); at < head; parts++ {
+			events, through, err := c.read(at)
+			if err != nil || through <= at {
+				t.Fatalf("%s: read after %d through %d, %v", name, at, through, err)
+			}
+			if len(events)*large > most {
+				t.Errorf("%s: %d events of %d KiB are read at once", name, len(events), large>>10)
+			}
+			for _, e := range events {
+				if e.Position <= at || e.Position > through {
+					t.Errorf("%s: the event at %d is read after %d through %d", name, e.Position, at, through)
+				}
+			}
+			at, got = through, got+len(events)
+		}
+		if got != c.want || parts < 2 {
+			t.Errorf("%s: %d events in %d parts, want %d in several", name, got, parts, c.want)
+		}
+	}
 }
 
 func testHead(t *testing.T, b Backend) {

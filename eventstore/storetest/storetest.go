@@ -111,6 +111,7 @@ var suite = []conformance{
 	{"Rotation", testRotation},
 	{"RotationNoticed", testRotationNoticed},
 	{"AnyVersionSealed", testAnyVersionSealed},
+	{"LargeParts", testLargeParts},
 	{"Head", testHead},
 	{"Confirm", testConfirm},
 	{"Upcast", testUpcast},

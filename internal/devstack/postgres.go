@@ -122,12 +122,18 @@ func serverSettings(opts PostgresOptions) map[string]string {
 	return s
 }
 
-// findPostgres returns the directory of the newest initdb and postgres that it finds together.
+// findPostgres returns the directory of the newest initdb and postgres that it finds together, or TEST_POSTGRES_BIN where that is set.
 func findPostgres() (string, error) {
 	complete := func(dir string) bool {
 		_, noInitdb := exec.LookPath(filepath.Join(dir, "initdb"))
 		_, noServer := exec.LookPath(filepath.Join(dir, "postgres"))
 		return noInitdb == nil && noServer == nil
+	}
+	if dir := os.Getenv("TEST_POSTGRES_BIN"); dir != "" {
+		if !complete(dir) {
+			return "", fmt.Errorf("%w: TEST_POSTGRES_BIN has no initdb and postgres", ErrNoPostgres)
+		}
+		return dir, nil
 	}
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if filepath.IsAbs(dir) && complete(dir) {
