@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
+	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/internal/devstack"
@@ -278,5 +279,88 @@ func TestLoadThroughRebuilds(t *testing.T) {
 		s.exact(t)
 		s.notLogged(t, "level=ERROR")
 		t.Logf("%d writes, %d lists", writes, lists)
+	})
+}
+
+// The log was restored, and the tables of a read model were not: they have what did not happen. They go on, and are filled anew.
+func TestReadModelOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		stop := start(t, s.runner())
+		s.churn(t, 60)
+		s.await(t)
+		stop()
+		table := projections.TableName(s.db.Dialect(), "users", 1)
+		for _, statement := range []string{
+			"UPDATE projections SET checkpoint_event = '" + uuid.NewString() + "', checkpoint = checkpoint + 40",
+			"DELETE FROM " + table + " WHERE id IN (SELECT id FROM " + table + " LIMIT 3)",
+		} {
+			if _, err := s.db.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start(t, s.runner())
+		devstack.Eventually(t, "it is rebuilt", func() bool { return s.status(t).Generation == 2 })
+		s.churn(t, 5)
+		s.await(t)
+		s.exact(t)
+		if !s.output.Contains("the read model has what is not in the log") {
+			t.Error("nothing is logged of it")
+		}
+	})
+}
+
+// forking is a projection under whose rebuild the log gets another event where the first part that is read ends.
+type forking struct {
+	projections.UserProjection
+	fork  func(position int64)
+	mu    sync.Mutex
+	folds map[int64]int // by the position that a part ends at
+}
+
+func (p *forking) Changes(g projections.Generation) projections.Changes {
+	return guarded{p.UserProjection.Changes(g), func(_ context.Context, _ eventstore.DB, events []eventstore.Event) error {
+		if !g.Loading {
+			return nil
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		last := events[len(events)-1].Position
+		if len(p.folds) == 0 {
+			p.fork(last)
+		}
+		p.folds[last]++
+		return nil
+	}}
+}
+
+// What was read for a rebuild before the database gave way to another is not written there; it is read anew.
+func TestRebuildOverAnotherHistory(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		stop := start(t, s.runner())
+		s.churn(t, 60)
+		s.await(t)
+		stop()
+		first := int64(0)
+		p := &forking{folds: map[int64]int{}}
+		p.fork = func(position int64) {
+			first = position
+			if _, err := s.db.Exec(t.Context(), "UPDATE events SET event_id = $1 WHERE position = $2", uuid.New(), position); err != nil {
+				t.Error(err)
+			}
+			// The live generation is of the other history too, and is not what this is about.
+			if _, err := s.db.Exec(t.Context(), "UPDATE projections SET checkpoint_event = NULL"); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := s.operator(p).Rebuild(t.Context(), "users", nil); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.folds[first] != 2 {
+			t.Errorf("the part that ends at %d was put together %d times, want twice", first, p.folds[first])
+		}
 	})
 }

@@ -113,15 +113,19 @@ func (s *stack) append(tb testing.TB, n int, users ...uuid.UUID) {
 	}
 	for i := 0; i < n; i += together {
 		user := users[i%len(users)]
-		first, err := s.log.ReadStream(tb.Context(), user, 0, 1)
-		if err != nil {
-			tb.Fatal(err)
+		known := i >= len(users)
+		if !known {
+			first, err := s.log.ReadStream(tb.Context(), user, 0, 1)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			known = len(first) > 0
 		}
 		a := eventstore.Append{Stream: eventstore.UserStream(user), Expected: eventstore.AnyVersion}
 		for range together {
 			a.Events = append(a.Events, identity.NewEvent(renamed))
 		}
-		if len(first) == 0 {
+		if !known {
 			a.Expected, a.CreateKey, a.Events[0] = eventstore.NoStream, true, identity.NewEvent(registered)
 		}
 		if _, err := s.log.Append(tb.Context(), a); err != nil {
@@ -141,12 +145,23 @@ func (s *stack) publish(tb testing.TB, o cloudevent.Options) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	answers := make([]jetstream.PubAckFuture, 0, len(events))
 	for _, e := range events {
 		header, body := cloudevent.Encode(e, o)
-		_, err := s.js.PublishMsg(tb.Context(), &nats.Msg{Subject: cloudevent.Subject(e), Header: header, Data: body},
-			jetstream.WithExpectLastSequence(uint64(e.Position-1)))
+		answer, err := s.js.PublishMsgAsync(&nats.Msg{Subject: cloudevent.Subject(e), Header: header, Data: body},
+			jetstream.WithExpectLastSequence(uint64(e.Position-1)), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			tb.Fatalf("publish %d: %v", e.Position, err)
+		}
+		answers = append(answers, answer)
+	}
+	for i, answer := range answers {
+		select {
+		case <-answer.Ok():
+		case err := <-answer.Err():
+			tb.Fatalf("publish %d: %v", events[i].Position, err)
+		case <-tb.Context().Done():
+			tb.Fatal(context.Cause(tb.Context()))
 		}
 	}
 }

@@ -138,7 +138,11 @@ func (d *deployment) checkSecrets() {
 var devFlags = []string{"--dir", "data", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}
 
 // addresses is what `usher dev` writes down.
-type addresses struct{ HTTP, NATS, Metrics string }
+type addresses struct {
+	HTTP, NATS, Metrics string
+	NATSUser            string `json:"nats_user"`
+	NATSPassword        string `json:"nats_password"`
+}
 
 // startDev starts `usher dev` and waits until it is ready and has said so.
 func (d *deployment) startDev() (*process, *client) {
@@ -155,7 +159,8 @@ func (d *deployment) startDev() (*process, *client) {
 		}
 		return json.Unmarshal(raw, &at)
 	})
-	d.natsURL = "nats://" + at.NATS
+	d.natsURL = "nats://" + at.NATSUser + ":" + at.NATSPassword + "@" + at.NATS
+	d.keepSecret(at.NATSPassword)
 	eventually(d.t, "usher dev says that it is ready", func() error {
 		if text := p.stdout.String(); !strings.Contains(text, "Ctrl-C stops it.\n") {
 			return fmt.Errorf("it says\n%s", text)

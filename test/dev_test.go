@@ -26,8 +26,8 @@ func TestDev(t *testing.T) {
 	}
 	at := map[string]string{}
 	raw, err := os.ReadFile(filepath.Join(d.dir, "data", "addresses.json"))
-	if err != nil || json.Unmarshal(raw, &at) != nil || len(at) != 3 || at["http"] == "" || at["nats"] == "" || at["metrics"] == "" {
-		t.Errorf("addresses.json is %s (%v), want the keys http, nats and metrics", raw, err)
+	if err != nil || json.Unmarshal(raw, &at) != nil || len(at) != 5 || at["http"] == "" || at["nats"] == "" || at["metrics"] == "" || at["nats_user"] == "" || at["nats_password"] == "" {
+		t.Errorf("addresses.json is %s (%v), want the keys http, nats, nats_user, nats_password and metrics", raw, err)
 	}
 	if err := d.client(at["metrics"]).status(http.StatusOK, "/metrics"); err != nil {
 		t.Error(err)

@@ -41,6 +41,15 @@ type addresses struct {
 	HTTP    string `json:"http"`
 	NATS    string `json:"nats"`
 	Metrics string `json:"metrics"`
+	// The user of NATS who may do everything; whoever has no login may only read.
+	NATSUser     string `json:"nats_user"`
+	NATSPassword string `json:"nats_password"`
+}
+
+// natsURL is where NATS listens, with the login.
+func (a addresses) natsURL() string {
+	u := url.URL{Scheme: "nats", User: url.UserPassword(a.NATSUser, a.NATSPassword), Host: a.NATS}
+	return u.String()
 }
 
 func readAddresses(dir string) (a addresses, err error) {
@@ -118,7 +127,7 @@ func open(cmd *cobra.Command, dir string) (*deployment, error) {
 	}
 	d.dir = dir
 	if a, err := readAddresses(dir); err == nil {
-		d.natsURL = "nats://" + a.NATS
+		d.natsURL = a.natsURL()
 	}
 	return d, nil
 }

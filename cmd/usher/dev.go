@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
@@ -59,12 +59,13 @@ func devCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return dev(cmd.Context(), config, *dir, at, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		return dev(cmd, config, *dir, at)
 	}
 	return c
 }
 
-func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stderr io.Writer) error {
+func dev(cmd *cobra.Command, c *config, dir string, at addresses) error {
+	ctx := cmd.Context()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory: %w", err)
 	}
@@ -77,7 +78,8 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	defer lock.Unlock() //nolint:errcheck // the lock ends with the process
 
 	l, listenErr := listen(addr{at.HTTP, "--http"}, addr{at.Metrics, "--metrics"})
-	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS)
+	password := rand.Text()
+	broker, err := startBroker(filepath.Join(dir, natsDir), at.NATS, password)
 	if broker != nil {
 		defer broker.Shutdown()
 	}
@@ -91,18 +93,19 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	if err := migrated(ctx, filepath.Join(dir, databaseFile)); err != nil {
 		return err
 	}
-	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String()}
+	at = addresses{HTTP: l.http.Addr().String(), NATS: strings.TrimPrefix(broker.URL(), "nats://"), Metrics: l.metrics.Addr().String(),
+		NATSUser: devUser, NATSPassword: password}
 	c.answerAt(l.http.Addr())
 	ownPassword := c.AdminEmail == ""
 	if ownPassword {
 		c.AdminEmail, c.AdminPassword = devAdmin, secret(newPassword())
 	}
-	d, err := openDir(ctx, c, dir, newLogger(c, stderr))
+	d, err := openDir(ctx, c, dir, newLogger(c, cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	d.natsURL = broker.URL()
+	d.natsURL = at.natsURL()
 	d.holder = "dev" // only one process holds the directory's lock, and after a crash it need not wait for its own lease
 	conn, err := d.connect(nats.InProcessServer(broker))
 	if err != nil {
@@ -116,11 +119,11 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 			if err := writeAddresses(dir, at); err != nil {
 				return err
 			}
-			welcome(stdout, dir, at)
+			about := running{Version: version, addresses: at, Data: dir}
 			if madeAdmin && ownPassword {
-				introduce(stdout, c)
+				about.Admin = &firstAdmin{c.AdminEmail, string(c.AdminPassword)}
 			}
-			return nil
+			return tell(cmd, about, about.welcome)
 		},
 	})
 }
@@ -139,8 +142,34 @@ func (c *config) answerAt(addr net.Addr) {
 	}
 }
 
+// devUser is the user of the embedded NATS server who may do everything. Its password is made anew at each start.
+const devUser = "usher"
+
+// devReader is who may connect without a login: whatever runs on this machine. It reads, by consumers of its own too, and does
+// nothing else.
+func devReader() *server.User {
+	const api = "$JS.API."
+	may := []string{
+		api + "INFO", api + "STREAM.NAMES", api + "STREAM.LIST", api + "STREAM.INFO.USHER", api + "STREAM.MSG.GET.USHER", api + "DIRECT.GET.USHER", api + "DIRECT.GET.USHER.>",
+		api + "CONSUMER.CREATE.USHER.>", api + "CONSUMER.DURABLE.CREATE.USHER.*", api + "CONSUMER.INFO.USHER.*", api + "CONSUMER.LIST.USHER", api + "CONSUMER.NAMES.USHER",
+		api + "CONSUMER.MSG.NEXT.USHER.*", api + "CONSUMER.RESET.USHER.*", "$JS.ACK.USHER.>", "$JS.ACK.*.*.USHER.>", "$JS.FC.>",
+	}
+	var never []string
+	for _, name := range append([]string{"mail"}, projectionNames()...) {
+		if name != "mail" {
+			name = "projection-" + name
+		}
+		never = append(never, api+"CONSUMER.CREATE.USHER."+name, api+"CONSUMER.CREATE.USHER."+name+".>", api+"CONSUMER.DURABLE.CREATE.USHER."+name,
+			api+"CONSUMER.MSG.NEXT.USHER."+name, api+"CONSUMER.RESET.USHER."+name, "$JS.ACK.USHER."+name+".>", "$JS.ACK.*.*.USHER."+name+".>")
+	}
+	return &server.User{Username: "anybody", Password: rand.Text(), Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: may, Deny: never},
+		Subscribe: &server.SubjectPermission{Allow: []string{"usher.v1.>", "_INBOX.>"}, Deny: []string{"_INBOX." + devUser + ".>"}},
+	}}
+}
+
 // startBroker starts the embedded NATS server.
-func startBroker(store, addr string) (*devstack.NATSServer, error) {
+func startBroker(store, addr, password string) (*devstack.NATSServer, error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
@@ -149,7 +178,11 @@ func startBroker(store, addr string) (*devstack.NATSServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
 	}
-	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port})
+	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port, Configure: func(o *server.Options) {
+		reader := devReader()
+		o.Users = []*server.User{{Username: devUser, Password: password}, reader}
+		o.NoAuthUser = reader.Username
+	}})
 	if err != nil {
 		return nil, fmt.Errorf("start NATS; another --nats may help: %w", err)
 	}
@@ -209,8 +242,22 @@ func newPassword() string {
 	}
 }
 
+// running is what runs, for whoever started it.
+type running struct {
+	Version string `json:"version"`
+	addresses
+	Data  string      `json:"data"`
+	Admin *firstAdmin `json:"admin,omitempty"` // of a first start, whose password nobody knows yet
+}
+
+type firstAdmin struct {
+	Email    string `json:"email"`
+	Password string `json:"password"`
+}
+
 // welcome says what runs and what to try.
-func welcome(w io.Writer, dir string, at addresses) {
+func (r running) welcome(w io.Writer) error {
+	dir, at := r.Data, r.addresses
 	suffix := ""
 	if dir != defaultDir {
 		suffix = " --dir " + dir
@@ -219,7 +266,7 @@ func welcome(w io.Writer, dir string, at addresses) {
 	if err != nil {
 		executable = os.Args[0]
 	}
-	fmt.Fprintf(w, `usher %[1]s is ready
+	_, err = fmt.Fprintf(w, `usher %[1]s is ready
 
   API      http://%[2]s
   NATS     nats://%[3]s
@@ -234,7 +281,11 @@ Try, in another terminal:
   %[7]s users list%[6]s
 
 Ctrl-C stops it.
-`, version, at.HTTP, at.NATS, at.Metrics, dir, suffix, calledAs(executable, os.Args[0]))
+`, r.Version, at.HTTP, at.NATS, at.Metrics, dir, suffix, calledAs(executable, os.Args[0]))
+	if err == nil && r.Admin != nil {
+		_, err = fmt.Fprintf(w, "\nThe first administrator was made. The password is not shown again:\n\n  %s  %s\n", r.Admin.Email, r.Admin.Password)
+	}
+	return err
 }
 
 // calledAs is how this program is run again, from the same directory: by its name where that is found, from its source where
@@ -262,9 +313,4 @@ func sameFile(a, b string) bool {
 	}
 	is, err := os.Stat(b)
 	return err == nil && os.SameFile(of, is)
-}
-
-// introduce shows the administrator of a first start, whose password nobody knows yet.
-func introduce(w io.Writer, c *config) {
-	fmt.Fprintf(w, "\nThe first administrator was made. The password is not shown again:\n\n  %s  %s\n", c.AdminEmail, string(c.AdminPassword))
 }
