@@ -168,16 +168,19 @@ func (r *Relay) restore(ctx context.Context, d durable) error {
 	if err != nil || done {
 		return err
 	}
-	if err := s.DeleteConsumer(ctx, d.Config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return err
-	}
 	held := d.Config
 	until := r.Now().Add(holdFor).UTC()
 	held.PauseUntil = &until
-	if d.Config.DeliverSubject != "" {
-		_, err = s.CreateOrUpdatePushConsumer(ctx, held)
-	} else {
-		_, err = s.CreateOrUpdateConsumer(ctx, held)
+	// One that its client makes meanwhile is not taken over, but deleted: the client has to look at this one, and its mark.
+	for again := true; again; again = errors.Is(err, jetstream.ErrConsumerExists) {
+		if err := s.DeleteConsumer(ctx, d.Config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return err
+		}
+		if d.Config.DeliverSubject != "" {
+			_, err = s.CreatePushConsumer(ctx, held)
+		} else {
+			_, err = s.CreateConsumer(ctx, held)
+		}
 	}
 	if err != nil {
 		return err

@@ -177,11 +177,13 @@ func (l *loop) checkSetBack(info *jetstream.ConsumerInfo) error {
 }
 
 // stillTheSame looks at the consumer again where a batch shows that it was made anew, or set, since the session began: its own
-// numbers begin anew then. It fails as checkSetBack does.
+// numbers begin anew then, or it brings what was handled already. It fails as checkSetBack does.
 func (l *loop) stillTheSame(ctx context.Context, batch []message) error {
 	anew := false
 	for _, m := range batch {
-		anew = anew || m.given <= l.given
+		handled := m.position <= l.position && !l.looked
+		l.looked = l.looked || handled // once in a session: it may be a redelivery as well
+		anew = anew || m.given <= l.given || handled
 		l.given = m.given
 	}
 	if !anew || l.BesideLog {

@@ -27,6 +27,7 @@ type loop struct {
 	versions *versions
 	accepted time.Time // when the consumer was made whose mark of a restore says nothing more, since this loop began before it
 	given    uint64    // the consumer's number of the last message that came in this session
+	looked   bool      // at the consumer in this session, since it brought what was handled already
 
 	last           message // handled, and not acknowledged yet
 	unacknowledged int
@@ -86,7 +87,7 @@ func (l *loop) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	l.position, l.last, l.unacknowledged, l.given = position, message{}, 0, 0
+	l.position, l.last, l.unacknowledged, l.given, l.looked = position, message{}, 0, 0, false
 	consumer, err := l.consumer(ctx)
 	if err != nil {
 		return err

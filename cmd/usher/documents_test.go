@@ -22,6 +22,8 @@ var (
 	fence = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```")
 	// usherLine is a command line, with what comes before the program: a path, variables, the container that it runs in.
 	usherLine = regexp.MustCompile(`^(?:.*[ /])?usher ([a-z].*)$`)
+	// namespace is usher as the name of something of Kubernetes.
+	namespace = regexp.MustCompile(` -n usher `)
 )
 
 // commandLines are the command lines of usher in a document in Markdown, without the program's name.
@@ -42,7 +44,7 @@ func commandLines(text string) (lines []string) {
 		for _, end := range []string{" #", " >", " |"} {
 			b, _, _ = strings.Cut(b, end)
 		}
-		if m := usherLine.FindStringSubmatch(b); m != nil {
+		if m := usherLine.FindStringSubmatch(namespace.ReplaceAllString(b, " ")); m != nil {
 			lines = append(lines, strings.TrimSpace(m[1]))
 		}
 	}
