@@ -22,6 +22,8 @@ var (
 	fence = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```")
 	// usherLine is a command line, with what comes before the program: a path, variables, the container that it runs in.
 	usherLine = regexp.MustCompile(`^(?:.*[ /])?usher ([a-z].*)$`)
+	// usherNamespace is where usher is the name of a namespace in Kubernetes.
+	usherNamespace = regexp.MustCompile(`(?:-n|--namespace)[ =]usher\b`)
 )
 
 // commandLines are the command lines of usher in a document in Markdown, without the program's name.
@@ -42,7 +44,7 @@ func commandLines(text string) (lines []string) {
 		for _, end := range []string{" #", " >", " |"} {
 			b, _, _ = strings.Cut(b, end)
 		}
-		if m := usherLine.FindStringSubmatch(b); m != nil {
+		if m := usherLine.FindStringSubmatch(usherNamespace.ReplaceAllString(b, "")); m != nil {
 			lines = append(lines, strings.TrimSpace(m[1]))
 		}
 	}
@@ -189,8 +191,9 @@ func TestCheckCommandLine(t *testing.T) {
 			t.Errorf("checkCommandLine(%q) = %v, want %q", line, err, wrong)
 		}
 	}
-	want := []string{"keys list", "users erase ID", "config", "outbox status"}
-	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`; see `usher.example/subscription`\n\n```console\n" +
+	want := []string{"keys list", "users erase ID", "config", "outbox status", "migrate status"}
+	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`, " +
+		"`kubectl -n usher create job look`, `kubectl -n usher exec deploy/usher-api -- /usher migrate status`; see `usher.example/subscription`\n\n```console\n" +
 		"$ BCRYPT_ROUNDS=plenty usher config\nusher: bad\n$ usher outbox status   # now\n```\n")
 	slices.Sort(want)
 	slices.Sort(got)
