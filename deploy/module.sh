@@ -16,5 +16,5 @@ from=$(go list -m)
 
 # Only where the path is whole: at the start of a word, and followed by a package or by the end of the path.
 git grep -lzF "$from" -- '*.go' '*.mod' '*.md' |
-	FROM=$from TO=$to xargs -0 perl -pi -e 's{(?<![\w./-])\Q$ENV{FROM}\E(?=/|[\s"`]|$)}{$ENV{TO}}g'
+	FROM=$from TO=$to xargs -0 perl -pi -e 's{(?<![\w./-])\Q$ENV{FROM}\E(?=[/\@=\s"`]|$)}{$ENV{TO}}g'
 gofmt -w $(git ls-files '*.go')

@@ -75,8 +75,8 @@ func newMasterKey(raw [32]byte) MasterKey {
 func (m MasterKey) Derive(purpose string) []byte { return derive(m.root, purpose) }
 
 func derive(secret [32]byte, purpose string) []byte {
-	key, err := hkdf.Key(sha256.New, secret[:], nil, "usher.example/"+purpose, 32)
-	if err != nil { // only for a length beyond HKDF's limit
+	key, err := hkdf.Key(sha256.New, secret[:], nil, "usher/"+purpose, 32) // never the module's path, which changes
+	if err != nil {                                                        // only for a length beyond HKDF's limit
 		panic(err)
 	}
 	return key

@@ -35,6 +35,7 @@ func TestCatchesUpAndFollows(t *testing.T) {
 		s.publish(t, cloudevent.Options{})
 		s.await(t)
 		s.exact(t)
+		s.awaitState(t, projections.StateRunning) // it reads the log where the stream is slow
 		if got, want := s.status(t), (projections.Status{Name: "users", Generation: 1, CodeVersion: thisVersion, State: projections.StateRunning}); true {
 			got.UpdatedAt, got.Position = time.Time{}, 0
 			if diff := cmp.Diff(want, got); diff != "" {

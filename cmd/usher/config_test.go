@@ -26,6 +26,8 @@ var badValues = map[string][]string{
 	"STREAM_MAX_AGE_DAYS":                {marker, "-1"},
 	"STREAM_MAX_BYTES":                   {marker, "0", "-2"},
 	"OUTBOX_AUTO_PROCESS":                {marker},
+	"OUTBOX_ON_RESTORE":                  {marker},
+	"LOGIN_NEEDS_VERIFIED_EMAIL":         {marker},
 	"OUTBOX_BATCH_SIZE":                  {marker, "0", "10001"},
 	"OUTBOX_PROCESSING_INTERVAL_SECONDS": {marker, "0"},
 	"OUTBOX_WEBHOOK_TIMEOUT_SECONDS":     {marker, "0", "301"},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -60,12 +59,13 @@ func devCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return dev(cmd.Context(), config, *dir, at, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		return dev(cmd, config, *dir, at)
 	}
 	return c
 }
 
-func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stderr io.Writer) error {
+func dev(cmd *cobra.Command, c *config, dir string, at addresses) error {
+	ctx := cmd.Context()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory: %w", err)
 	}
@@ -100,7 +100,7 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 	if ownPassword {
 		c.AdminEmail, c.AdminPassword = devAdmin, secret(newPassword())
 	}
-	d, err := openDir(ctx, c, dir, newLogger(c, stderr))
+	d, err := openDir(ctx, c, dir, newLogger(c, cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
@@ -119,11 +119,11 @@ func dev(ctx context.Context, c *config, dir string, at addresses, stdout, stder
 			if err := writeAddresses(dir, at); err != nil {
 				return err
 			}
-			welcome(stdout, dir, at)
+			about := running{Version: version, addresses: at, Data: dir}
 			if madeAdmin && ownPassword {
-				introduce(stdout, c)
+				about.Admin = &firstAdmin{c.AdminEmail, string(c.AdminPassword)}
 			}
-			return nil
+			return tell(cmd, about, about.welcome)
 		},
 	})
 }
@@ -242,8 +242,22 @@ func newPassword() string {
 	}
 }
 
+// running is what runs, for whoever started it.
+type running struct {
+	Version string `json:"version"`
+	addresses
+	Data  string      `json:"data"`
+	Admin *firstAdmin `json:"admin,omitempty"` // of a first start, whose password nobody knows yet
+}
+
+type firstAdmin struct {
+	Email    string `json:"email"`
+	Password string `json:"password"`
+}
+
 // welcome says what runs and what to try.
-func welcome(w io.Writer, dir string, at addresses) {
+func (r running) welcome(w io.Writer) error {
+	dir, at := r.Data, r.addresses
 	suffix := ""
 	if dir != defaultDir {
 		suffix = " --dir " + dir
@@ -252,7 +266,7 @@ func welcome(w io.Writer, dir string, at addresses) {
 	if err != nil {
 		executable = os.Args[0]
 	}
-	fmt.Fprintf(w, `usher %[1]s is ready
+	_, err = fmt.Fprintf(w, `usher %[1]s is ready
 
   API      http://%[2]s
   NATS     nats://%[3]s
@@ -267,7 +281,11 @@ Try, in another terminal:
   %[7]s users list%[6]s
 
 Ctrl-C stops it.
-`, version, at.HTTP, at.NATS, at.Metrics, dir, suffix, calledAs(executable, os.Args[0]))
+`, r.Version, at.HTTP, at.NATS, at.Metrics, dir, suffix, calledAs(executable, os.Args[0]))
+	if err == nil && r.Admin != nil {
+		_, err = fmt.Fprintf(w, "\nThe first administrator was made. The password is not shown again:\n\n  %s  %s\n", r.Admin.Email, r.Admin.Password)
+	}
+	return err
 }
 
 // calledAs is how this program is run again, from the same directory: by its name where that is found, from its source where
@@ -295,9 +313,4 @@ func sameFile(a, b string) bool {
 	}
 	is, err := os.Stat(b)
 	return err == nil && os.SameFile(of, is)
-}
-
-// introduce shows the administrator of a first start, whose password nobody knows yet.
-func introduce(w io.Writer, c *config) {
-	fmt.Fprintf(w, "\nThe first administrator was made. The password is not shown again:\n\n  %s  %s\n", c.AdminEmail, string(c.AdminPassword))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
@@ -81,6 +82,41 @@ func TestMakeDevEndsWell(t *testing.T) {
 		_ = cmd.Wait() // make itself ends by the interrupt
 		if failed := strings.Contains(said.String(), "Error"); failed != (test.want != "") {
 			t.Errorf("make dev says %q, want %q", &said, test.want)
+		}
+	}
+}
+
+// For programs too it says where it is, and whom it made.
+func TestDevTellsPrograms(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command(testProgram(t), "dev", "--json", "--dir", dir, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	cmd.Env, cmd.Dir = []string{asUsher + "=1", "BCRYPT_ROUNDS=4"}, dir
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := devstack.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	var about running
+	if err := json.NewDecoder(out).Decode(&about); err != nil {
+		t.Fatalf("usher dev --json: %v", err)
+	}
+	if about.Version == "" || about.HTTP == "" || about.NATS == "" || about.Metrics == "" || about.Data != dir || about.Admin == nil || about.Admin.Email != devAdmin {
+		t.Errorf("it tells %+v", about)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(said.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("the log has the line %s", line)
 		}
 	}
 }

@@ -22,8 +22,8 @@ var (
 	fence = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```")
 	// usherLine is a command line, with what comes before the program: a path, variables, the container that it runs in.
 	usherLine = regexp.MustCompile(`^(?:.*[ /])?usher ([a-z].*)$`)
-	// usherNamespace is where usher is the name of a namespace in Kubernetes.
-	usherNamespace = regexp.MustCompile(`(?:-n|--namespace)[ =]usher\b`)
+	// namespace is usher as the name of something of Kubernetes.
+	namespace = regexp.MustCompile(` -n usher `)
 )
 
 // commandLines are the command lines of usher in a document in Markdown, without the program's name.
@@ -44,7 +44,7 @@ func commandLines(text string) (lines []string) {
 		for _, end := range []string{" #", " >", " |"} {
 			b, _, _ = strings.Cut(b, end)
 		}
-		if m := usherLine.FindStringSubmatch(usherNamespace.ReplaceAllString(b, "")); m != nil {
+		if m := usherLine.FindStringSubmatch(namespace.ReplaceAllString(b, " ")); m != nil {
 			lines = append(lines, strings.TrimSpace(m[1]))
 		}
 	}

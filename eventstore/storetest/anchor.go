@@ -31,7 +31,7 @@ func testAnchor(t *testing.T, b Backend) {
 		"far beyond it":    {eventstore.Anchor{Position: 99, ID: uuid.New()}, 3, 0, 0, eventstore.ErrForked},
 		"an event earlier": {eventstore.Anchor{Position: 5, ID: all[5].ID}, 3, 0, 0, eventstore.ErrForked},
 	} {
-		events, err := p.ReadAfter(t.Context(), c.anchor, c.limit)
+		events, _, err := p.ReadAfter(t.Context(), c.anchor, c.limit)
 		wantError(t, name, err, c.want)
 		switch {
 		case c.first == 0 && len(events) == 0:
