@@ -195,7 +195,11 @@ func TestASVS_6_3_8_RegistrationTellsNothing(t *testing.T) {
 				t.Errorf("the answer tells that the address is taken (-free +taken):\n%s", diff)
 			}
 		}
-		if diff := cmp.Diff([]string{"user.registered"}, s.typesAfter(0)); diff != "" {
+		// Nor does a key under which another address was registered before, by whether one's own is registered under it too.
+		if a := s.call("POST", register, credentials("bea@example.org", secret), "Idempotency-Key", "k"); a.status != http.StatusCreated {
+			t.Errorf("the same key, another address: %d %s", a.status, a.body)
+		}
+		if diff := cmp.Diff([]string{"user.registered", "user.registered"}, s.typesAfter(0)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	})

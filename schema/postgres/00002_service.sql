@@ -31,7 +31,8 @@ CREATE TABLE sessions (
     started_at timestamptz NOT NULL,
     rotated_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,   -- at the latest, however often it is refreshed
-    used_at    timestamptz             -- when it was noticed that the answer of the last rotation has arrived
+    used_at    timestamptz,            -- when it was noticed that the answer of the last rotation has arrived
+    late       int  NOT NULL           -- of the last rotations, the newest as the lowest bit, those that were asked for again late
 ) WITH (fillfactor = 80);              -- room for a rotation in place; its columns are in no index for the same reason
 CREATE INDEX sessions_user ON sessions (user_id);
 COMMENT ON TABLE sessions IS 'state table: the refresh state of sessions that go on';
