@@ -79,7 +79,8 @@ func TestDevNATSWithoutALogin(t *testing.T) {
 		"usher.v1.a3.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.STREAM.UPDATE.USHER", "$JS.API.STREAM.CREATE.MINE",
 		"$JS.API.STREAM.MSG.DELETE.USHER", "$JS.API.CONSUMER.DELETE.USHER.projection-users", "$JS.API.CONSUMER.CREATE.USHER", "$JS.API.CONSUMER.CREATE.USHER.projection-users",
 		"$JS.API.CONSUMER.CREATE.USHER.projection-users.usher.v1.>", "$JS.API.CONSUMER.DURABLE.CREATE.USHER.mail", "$JS.API.CONSUMER.MSG.NEXT.USHER.projection-users",
-		"$JS.API.CONSUMER.RESET.USHER.projection-users", "$JS.API.CONSUMER.PAUSE.USHER.projection-users", "$JS.ACK.USHER.projection-users.1.1.1.1.1", "_INBOX.usher.a.b",
+		"$JS.API.CONSUMER.RESET.USHER.projection-users", "$JS.API.CONSUMER.PAUSE.USHER.projection-users",
+		"$JS.API.CONSUMER.LIST.USHER", "$JS.API.CONSUMER.NAMES.USHER", "$JS.ACK.USHER.projection-users.1.1.1.1.1", "_INBOX.usher.a.b",
 	} {
 		if err := conn.Publish(subject, nil); err != nil {
 			t.Fatal(err)

@@ -171,7 +171,7 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	for user, subjects := range map[string][]string{
 		"verifier": {
 			"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.STREAM.MSG.GET.USHER",
-			"$JS.API.DIRECT.GET.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.ACK.USHER.billing.1.1.1.1.1",
+			"$JS.API.DIRECT.GET.USHER", "$JS.API.CONSUMER.LIST.USHER", "$JS.API.CONSUMER.NAMES.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.ACK.USHER.billing.1.1.1.1.1",
 			// A consumer of everything, of events with personal data, and in the place of another's.
 			"$JS.API.CONSUMER.CREATE.USHER", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.CONSUMER.DURABLE.CREATE.USHER.mine", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.>",
 			"$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.a3.user.registered", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.*.user.email_changed",

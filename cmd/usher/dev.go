@@ -146,12 +146,12 @@ func (c *config) answerAt(addr net.Addr) {
 const devUser = "usher"
 
 // devReader is who may connect without a login: whatever runs on this machine. It reads, by consumers of its own too, and does
-// nothing else.
+// nothing else. The consumers of webhooks can't be named here, as they come and go; it is not told what they are called.
 func devReader() *server.User {
 	const api = "$JS.API."
 	may := []string{
 		api + "INFO", api + "STREAM.NAMES", api + "STREAM.LIST", api + "STREAM.INFO.USHER", api + "STREAM.MSG.GET.USHER", api + "DIRECT.GET.USHER", api + "DIRECT.GET.USHER.>",
-		api + "CONSUMER.CREATE.USHER.>", api + "CONSUMER.DURABLE.CREATE.USHER.*", api + "CONSUMER.INFO.USHER.*", api + "CONSUMER.LIST.USHER", api + "CONSUMER.NAMES.USHER",
+		api + "CONSUMER.CREATE.USHER.>", api + "CONSUMER.DURABLE.CREATE.USHER.*", api + "CONSUMER.INFO.USHER.*",
 		api + "CONSUMER.MSG.NEXT.USHER.*", api + "CONSUMER.RESET.USHER.*", "$JS.ACK.USHER.>", "$JS.ACK.*.*.USHER.>", "$JS.FC.>",
 	}
 	var never []string

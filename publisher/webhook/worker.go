@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"usher.example/eventstore"
 	"usher.example/subscription"
 )
 
@@ -204,31 +206,34 @@ func (w *Worker) tidy(ctx context.Context) error {
 		return err
 	}
 	// The consumers first: one that is seen here had its webhook by then.
-	var ids []uuid.UUID
+	var names []string
 	consumers := stream.ConsumerNames(ctx)
 	for name := range consumers.Name() {
-		if text, ok := strings.CutPrefix(name, consumerPrefix); ok {
-			if id, err := uuid.Parse(text); err == nil {
-				ids = append(ids, id)
-			}
+		if strings.HasPrefix(name, consumerPrefix) {
+			names = append(names, name)
 		}
 	}
-	if err := consumers.Err(); err != nil || len(ids) == 0 {
+	if err := consumers.Err(); err != nil || len(names) == 0 {
 		return err
 	}
 	hooks, err := w.Service.query(ctx, withSecrets, "")
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		if slices.ContainsFunc(hooks, func(h stored) bool { return h.ID == id }) {
+	for _, consumer := range names {
+		if slices.ContainsFunc(hooks, func(h stored) bool { return w.Service.consumerName(h.ID) == consumer }) {
 			continue
 		}
-		if err := w.JetStream.DeleteConsumer(ctx, name, consumerName(id)); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if err := w.JetStream.DeleteConsumer(ctx, name, consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return err
 		}
 	}
 	return nil
 }
 
-func consumerName(id uuid.UUID) string { return consumerPrefix + id.String() }
+// consumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,
+// from those that others may make and edit; so nobody who is not shown the name can guess it.
+func (s *Service) consumerName(id uuid.UUID) string {
+	key := s.Log.Sealer().ReservationKey(eventstore.Reservation{Scope: "webhook-consumer", Value: id.String()})
+	return consumerPrefix + id.String() + "-" + hex.EncodeToString(key[:16])
+}

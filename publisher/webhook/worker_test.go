@@ -315,8 +315,21 @@ func TestConsumersOfDeletedWebhooks(t *testing.T) {
 	}
 	s.work()
 	consumer := func(id uuid.UUID) error {
-		_, err := s.js.Consumer(t.Context(), subscription.Stream, "webhook-"+id.String())
-		return err
+		stream, err := s.js.Stream(t.Context(), subscription.Stream)
+		if err != nil {
+			return err
+		}
+		names := stream.ConsumerNames(t.Context())
+		var found error = jetstream.ErrConsumerNotFound
+		for name := range names.Name() {
+			if rest, is := strings.CutPrefix(name, "webhook-"+id.String()+"-"); is && len(rest) == 32 {
+				found = nil
+			}
+		}
+		if err := names.Err(); err != nil {
+			return err
+		}
+		return found
 	}
 	devstack.Eventually(t, "the consumer is gone", func() bool { return consumer(hook.ID) == jetstream.ErrConsumerNotFound })
 	if err := consumer(kept.ID); err != nil {
