@@ -204,7 +204,7 @@ var scenarios = slices.Concat([]scenario{
 	{name: "no method but GET and HEAD", method: "POST", path: "/livez", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, GET, HEAD"}},
 	{name: "metrics are elsewhere", path: "/metrics", status: 404, code: identity.CodeNotFound},
 }, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
-	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios, factorScenarios, nullScenarios, addressScenarios, formScenarios)
+	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios, factorScenarios, nullScenarios, addressScenarios, throttledScenarios, formScenarios)
 
 // badBodies are refused by every call that has a body. good is what an object would have to hold.
 func badBodies(path, good string) []scenario {

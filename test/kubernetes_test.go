@@ -89,7 +89,7 @@ func TestKubernetes(t *testing.T) {
 	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"] = s.admin.email, s.admin.password, s.mails.URL()
 
 	kustomization := read("kustomization.yaml")[0]
-	settings := map[string]string{"SMTP_TLS": "optional"} // the mail server of this test has none
+	settings := map[string]string{}
 	for _, literal := range kustomization.ConfigMapGenerator[0].Literals {
 		name, value, _ := strings.Cut(literal, "=")
 		settings[name] = value
