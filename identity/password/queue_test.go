@@ -131,7 +131,9 @@ func TestCrowdMakesRoom(t *testing.T) {
 	}
 	await(t, "a full queue", func() bool { return p.Queued() == 8 })
 	ada := make(chan error, 1)
-	go func() { ada <- p.VerifyUnknown(context.Background(), Caller{Network: "elsewhere", Account: "ada"}, "correct horse") }()
+	go func() {
+		ada <- p.VerifyUnknown(context.Background(), Caller{Network: "elsewhere", Account: "ada"}, "correct horse")
+	}()
 	var overloaded *OverloadedError
 	if err := <-crowd; !errors.As(err, &overloaded) {
 		t.Errorf("one of the crowd: %v, want an OverloadedError", err)
