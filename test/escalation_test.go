@@ -37,6 +37,9 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		"CREATE TRIGGER evil AFTER INSERT ON readmodels.users_1 EXECUTE FUNCTION suppress_redundant_updates_trigger()",
 		"CREATE INDEX ON readmodels.users_1 (lower(name))",
 		"SET ROLE usher_owner", "GRANT usher_owner TO CURRENT_USER", "ALTER ROLE usher_owner PASSWORD 'mine'", "ALTER ROLE CURRENT_USER SUPERUSER",
+		// Partitions without end.
+		"SELECT ensure_partitions(100000000, 1)", "SELECT ensure_partitions(20000001, 1)", "SELECT ensure_partitions(40000000)", "SELECT ensure_partitions(9223372036854775807)",
+		"SELECT ensure_partitions(20000001, 9000000000000000000)", "SELECT ensure_partitions(20000001, 0)", "SELECT ensure_partitions(20000001, NULL)",
 		"COPY (SELECT 1) TO PROGRAM 'true'", "ALTER FUNCTION last_partitioned() OWNER TO CURRENT_USER",
 	}
 	secrets := []string{
@@ -95,6 +98,12 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		if _, err := worker.Exec(t.Context(), statement); !errors.As(err, &refused) {
 			t.Errorf("usher_worker: %s: %v, want it refused", statement, err)
 		}
+	}
+
+	// It makes the partition that the log comes to next.
+	var made int
+	if err := worker.QueryRow(t.Context(), "SELECT ensure_partitions(20000001)").Scan(&made); err != nil || made != 1 {
+		t.Errorf("usher_worker made %d partitions: %v", made, err)
 	}
 
 	all := d.loggedIn(super, "postgres")
