@@ -78,7 +78,7 @@ func (c *config) check(bad map[string]bool) error {
 		"USER_ATTRIBUTES":                    !slices.Contains(c.UserAttributes, ""),
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
 		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL), ""),
-		"SMTP_TLS":                           validMailTLS(string(c.SMTPURL), c.SMTPTLS),
+		"SMTP_TLS":                           validMailServer("smtp://localhost", c.SMTPTLS),
 		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
@@ -90,6 +90,11 @@ func (c *config) check(bad map[string]bool) error {
 	var parameter *postgres.ParameterError
 	if _, err := postgres.ParseConfig(string(c.DatabaseURL)); errors.As(err, &parameter) {
 		errs = append(errs, fmt.Errorf("check DATABASE_URL: %w", parameter))
+	}
+	if validMailServer(string(c.SMTPURL), "") && validMailServer("smtp://localhost", c.SMTPTLS) {
+		if _, err := mail.ParseServer(string(c.SMTPURL), c.SMTPTLS); err != nil {
+			errs = append(errs, fmt.Errorf("SMTP_TLS does not go with SMTP_URL: %w", err))
+		}
 	}
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		errs = append(errs, errors.New("ADMIN_EMAIL and ADMIN_PASSWORD go together; set both or neither"))
@@ -175,14 +180,6 @@ func validEmail(text string) bool {
 func validMailServer(text, security string) bool {
 	_, err := mail.ParseServer(text, security)
 	return err == nil
-}
-
-// validMailTLS says whether a server can be spoken to like that; any, where there is none or its address is bad itself.
-func validMailTLS(server, security string) bool {
-	if server == "" || !validMailServer(server, "") {
-		server = "smtp://localhost"
-	}
-	return validMailServer(server, security)
 }
 
 func validMailFrom(text string) bool {
