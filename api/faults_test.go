@@ -199,6 +199,14 @@ func TestASVS_6_3_8_RegistrationTellsNothing(t *testing.T) {
 		if a := s.call("POST", register, credentials("bea@example.org", secret), "Idempotency-Key", "k"); a.status != http.StatusCreated {
 			t.Errorf("the same key, another address: %d %s", a.status, a.body)
 		}
+		// Nor does the time of a login that fails, to which memory and the database contribute.
+		for _, address := range []string{"ada@example.org", "nobody@example.org"} {
+			began := time.Now()
+			s.want(s.call("POST", login, credentials(address, newSecret)), http.StatusUnauthorized, identity.CodeInvalidCredentials)
+			if took := time.Since(began); took < evenTime {
+				t.Errorf("%s: the answer came after %v, want no sooner than after %v", address, took, evenTime)
+			}
+		}
 		if diff := cmp.Diff([]string{"user.registered", "user.registered"}, s.typesAfter(0)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -90,31 +89,6 @@ func (r *failuresRow) failures() failures {
 		return failures{}
 	}
 	return failures{*r.count, *r.last, *r.forgetAt}
-}
-
-// networkOf is the network that something comes from.
-func networkOf(m eventstore.Metadata) string {
-	if m.Network != "" {
-		return m.Network
-	}
-	return Network(m.Address)
-}
-
-// Network is what counts as one client: an IPv4 address, or the /64 that an IPv6 address is in, because whoever has one
-// of those has all of it. It is "" for what is no address.
-func Network(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil {
-		return ""
-	}
-	if a = a.Unmap(); a.Is4() {
-		return a.String()
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil { // only for more bits than an address has
-		panic(err)
-	}
-	return p.String()
 }
 
 // The scopes of what is throttled, each counted apart. What strangers fail at concerns nobody who is logged in, nor who comes

@@ -14,7 +14,7 @@ import (
 
 // usersThrottledCommand tells who is throttled now. Its pages go on after an id: what it lists is in the order of ids.
 func usersThrottledCommand() *cobra.Command {
-	c := &cobra.Command{Use: "throttled", Short: "List the users on whose accounts a login has to wait now, and why",
+	c := &cobra.Command{Use: "throttled", Short: "List the users on whose accounts an attempt has to wait now, and why",
 		Example: "  usher users throttled\n  usher users throttled --limit 200 --json"}
 	limit := c.Flags().Int("limit", projections.DefaultLimit, "users on a page")
 	cursor := c.Flags().String("cursor", "", "the page to go on with")

@@ -177,7 +177,7 @@ BEGIN
     IF NOT has_table_privilege(session_user, 'public.credentials', 'INSERT') THEN
         IF 'system' <> ANY (a_kind) OR array_remove(a_subject, NULL) <> '{}'
            OR h_append IS NOT NULL OR l_append IS NOT NULL OR a_key IS NOT NULL OR true = ANY (a_erase) OR 'webhook_states' <> ANY (s_table)
-           OR EXISTS (SELECT FROM unnest(e_type) t WHERE t !~ '^(projection|webhook|log)[.]')
+           OR EXISTS (SELECT FROM unnest(e_type) t WHERE t !~ '^(projection|webhook|log)[.][a-z_]+$')
            OR EXISTS (SELECT FROM public.streams t WHERE t.stream = ANY (a_stream) AND t.kind <> 'system') THEN
             RAISE insufficient_privilege USING MESSAGE = format('%I may append nothing about users', session_user);
         END IF;

@@ -12,6 +12,11 @@ CREATE TABLE master_keys (
     CHECK ((root IS NULL) = (state = 'retired'))
 );
 CREATE UNIQUE INDEX master_keys_current ON master_keys (state) WHERE state = 'current';
+-- Whoever starts first, of whatever role, says which key it has. Another is the owner's to add: beside one that nobody is
+-- given nothing starts any more.
+ALTER TABLE master_keys ENABLE ROW LEVEL SECURITY;
+CREATE POLICY seen ON master_keys FOR SELECT USING (true);
+CREATE POLICY first ON master_keys FOR INSERT WITH CHECK (state = 'current');
 
 CREATE TABLE credentials (
     user_id    uuid PRIMARY KEY,
