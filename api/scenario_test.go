@@ -189,6 +189,7 @@ var scenarios = slices.Concat([]scenario{
 		has:   []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`},
 		lacks: []string{"token_endpoint\"", "authorization_endpoint"}},
 	{name: "metadata, where libraries look", path: "/.well-known/openid-configuration", status: 200, has: []string{`"issuer":"https://usher.test"`}},
+	{name: "index", path: "/", status: 200, has: []string{`"openapi":"https://usher.test/openapi.yaml"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
 	{name: "document in JSON", path: "/openapi.json", status: 200, has: []string{`"openapi":"3.1`, `"/v1/auth/login"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document, as it was before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other", W/{document's tag}`}, status: 304, answered: []string{"Etag", "{document's tag}"}},
@@ -289,12 +290,13 @@ func badQueries() []scenario {
 	for _, cursor := range []string{"x", "%00", "AAAA", "{events cursor}", strings.Repeat("A", 5000)} {
 		add("/v1/users?cursor="+cursor, codeInvalidCursor)
 	}
-	// A cursor that can't be is told at once, whatever position is waited for.
-	for _, path := range []string{"/v1/users?cursor=x", "/v1/users?status=gone", "/v1/users/{admin}/sessions?cursor=x"} {
-		code := codeInvalidCursor
-		if strings.Contains(path, "status") {
-			code = identity.CodeInvalidRequest
-		}
+	// What can't be asked is told at once, whatever position is waited for.
+	for path, code := range map[string]identity.Code{
+		"/v1/users?cursor=x": codeInvalidCursor, "/v1/users?status=gone": identity.CodeInvalidRequest, "/v1/users?email=x": identity.CodeInvalidRequest,
+		"/v1/users/{admin}?at=x": identity.CodeInvalidRequest, "/v1/users/{admin}/sessions?cursor=x": codeInvalidCursor, "/v1/users/{admin}/events?cursor=x": codeInvalidCursor,
+		"/v1/activity?cursor=x": codeInvalidCursor, "/v1/me/activity?cursor=x": codeInvalidCursor, "/v1/events?cursor=x": codeInvalidPosition,
+		"/v1/stats?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z": identity.CodeInvalidRequest,
+	} {
 		add(path, code, "Usher-Min-Position", "99999999")
 	}
 	for _, cursor := range []string{"x", "7", "{users cursor}", "{events cursor}x", "{events cursor}%0A", "AAAAAAAAAAcAAAAAAAAAAAAAAAAAAAAA", "{events cursor of ada}"} {
