@@ -71,6 +71,44 @@ func TestRotateMasterKey(t *testing.T) {
 	}
 }
 
+// A directory of usher dev is never left with a file of keys that opens nothing.
+func TestRotateMasterKeyOfADirectory(t *testing.T) {
+	t.Parallel()
+	data := devDirectory(t)
+	file := filepath.Join(data, masterKeyFile)
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.TrimSpace(string(raw))
+	_, fresh := eventstore.NewMasterKey()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(env []string, args ...string) outcome {
+		t.Helper()
+		return usher(t, t.TempDir(), env, append(args, "--dir", data)...)
+	}
+	if o := run(nil, "users", "create", "ada@example.org", "--name", "Ada"); o.code != 0 {
+		t.Fatalf("users create: %d\n%s", o.code, o.stderr)
+	}
+	run([]string{"MASTER_KEY=" + fresh + "," + old}, "keys", "master", "rotate").wantRefused(t, "master.key lacks the new key")
+	if o := run(nil, "users", "show", "ada@example.org"); !strings.Contains(o.stdout, "Ada") {
+		t.Fatalf("after it was refused: %d\n%s", o.code, o.stderr)
+	}
+	write(fresh + "\n" + old + "\n")
+	if o := run(nil, "keys", "master", "rotate"); o.code != 0 {
+		t.Fatalf("with both keys in the file: %d\n%s", o.code, o.stderr)
+	}
+	write(fresh)
+	if o := run(nil, "users", "show", "ada@example.org"); !strings.Contains(o.stdout, "Ada") {
+		t.Errorf("with the new key: %d\n%s", o.code, o.stderr)
+	}
+}
+
 func TestMasterKeyCommandFails(t *testing.T) {
 	t.Parallel()
 	dsn, dir := migratedPostgres(t), t.TempDir()
