@@ -28,7 +28,7 @@ manifests: ## check what is in deploy/ with its own tools: alert rules, compose.
 	deploy/prometheus/test.sh
 	cd test/manifests && go vet ./... && go test -count=1 ./...
 
-generated: ## lint the API document, make clients of it with five generators, and have them call a server
+generated: ## lint the API document, make clients of it with five generators, and have them call a server; let strict verifiers take its tokens
 	test/sdk/run.sh
 
 lint: ## gofmt, go vet, staticcheck

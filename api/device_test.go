@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"usher.example/identity"
@@ -73,6 +75,66 @@ func TestThrottleIsShown(t *testing.T) {
 	}
 	s.want(s.as(admin, "POST", "/v1/users/"+ada.String()+"/unlock", ""), http.StatusNoContent, "")
 	s.wantTokens(s.call("POST", "/v1/auth/login", credentials("ada@example.org", secret)))
+}
+
+// Administrators find who is throttled, a page after the other, without a read model.
+func TestThrottledUsersAreListed(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db, options{document: true})
+		admin := s.admin()
+		s.user("cleo@example.org")
+		for _, name := range []string{"ada", "bob"} {
+			s.user(name + "@example.org")
+		}
+		for _, name := range []string{"ada", "bob", "nobody"} {
+			for range 4 {
+				s.call("POST", "/v1/auth/login", credentials(name+"@example.org", "wrong password"))
+			}
+		}
+		type listed struct {
+			Items []struct {
+				Email    string                `json:"email"`
+				Throttle []identity.Throttling `json:"throttle"`
+			} `json:"items"`
+			Next   string `json:"next_cursor"`
+			Nobody *int   `json:"unknown_addresses"`
+		}
+		var got []string
+		for cursor := ""; ; {
+			a := s.as(admin, "GET", "/v1/users?throttled=true&limit=1"+cursor, "")
+			var l listed
+			if err := json.Unmarshal([]byte(a.body), &l); err != nil || a.status != http.StatusOK || len(l.Items) != 1 || l.Nobody == nil || *l.Nobody != 1 {
+				t.Fatalf("%v: %v", err, a)
+			}
+			got = append(got, l.Items[0].Email)
+			if why := l.Items[0].Throttle; len(why) != 1 || why[0].Counted != "login" || why[0].Failures != 4 || why[0].Since.IsZero() || why[0].Until == nil {
+				t.Errorf("why: %s", a.body)
+			}
+			if l.Next == "" {
+				break
+			}
+			cursor = "&cursor=" + l.Next
+		}
+		if want := []string{"ada@example.org", "bob@example.org"}; !slices.Equal(got, want) {
+			t.Errorf("throttled are %q, want %q", got, want)
+		}
+		if a := s.as(admin, "GET", "/v1/users?email=ada@example.org", ""); strings.Contains(a.body, "unknown_addresses") || strings.Contains(a.body, `"throttle"`) {
+			t.Errorf("users by address: %s", a.body)
+		}
+	})
+}
+
+// Who may ask for the throttled users, and how.
+var throttledScenarios = []scenario{
+	{name: "throttled, of which there are none", path: "/v1/users?throttled=true", as: "admin", status: 200, has: []string{`"items":[`, `"unknown_addresses":`}, lacks: []string{"{ada}"}},
+	{name: "throttled, ahead of the log", path: "/v1/users?throttled=true", as: "admin", headers: []string{"Usher-Min-Position", "99999999"}, status: 503, code: identity.CodeBehind},
+	{name: "throttled, for users", path: "/v1/users?throttled=true", as: "ada", status: 403, code: identity.CodeForbidden},
+	{name: "throttled, for nobody", path: "/v1/users?throttled=true", status: 401, code: identity.CodeUnauthenticated},
+	{name: "not throttled", path: "/v1/users?throttled=false", as: "admin", status: 400, code: identity.CodeInvalidRequest, has: []string{"left out"}},
+	{name: "throttled, and a status", path: "/v1/users?throttled=true&status=active", as: "admin", status: 400, code: identity.CodeInvalidRequest, has: []string{`\"status\"`}},
+	{name: "throttled, too many", path: "/v1/users?throttled=true&limit=201", as: "admin", status: 400, code: identity.CodeInvalidRequest},
+	{name: "throttled, a cursor of none", path: "/v1/users?throttled=true&cursor=AAFrZ2F3c2VjcmV0LWN1cnNvcg", as: "admin", status: 400, code: codeInvalidCursor},
 }
 
 // What a request is counted as.

@@ -195,7 +195,19 @@ func TestASVS_6_3_8_RegistrationTellsNothing(t *testing.T) {
 				t.Errorf("the answer tells that the address is taken (-free +taken):\n%s", diff)
 			}
 		}
-		if diff := cmp.Diff([]string{"user.registered"}, s.typesAfter(0)); diff != "" {
+		// Nor does a key under which another address was registered before, by whether one's own is registered under it too.
+		if a := s.call("POST", register, credentials("bea@example.org", secret), "Idempotency-Key", "k"); a.status != http.StatusCreated {
+			t.Errorf("the same key, another address: %d %s", a.status, a.body)
+		}
+		// Nor does the time of a login that fails, to which memory and the database contribute.
+		for _, address := range []string{"ada@example.org", "nobody@example.org"} {
+			began := time.Now()
+			s.want(s.call("POST", login, credentials(address, newSecret)), http.StatusUnauthorized, identity.CodeInvalidCredentials)
+			if took := time.Since(began); took < evenTime {
+				t.Errorf("%s: the answer came after %v, want no sooner than after %v", address, took, evenTime)
+			}
+		}
+		if diff := cmp.Diff([]string{"user.registered", "user.registered"}, s.typesAfter(0)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	})

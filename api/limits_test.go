@@ -195,6 +195,13 @@ func TestRateLimits(t *testing.T) {
 				t.Errorf("%s: %s, Retry-After %q, want rate_limited for 1 s", c.name, a.body, a.header.Get("Retry-After"))
 			}
 		}
+		// Logging out by a refresh token counts as all else does, for who is behind a proxy that nobody has named.
+		for range quotaRefresh.burst {
+			if err := s.server.limits.spend(&quotaRefresh, "127.0.0.1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.want(s.call("POST", "/v1/auth/logout", body("refresh_token", "none"), "X-Forwarded-For", "203.0.113.7"), http.StatusUnauthorized, identity.CodeInvalidRefresh)
 		families, err := s.server.Registry.Gather()
 		if err != nil {
 			t.Fatal(err)

@@ -60,7 +60,7 @@ func (s *Server) logout(c *echo.Context) error {
 
 // logoutBy ends the session of a refresh token, which counts as a refresh does.
 func (s *Server) logoutBy(c *echo.Context, t identity.RefreshToken) error {
-	if err := s.spend(c, &quotaRefresh, identity.Network(c.RealIP())); err != nil {
+	if err := s.spend(c, &quotaRefresh, network(c)); err != nil {
 		return err
 	}
 	m, err := metadata(c, "")

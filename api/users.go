@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
@@ -15,14 +17,17 @@ import (
 // noUser is what a path that names no user is answered with.
 const noUser = "there is no such user"
 
-// listUsers answers GET /v1/users, from the read model, but for an exact address.
+// listUsers answers GET /v1/users, from the read model, but for an exact address and for who is throttled.
 func (s *Server) listUsers(c *echo.Context) error {
-	values, err := query(c, "email", "query", "status", "role", "email_verified", "created_after", "created_before", "limit", "cursor")
+	values, err := query(c, "email", "throttled", "query", "status", "role", "email_verified", "created_after", "created_before", "limit", "cursor")
 	if err != nil {
 		return err
 	}
 	if values.Has("email") {
 		return s.listUserWith(c, values)
+	}
+	if values.Has("throttled") {
+		return s.listThrottledUsers(c, values)
 	}
 	f := projections.UserFilter{
 		Query: values.Get("query"), Status: identity.Status(values.Get("status")), Role: values.Get("role"), Cursor: values.Get("cursor"),
@@ -84,6 +89,45 @@ func (s *Server) listUserWith(c *echo.Context, values url.Values) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, found)
+}
+
+// throttledUsers is a page of the users who are throttled.
+type throttledUsers struct {
+	page[identity.Examined]
+	Nobody int `json:"unknown_addresses"`
+}
+
+// listThrottledUsers answers GET /v1/users?throttled=true, from what was failed at of late: as of now, and without a read model.
+func (s *Server) listThrottledUsers(c *echo.Context, values url.Values) error {
+	const list = "throttled users"
+	for name := range values {
+		if !slices.Contains([]string{"throttled", "limit", "cursor"}, name) {
+			return refuse(identity.CodeInvalidRequest, "throttled goes with limit and cursor alone, not with %s", quote(name))
+		}
+	}
+	if values.Get("throttled") != "true" {
+		return refuse(identity.CodeInvalidRequest, "throttled is true, or left out for all users")
+	}
+	size, err := limit(values)
+	if err != nil {
+		return err
+	}
+	after, err := parseIDCursor(s.CursorKey, list, values.Get("cursor"))
+	if err != nil {
+		return err
+	}
+	if _, err := s.minPosition(c); err != nil {
+		return err
+	}
+	found, err := s.Identity.ThrottledUsers(c.Request().Context(), after, size)
+	if err != nil {
+		return err
+	}
+	answer := throttledUsers{page[identity.Examined]{Items: found.Users}, found.Nobody}
+	if found.Last != uuid.Nil {
+		answer.NextCursor = idCursor(s.CursorKey, list, found.Last)
+	}
+	return c.JSON(http.StatusOK, answer)
 }
 
 // showUser answers GET /v1/users/{id}, with the user's own state: it needs no read model. With a minimum position it is

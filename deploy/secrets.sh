@@ -25,11 +25,26 @@ chmod 600 "$file"
 
 value() { sed -n "s/^$1=//p" "$file" | tail -n 1; }
 
-# set NAME VALUE: in the line that is there for it and has none, else in a new one.
+# yaml NAME: the value of NAME, in FILE with quotes or without, as YAML has it.
+yaml() {
+	local text
+	text=$(value "$1")
+	case $text in
+	\"*\") text=${text:1:-1} text=${text//\\\"/\"} text=${text//\\\\/\\} ;;
+	\'*\') text=${text:1:-1} ;;
+	esac
+	text=${text//\\/\\\\}
+	echo "\"${text//\"/\\\"}\""
+}
+
+# set NAME VALUE: in the line that is there for it and has none, else in a new one. What a program is called with can be seen by
+# everybody on the machine, its environment can't.
 set_value() {
 	local kept
 	if grep -q "^$1=$" "$file"; then
-		kept=$(awk -v name="$1" -v value="$2" '$0 == name "=" && !done { print name "=" value; done = 1; next } { print }' "$file")
+		kept=$(name="$1" value="$2" awk '
+			$0 == ENVIRON["name"] "=" && !done { print $0 ENVIRON["value"]; done = 1; next }
+			{ print }' "$file")
 		printf '%s\n' "$kept" >"$file"
 	else
 		printf '%s=%s\n' "$1" "$2" >>"$file"
@@ -88,9 +103,9 @@ kubernetes)
 		  NATS_URL_RELAY: "$(broker RELAY)"
 		  NATS_URL_WORKER: "$(broker WORKER)"
 		  NATS_URL_OPERATOR: "$(broker OPERATOR)"
-		  SMTP_URL: "$(value SMTP_URL)"
-		  ADMIN_EMAIL: "$(value ADMIN_EMAIL)"
-		  ADMIN_PASSWORD: "$(value ADMIN_PASSWORD)"
+		  SMTP_URL: $(yaml SMTP_URL)
+		  ADMIN_EMAIL: $(yaml ADMIN_EMAIL)
+		  ADMIN_PASSWORD: $(yaml ADMIN_PASSWORD)
 	YAML
 	;;
 esac

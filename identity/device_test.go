@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -273,38 +272,6 @@ func TestSessionsAreThrottledApart(t *testing.T) {
 		}
 		if got := prove(own, secret); got != "ok" {
 			t.Errorf("in another session: %s", got)
-		}
-	})
-}
-
-// Administrators see what keeps a user from logging in.
-func TestThrottled(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, d *database) {
-		now := &clock{now: time.Now().Truncate(time.Second)}
-		s := d.service(t, func(c *Config) { c.Now = now.Now })
-		u := mustRegister(t, s, "ada@example.org")
-		if list, err := s.Throttled(t.Context(), u.ID); err != nil || len(list) != 0 {
-			t.Errorf("before any failure: %+v, %v", list, err)
-		}
-		phone, _ := s.on(t, "", "ada@example.org", secret)
-		s.strangersGuess(t, "ada@example.org")
-		now.add(time.Second)
-		s.on(t, phone, "ada@example.org", wrong)
-		list, err := s.Throttled(t.Context(), u.ID)
-		if err != nil || len(list) != 2 {
-			t.Fatalf("%+v, %v, want those on the device and those of strangers", list, err)
-		}
-		device, login := list[0], list[1]
-		if device.Counted != scopeDevice || device.Failures != 1 || device.Until != nil {
-			t.Errorf("the device: %+v", device)
-		}
-		until := now.Now().UTC().Add(9 * time.Second)
-		if login.Counted != scopeLogin || login.Failures != accountFree || login.Until == nil || !login.Until.Equal(until) {
-			t.Errorf("strangers: %+v, want until %v", login, until)
-		}
-		if _, err := s.Throttled(t.Context(), uuid.Must(uuid.NewV7())); !errors.Is(err, ErrNotFound) {
-			t.Errorf("of nobody: %v", err)
 		}
 	})
 }

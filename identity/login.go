@@ -245,10 +245,10 @@ func (s *Service) checkPassword(ctx context.Context, by password.Caller, hash pa
 	return outdated, nil
 }
 
-// hashingFor is whose part of the hashing queue a computation takes: that of the client's network, and in it that of the
-// account. It is the network of the address that is known, so that nobody has many parts by naming many networks.
+// hashingFor is whose part of the hashing queue a computation takes: that of the client's site, in it that of the client's network,
+// and in that the account's. It is the network of the address that is known, so that nobody has many parts by naming many networks.
 func hashingFor(e Email, m eventstore.Metadata) password.Caller {
-	return password.Caller{Network: Network(m.Address), Account: e.Key()}
+	return password.Caller{Site: site(m.Address), Network: Network(m.Address), Account: e.Key()}
 }
 
 // replaceHash stores the same password under a new hash, unless that was done meanwhile.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,8 +68,8 @@ func (s *Service) refreshMAC(content []byte) []byte {
 //
 // A session has one counter, and the newest token is the one that has it. The newest rotates. The one before it gets the
 // same successor again, so that a reply that was lost, or two requests at once, log nobody out: for a while
-// (Config.ReuseGrace), and beyond that until it is known that the reply has arrived (see Used). Anything older means that
-// somebody has a copy: the session ends, and session.reuse_detected says so.
+// (Config.ReuseGrace), and beyond that until it is known that the reply has arrived (see Used), but not time after time (see
+// shared). Anything older means that somebody has a copy: the session ends, and session.reuse_detected says so.
 //
 // The user, and the keys that the access token is signed with, are those of the log at that moment, whatever is in memory: the
 // statement that rotates tells how new they have to be. So a role that another process has taken away is in no new token.
@@ -126,8 +127,11 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 		switch {
 		case !s.goesOn(row):
 			return row, s.refused(ctx, row, m, SessionEnded{Reason: EndedExpired})
-		case s.lostReply(row, counter):
-			return row, nil
+		case s.lostReply(row, counter) && !s.shared(row):
+			if noted, err := s.noteLate(ctx, row); noted || err != nil {
+				return row, err
+			}
+			continue // it was rotated again meanwhile
 		case row.counter > counter:
 			return row, s.refused(ctx, row, m, SessionReuseDetected{}, SessionEnded{Reason: EndedReuse})
 		}
@@ -145,7 +149,32 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 // lostReply says whether a token is the one before the newest, and may still get the same successor: its reply may have
 // been lost.
 func (s *Service) lostReply(row sessionRow, counter int64) bool {
-	return row.counter == counter+1 && (row.used == nil || s.now().Sub(row.rotated) <= s.reuseGrace)
+	return row.counter == counter+1 && (row.used == nil || !s.isLate(row))
+}
+
+// Two who have one refresh token each get the same successor, one of them late, at every rotation: so each of the last lateRun
+// was. Replies are lost now and then.
+const (
+	lateRun  = 3
+	lateMask = 1<<lateRun - 1
+)
+
+// shared says whether a session, whose last reply is asked for again, is one that two share.
+func (s *Service) shared(row sessionRow) bool { return s.isLate(row) && row.late|1 == lateMask }
+
+// isLate says whether who asks for the last reply of a session again does so after the grace.
+func (s *Service) isLate(row sessionRow) bool { return s.now().Sub(row.rotated) > s.reuseGrace }
+
+// noteLate notes that the last reply was asked for again late. It answers with false if it is not the last any more.
+func (s *Service) noteLate(ctx context.Context, row sessionRow) (bool, error) {
+	if !s.isLate(row) || row.late&1 != 0 {
+		return true, nil
+	}
+	n, err := s.db.Exec(ctx, `UPDATE sessions SET late = late | 1 WHERE session_id = $1 AND counter = $2`, row.id, row.counter)
+	if err != nil {
+		return false, fmt.Errorf("note a late refresh of session %s: %w", row.id, err)
+	}
+	return n == 1, nil
 }
 
 // refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
@@ -165,7 +194,7 @@ func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64) (s
 	}
 	row := sessionRow{id: id, counter: counter + 1, rotated: s.now().UTC()}
 	err := s.db.QueryRow(ctx, `
-		UPDATE sessions SET counter = $4, rotated_at = $5, used_at = NULL
+		UPDATE sessions SET counter = $4, rotated_at = $5, used_at = NULL, late = (late * 2) & `+strconv.Itoa(lateMask)+`
 		 WHERE session_id = (SELECT session_id FROM sessions
 		                      WHERE session_id = $2 AND counter <= $3 AND expires_at > $5 AND rotated_at > $6 `+free+`)
 		RETURNING user_id, started_at, expires_at, `+streamVersions,

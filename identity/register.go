@@ -54,7 +54,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 	if err != nil {
 		return RegisterResult{}, err
 	}
-	a.CommandID = r.CommandID
+	a.CommandID = s.registrationID(r.CommandID, email)
 	if !s.safe { // where it may be told that the address was free
 		a.State = append(a.State, s.throttle.pardon(email)) // of what was tried while nobody had it
 	}
@@ -84,6 +84,16 @@ func (s *Service) Register(ctx context.Context, r Registration) (RegisterResult,
 		return RegisterResult{}, fmt.Errorf("read the new user: %w", err)
 	}
 	return RegisterResult{User: u, Email: email, Name: name, Position: result.Position}, nil
+}
+
+// registrationID is the command id of the registration of an address. Where the service is enumeration-safe each address has ids
+// of its own: else whoever registers an address of their own under the same one as another address would be told by the mail that
+// comes, or does not come, whether the other was free.
+func (s *Service) registrationID(command uuid.UUID, e Email) uuid.UUID {
+	if !s.safe || command == uuid.Nil {
+		return command
+	}
+	return s.SecretCommandID("registration", command.String(), e.Key())
 }
 
 // newUser is the append that makes a user with a password. It lacks a command id.

@@ -30,6 +30,7 @@ type sessionRow struct {
 	counter                     int64
 	started, rotated, expiresAt time.Time
 	used                        *time.Time // see Service.Used; nil after a rotation
+	late                        int        // see shared
 
 	userVersion, keysVersion int // of the streams of the user and of the signing keys, when the row was read or written
 }
@@ -87,7 +88,7 @@ func (s *Service) startSession(ctx context.Context, shown proven, u *User, metho
 			return eventstore.Append{}, err
 		}
 		stored := newRow("sessions", map[string]any{
-			"session_id": row.id, "user_id": u.ID, "counter": 0, "client": client,
+			"session_id": row.id, "user_id": u.ID, "counter": 0, "late": 0, "client": client,
 			"started_at": row.started, "rotated_at": row.rotated, "expires_at": row.expiresAt,
 		})
 		return eventstore.Append{
@@ -183,8 +184,8 @@ const streamVersions = `coalesce((SELECT version FROM streams WHERE stream = ses
 // session reads the row of a session. It fails with ErrSessionEnded where there is none.
 func (s *Service) session(ctx context.Context, id uuid.UUID) (r sessionRow, err error) {
 	err = s.db.QueryRow(ctx, `
-		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, used_at, `+streamVersions+` FROM sessions WHERE session_id = $2`,
-		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.used, &r.userVersion, &r.keysVersion)
+		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, used_at, late, `+streamVersions+` FROM sessions WHERE session_id = $2`,
+		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.used, &r.late, &r.userVersion, &r.keysVersion)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return r, ErrSessionEnded
 	}

@@ -142,6 +142,37 @@ func TestRefreshRotates(t *testing.T) {
 	})
 }
 
+// Two who share a session get the same successor at each rotation, one of them late: that is not a reply that was lost.
+func TestSharedSessionEnds(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, at, first := loggedIn(t, d, nil)
+		late := func(token RefreshToken) RefreshToken { // one of them in time and the other late, who changes nothing
+			t.Helper()
+			next := mustRefresh(t, s, token).Refresh
+			at.add(20 * time.Minute)
+			for range 2 {
+				if again := mustRefresh(t, s, token); again.Refresh != next {
+					t.Error("the other got another successor")
+				}
+			}
+			return next
+		}
+		token := late(late(first.Refresh))
+		for range 2 { // a rotation that is asked for once, or in time, begins the count anew
+			before := token
+			token = mustRefresh(t, s, token).Refresh
+			mustRefresh(t, s, before)
+			token = late(late(token))
+		}
+		newest := mustRefresh(t, s, token)
+		at.add(20 * time.Minute)
+		wantRefused(t, s, "the token before, late for the third time in a row", token)
+		wantRefused(t, s, "the newest", newest.Refresh)
+		wantSessions(t, d, s, "session.started", "session.reuse_detected", "session.ended reuse")
+	})
+}
+
 // Once the access token that came with a refresh was used, its reply is known to have arrived: the refresh token before is a
 // copy in somebody's hands from the end of the grace on. An access token of before the refresh tells nothing.
 func TestUsedReplyIsNotLost(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"usher.example/internal/devstack"
 )
 
-// Every call that hashes takes its place in the share of its own network and account: a crowd from one network that has
-// filled the queue makes room for each of them.
+// Every call that hashes takes its place in the share of its own site, network and account: a crowd that has filled the queue
+// makes room for each of them, from as many networks as it comes if one client can have them all.
 func TestCrowdKeepsNobodyFromHashing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d *database) {
@@ -66,7 +66,7 @@ func TestCrowdKeepsNobodyFromHashing(t *testing.T) {
 			for i := range bound {
 				go func() {
 					_, err := s.Login(t.Context(), Credentials{Email: fmt.Sprintf("crowd%d@example.org", i), Password: wrong,
-						Metadata: eventstore.Metadata{Address: "203.0.113.66"}})
+						Metadata: eventstore.Metadata{Address: fmt.Sprintf("2001:db8:1:%x::66", i)}})
 					crowd <- err
 				}()
 			}

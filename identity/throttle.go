@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -90,31 +89,6 @@ func (r *failuresRow) failures() failures {
 		return failures{}
 	}
 	return failures{*r.count, *r.last, *r.forgetAt}
-}
-
-// networkOf is the network that something comes from.
-func networkOf(m eventstore.Metadata) string {
-	if m.Network != "" {
-		return m.Network
-	}
-	return Network(m.Address)
-}
-
-// Network is what counts as one client: an IPv4 address, or the /64 that an IPv6 address is in, because whoever has one
-// of those has all of it. It is "" for what is no address.
-func Network(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil {
-		return ""
-	}
-	if a = a.Unmap(); a.Is4() {
-		return a.String()
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil { // only for more bits than an address has
-		panic(err)
-	}
-	return p.String()
 }
 
 // The scopes of what is throttled, each counted apart. What strangers fail at concerns nobody who is logged in, nor who comes
@@ -345,17 +319,19 @@ func (a *attempt) standInLine(ctx context.Context) error {
 func (a *attempt) failed(ctx context.Context, user uuid.UUID) (count int, err error) {
 	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[a.db.Dialect()]
 	now := a.now().UTC()
-	rows, args := `($1, $4, $5, 1, $2, $3)`, []any{a.key, now, now.Add(accountMemory), a.scope, uuid.NullUUID{UUID: user, Valid: user != uuid.Nil}}
+	rows, args := `($1, $4, $5, 1, $2, $2, $3, false)`, []any{a.key, now, now.Add(accountMemory), a.scope, uuid.NullUUID{UUID: user, Valid: user != uuid.Nil}, accountFree}
 	if a.network != nil {
-		rows, args = `($6, '`+scopeNetwork+`', NULL, 1, $2, $7), `+rows, append(args, a.network, now.Add(networkWindow))
+		rows, args = `($7, '`+scopeNetwork+`', NULL, 1, $2, $2, $8, false), `+rows, append(args, a.network, now.Add(networkWindow))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countTimeout)
 	defer cancel()
 	answer, err := a.db.Query(ctx, `
-		INSERT INTO throttle (key, scope, user_id, failures, failed_at, forget_at) VALUES `+rows+`
+		INSERT INTO throttle (key, scope, user_id, failures, since, failed_at, forget_at, slowed) VALUES `+rows+`
 		ON CONFLICT (key) DO UPDATE
 		   SET user_id   = excluded.user_id,
 		       failures  = CASE WHEN throttle.forget_at <= excluded.failed_at THEN 1 ELSE throttle.failures + 1 END,
+		       since     = CASE WHEN throttle.forget_at <= excluded.failed_at THEN excluded.failed_at ELSE throttle.since END,
+		       slowed    = throttle.forget_at > excluded.failed_at AND throttle.failures + 1 >= $6,
 		       failed_at = excluded.failed_at,
 		       forget_at = CASE WHEN throttle.forget_at <= excluded.failed_at OR excluded.key = $1 THEN excluded.forget_at
 		                        ELSE throttle.forget_at END
@@ -449,63 +425,4 @@ func (t *throttle) dropForgotten(ctx context.Context) error {
 // throttled is the one answer to an attempt that comes too soon, whoever it is on and whatever it shows.
 func throttled(wait time.Duration) error {
 	return &Error{Code: CodeThrottled, Detail: "there were too many failed attempts", RetryAfter: wait}
-}
-
-// Throttling is what a user, or somebody else on the user's account, failed at of late.
-type Throttling struct {
-	Counted  string     `json:"counted"` // login, device or session: each is counted apart, and so waits apart
-	Failures int        `json:"failures"`
-	FailedAt time.Time  `json:"failed_at"`       // the last time
-	Until    *time.Time `json:"until,omitempty"` // when the next attempt is looked at, where it has to wait
-	ForgetAt time.Time  `json:"forget_at"`       // when all of it is forgotten, unless there is more
-}
-
-// Examined is a user as administrators see the user.
-type Examined struct {
-	*User
-	Throttle []Throttling `json:"throttle"`
-}
-
-// Examine is a user's state, with what the user is throttled for. It fails as User does.
-func (s *Service) Examine(ctx context.Context, u *User) (Examined, error) {
-	list, err := s.Throttled(ctx, u.ID)
-	return Examined{u, list}, err
-}
-
-// Throttled tells what keeps a user from logging in, or is about to: the failures on the account, the latest first. It fails
-// with ErrNotFound, or as the database does.
-func (s *Service) Throttled(ctx context.Context, user uuid.UUID) ([]Throttling, error) {
-	u, err := s.User(ctx, user)
-	if err != nil {
-		return nil, err
-	}
-	email, err := ParseEmail(u.Email)
-	if err != nil {
-		return nil, err
-	}
-	now := s.now().UTC()
-	rows, err := s.db.Query(ctx, `
-		SELECT scope, failures, failed_at, forget_at FROM throttle
-		 WHERE (user_id = $1 OR key = $2) AND forget_at > $3 ORDER BY failed_at DESC, key`, user, s.throttle.key(scopeLogin, email.Key()), now)
-	if err != nil {
-		return nil, fmt.Errorf("list failures: %w", err)
-	}
-	defer rows.Close()
-	list := []Throttling{}
-	for rows.Next() {
-		var t Throttling
-		if err := rows.Scan(&t.Counted, &t.Failures, &t.FailedAt, &t.ForgetAt); err != nil {
-			return nil, fmt.Errorf("list failures: %w", err)
-		}
-		t.FailedAt, t.ForgetAt = t.FailedAt.UTC(), t.ForgetAt.UTC()
-		if wait := (failures{t.Failures, t.FailedAt, t.ForgetAt}).accountWait(now); wait > 0 {
-			until := now.Add(wait)
-			t.Until = &until
-		}
-		list = append(list, t)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list failures: %w", err)
-	}
-	return list, nil
 }

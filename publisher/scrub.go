@@ -20,6 +20,8 @@ const (
 	scrubWait = 500 * time.Millisecond
 	// scrubStalls is how often in a row it may say that it has and then not deliver any.
 	scrubStalls = 20
+	// scrubBehind is how often a scrub waits for the replica that it reads from, which lacks what the leader has.
+	scrubBehind = 20
 	// maxListed bounds the positions that a report lists.
 	maxListed = 100
 )
@@ -162,8 +164,20 @@ func (s *scrubbing) run(ctx context.Context) (ScrubReport, error) {
 	}
 	s.report.First, s.report.Last = max(int64(info.State.FirstSeq), 1), int64(info.State.LastSeq)
 	s.next = s.report.First
-	if err := s.readThrough(ctx); err != nil {
-		return s.report, err
+	for waits := 0; ; waits++ {
+		if err := s.readThrough(ctx); err != nil {
+			return s.report, err
+		}
+		behind, err := s.behind(ctx)
+		if err != nil {
+			return s.report, err
+		}
+		if !behind || waits == scrubBehind {
+			break
+		}
+		if err := pause(ctx, scrubWait); err != nil {
+			return s.report, err
+		}
 	}
 	for ; s.next <= s.report.Last; s.next++ { // nothing was left to read
 		s.gaps = append(s.gaps, s.next)
@@ -224,6 +238,16 @@ func (s *scrubbing) readThrough(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// behind says whether the stream's leader has one of the messages at the end that the consumer did not bring. In a cluster the
+// replica that serves the consumer may not have them yet, which is no damage.
+func (s *scrubbing) behind(ctx context.Context) (bool, error) {
+	if s.next > s.report.Last {
+		return false, nil
+	}
+	m, found, err := s.fetch(ctx, fmt.Sprintf(`{"seq":%d,"next_by_subj":">"}`, s.next))
+	return found && m.position <= s.report.Last, err
 }
 
 func (s *scrubbing) check(ctx context.Context, position int64, m jetstream.Msg) error {

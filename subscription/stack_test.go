@@ -85,9 +85,15 @@ func connect(tb testing.TB, broker *devstack.NATSServer, options ...nats.Option)
 func (s *stack) createStream(tb testing.TB, c jetstream.StreamConfig) {
 	tb.Helper()
 	c.Name, c.Subjects, c.AllowDirect = subscription.Stream, []string{cloudevent.SubjectPrefix + ">"}, true
-	if _, err := s.js.CreateStream(tb.Context(), c); err != nil {
-		tb.Fatal(err)
-	}
+	const storeFailed jetstream.ErrorCode = 10049 // for a moment after a stream of the same name was deleted
+	devstack.Eventually(tb, "the stream is made", func() bool {
+		_, err := s.js.CreateStream(tb.Context(), c)
+		var answer *jetstream.APIError
+		if err != nil && (!errors.As(err, &answer) || answer.ErrorCode != storeFailed) {
+			tb.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 func (s *stack) stream(tb testing.TB) jetstream.Stream {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"usher.example/identity/mail"
 )
 
 // composed is a service of compose.yaml.
@@ -107,5 +109,45 @@ func TestCompose(t *testing.T) {
 	s.works(s.environment(operator), operator.Command...)
 	if out := s.command("projections", "rebuild", "users"); !strings.Contains(out, "rebuilt") {
 		t.Errorf("usher projections rebuild as the operator:\n%s", out)
+	}
+}
+
+// Only the mail catcher goes without TLS: a mail server of the operator's own is spoken to as usher does by itself, unless the
+// operator says otherwise.
+func TestComposeMail(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join("..", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Services map[string]composed }
+	if err := yaml.Unmarshal(raw, &file); err != nil {
+		t.Fatal(err)
+	}
+	const own = "smtp://user:password@mail.example.org:587"
+	for _, c := range []struct {
+		set           map[string]string
+		url, security string
+	}{
+		{nil, "smtp://mail:1025?starttls=off", ""},
+		{map[string]string{"SMTP_URL": own}, own, ""},
+		{map[string]string{"SMTP_URL": own, "SMTP_TLS": "optional"}, own, "optional"},
+	} {
+		s := &installation{t: t, values: map[string]string{}}
+		for _, name := range composeVariable.FindAllStringSubmatch(string(raw), -1) {
+			s.values[name[1]] = c.set[name[1]]
+			if name[2] == "?" {
+				s.values[name[1]] = "secret"
+			}
+		}
+		for _, name := range []string{"api", "operator"} {
+			env := s.environment(file.Services[name])
+			if env["SMTP_URL"] != c.url || env["SMTP_TLS"] != c.security {
+				t.Errorf("%s with %v has SMTP_URL=%s SMTP_TLS=%s, want %s and %q", name, c.set, env["SMTP_URL"], env["SMTP_TLS"], c.url, c.security)
+			}
+			if _, err := mail.ParseServer(env["SMTP_URL"], env["SMTP_TLS"]); err != nil {
+				t.Errorf("%s with %v: %v", name, c.set, err)
+			}
+		}
 	}
 }

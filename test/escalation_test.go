@@ -37,6 +37,9 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		"CREATE TRIGGER evil AFTER INSERT ON readmodels.users_1 EXECUTE FUNCTION suppress_redundant_updates_trigger()",
 		"CREATE INDEX ON readmodels.users_1 (lower(name))",
 		"SET ROLE usher_owner", "GRANT usher_owner TO CURRENT_USER", "ALTER ROLE usher_owner PASSWORD 'mine'", "ALTER ROLE CURRENT_USER SUPERUSER",
+		// Partitions without end.
+		"SELECT ensure_partitions(100000000, 1)", "SELECT ensure_partitions(20000001, 1)", "SELECT ensure_partitions(40000000)", "SELECT ensure_partitions(9223372036854775807)",
+		"SELECT ensure_partitions(20000001, 9000000000000000000)", "SELECT ensure_partitions(20000001, 0)", "SELECT ensure_partitions(20000001, NULL)",
 		"COPY (SELECT 1) TO PROGRAM 'true'", "ALTER FUNCTION last_partitioned() OWNER TO CURRENT_USER",
 	}
 	secrets := []string{
@@ -47,6 +50,8 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		"UPDATE credentials SET hash = 'mine' WHERE user_id = " + user, "INSERT INTO credentials SELECT * FROM credentials",
 		"DELETE FROM factors", "UPDATE factors SET secret = ''", "INSERT INTO codes (user_id) VALUES (" + user + ")", "DELETE FROM codes",
 		"INSERT INTO admins VALUES (" + user + ")", "DELETE FROM admins", "UPDATE reservations SET stream = " + user, "DELETE FROM reservations",
+		// Beside a master key that nobody is given nothing starts.
+		"INSERT INTO master_keys VALUES ('\\x0102030405060708', '\\x00', 'accepted', now())", "INSERT INTO master_keys VALUES ('\\x0102030405060708', NULL, 'retired', now())",
 		"DELETE FROM user_keys", "UPDATE user_keys SET wrapped = ''", "UPDATE streams SET state = 'erased'", "DELETE FROM sessions",
 		"UPDATE signing_keys SET private = ''", "INSERT INTO clients SELECT * FROM clients", "UPDATE throttle SET failures = 0",
 		"INSERT INTO erasures (subject, actor, requested_at) VALUES (" + user + ", 'user', now())", "UPDATE webhooks SET url = 'https://example.org'",
@@ -55,6 +60,7 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		fmt.Sprintf(forged, user, "NULL", "'system'", "1", "false", "'webhook.disabled'", nothing), // the user's stream, called a system's
 		fmt.Sprintf(forged, anew, user, "'system'", "0", "false", "'webhook.disabled'", nothing),
 		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'user.erased'", nothing),
+		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "E'webhook.disabled\\nuser.erased'", nothing), // nor what no subject can be
 		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "true", "'webhook.disabled'", nothing),
 		fmt.Sprintf(forged, anew, "NULL", "'system'", "0", "false", "'webhook.disabled'", `NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
 			ARRAY['admins'], ARRAY['[{"append": 1, "user_id": "`+target+`"}]'::jsonb], ARRAY[NULL]::jsonb[], ARRAY[NULL]::jsonb[]`),
@@ -92,6 +98,12 @@ func (d *deployment) wantNoEscalation(super, target string) {
 		if _, err := worker.Exec(t.Context(), statement); !errors.As(err, &refused) {
 			t.Errorf("usher_worker: %s: %v, want it refused", statement, err)
 		}
+	}
+
+	// It makes the partition that the log comes to next.
+	var made int
+	if err := worker.QueryRow(t.Context(), "SELECT ensure_partitions(20000001)").Scan(&made); err != nil || made != 1 {
+		t.Errorf("usher_worker made %d partitions: %v", made, err)
 	}
 
 	all := d.loggedIn(super, "postgres")

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,6 +63,19 @@ func newInstallation(t *testing.T) *installation {
 	}
 	s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"] = "root@example.org", "the administrator's passphrase"
 	return s
+}
+
+// write adds lines to the file of settings.
+func (s *installation) write(lines ...string) {
+	s.t.Helper()
+	f, err := os.OpenFile(s.file, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // secretsSh runs deploy/secrets.sh and answers with what it prints.

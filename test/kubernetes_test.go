@@ -80,7 +80,11 @@ func TestKubernetes(t *testing.T) {
 	}
 	s := newInstallation(t)
 	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv())
+	s.write(`ADMIN_PASSWORD="it's \"quoted\", and a \\ too"`, "SMTP_URL='smtps://me:a\"b@mail'")
 	secret := documents(t, []byte(s.secretsSh("--kubernetes")))[0].StringData
+	if got, want := secret["ADMIN_PASSWORD"]+" "+secret["SMTP_URL"], `it's "quoted", and a \ too smtps://me:a"b@mail`; got != want {
+		t.Errorf("the Secret has %s, want %s", got, want)
+	}
 	for _, key := range sorted(read("secret.example.yaml")[0].StringData) {
 		if _, is := secret[key]; !is {
 			t.Errorf("secrets.sh makes no %s, which secret.example.yaml has", key)
@@ -89,7 +93,7 @@ func TestKubernetes(t *testing.T) {
 	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"] = s.admin.email, s.admin.password, s.mails.URL()
 
 	kustomization := read("kustomization.yaml")[0]
-	settings := map[string]string{"SMTP_TLS": "optional"} // the mail server of this test has none
+	settings := map[string]string{}
 	for _, literal := range kustomization.ConfigMapGenerator[0].Literals {
 		name, value, _ := strings.Cut(literal, "=")
 		settings[name] = value

@@ -94,6 +94,18 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}
 
+	// The relay looks through the stream, and whoever does everything in one process reads it as well.
+	for _, user := range []string{"relay", "usher"} {
+		_, js, _ := connectAs(t, url, user)
+		look, err := js.OrderedConsumer(t.Context(), "USHER", jetstream.OrderedConsumerConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := look.Next(jetstream.FetchMaxWait(10 * time.Second)); err != nil {
+			t.Errorf("%s reads the stream: %v", user, err)
+		}
+	}
+
 	// A service makes the durable consumer that has its user's name, and reads with no other rights.
 	_, operator, _ := connectAs(t, url, "operator")
 	if _, err := operator.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "search", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {

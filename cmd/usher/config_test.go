@@ -114,6 +114,21 @@ func TestEveryBadValueIsNamedAtOnce(t *testing.T) {
 	o.wantRefused(t, "ADMIN_EMAIL and ADMIN_PASSWORD go together")
 }
 
+// Where the address of the mail server says otherwise than SMTP_TLS does, neither has a bad value: it is told what does not go together.
+func TestMailSettingsThatContradict(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"smtp://u:" + marker + "@host?starttls=off": "SMTP_TLS does not go with SMTP_URL: starttls in the address of the mail server says otherwise",
+		"smtps://u:" + marker + "@host":             "SMTP_TLS does not go with SMTP_URL: with smtps there is always TLS",
+	} {
+		o := usher(t, t.TempDir(), []string{"SMTP_URL=" + url, "SMTP_TLS=optional"}, "config")
+		o.wantRefused(t, want)
+		if strings.Contains(o.stderr, marker) || strings.Contains(o.stderr, "bad value") {
+			t.Errorf("%s", o.stderr)
+		}
+	}
+}
+
 func TestDotEnv(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -191,8 +191,9 @@ func TestCheckCommandLine(t *testing.T) {
 			t.Errorf("checkCommandLine(%q) = %v, want %q", line, err, wrong)
 		}
 	}
-	want := []string{"keys list", "users erase ID", "config", "outbox status"}
-	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`; see `usher.example/subscription`\n\n```console\n" +
+	want := []string{"keys list", "users erase ID", "config", "outbox status", "migrate status"}
+	got := commandLines("run `usher keys\nlist`, `docker compose exec api /usher users erase ID`, " +
+		"`kubectl -n usher create job look`, `kubectl -n usher exec deploy/usher-api -- /usher migrate status`; see `usher.example/subscription`\n\n```console\n" +
 		"$ BCRYPT_ROUNDS=plenty usher config\nusher: bad\n$ usher outbox status   # now\n```\n")
 	slices.Sort(want)
 	slices.Sort(got)

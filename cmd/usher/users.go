@@ -18,7 +18,7 @@ import (
 )
 
 func usersCommand() *cobra.Command {
-	return group("users", "Look users up and administer them", usersListCommand(), usersShowCommand(), usersCreateCommand(),
+	return group("users", "Look users up and administer them", usersListCommand(), usersThrottledCommand(), usersShowCommand(), usersCreateCommand(),
 		usersLockCommand(), usersUnlockCommand(), usersDisableCommand(), usersEnableCommand(), usersRolesCommand(), usersSetPasswordCommand(), usersTOTPCommand(), usersEraseCommand(),
 		usersImportCommand(), usersExportCommand())
 }

@@ -4,7 +4,9 @@
 set -eu
 psql -q -v ON_ERROR_STOP=1 -f "$(dirname "$0")/roles.sql"
 while read -r role password; do
-	psql -q -v ON_ERROR_STOP=1 -v role="$role" -v password="$password" <<-'SQL'
+	# In the environment, since everybody on the machine can see what a program is called with.
+	ROLE_PASSWORD="$password" psql -q -v ON_ERROR_STOP=1 -v role="$role" <<-'SQL'
+		\set password `printenv ROLE_PASSWORD`
 		ALTER ROLE :"role" LOGIN PASSWORD :'password';
 	SQL
 done <<EOL

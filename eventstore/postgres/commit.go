@@ -18,11 +18,7 @@ func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eve
 	args := arguments(batch)
 	outcomes, err := s.write(ctx, batch, args)
 	if err != nil && noPartition(err) {
-		events := 0
-		for _, p := range batch {
-			events += len(p.Events)
-		}
-		if err = s.ensurePartitions(ctx, s.ensured.Load()+int64(events)+s.partition); err == nil {
+		if err = s.makeRoom(ctx, batch); err == nil {
 			outcomes, err = s.write(ctx, batch, args)
 		}
 	}
@@ -35,6 +31,19 @@ func (s *Store) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eve
 	}
 	s.keepAhead(head)
 	return outcomes, nil
+}
+
+// makeRoom makes the partitions that a batch needs. It looks where the head is: the database may be another's copy, or an earlier
+// one, than that whose partitions were counted.
+func (s *Store) makeRoom(ctx context.Context, batch []*eventstore.Prepared) error {
+	wanted, err := s.Head(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range batch {
+		wanted += int64(len(p.Events))
+	}
+	return s.ensurePartitions(ctx, wanted+s.partition)
 }
 
 // doubtFor is how long after an append that did not fit every other is looked up before it is written: where many are in

@@ -86,3 +86,27 @@ func TestPartitionsForOneAppend(t *testing.T) {
 		t.Errorf("Append = %+v, %v, want position 15", r, err)
 	}
 }
+
+// After a restore there may be fewer partitions than a process has seen. It makes those that the log needs where it is now.
+func TestPartitionsOfAnEarlierCopy(t *testing.T) {
+	t.Parallel()
+	dsn := migrated(t)
+	owner := open(t, dsn, postgres.Options{})
+	if _, err := owner.Exec(t.Context(), "SELECT ensure_partitions(50000000)"); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dsn, postgres.Options{})
+	shrinkPartitions(t, owner)
+	for _, statement := range []string{"DROP TABLE events_000020000001", "DROP TABLE events_000030000001", "DROP TABLE events_000040000001"} {
+		if _, err := owner.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := newLog(s).Append(t.Context(), fact(uuid.New())); err != nil || r.Position != 1 {
+		t.Errorf("Append = %+v, %v, want position 1", r, err)
+	}
+	var last int64
+	if err := owner.QueryRow(t.Context(), "SELECT last_partitioned()").Scan(&last); err != nil || last != 20_000_000 {
+		t.Errorf("there are partitions up to %d, %v, want 20000000", last, err)
+	}
+}

@@ -25,7 +25,7 @@ func erasure(user uuid.UUID) eventstore.Append {
 func session(id, user uuid.UUID) eventstore.Append {
 	const at = "2026-03-01T12:00:00.123456Z"
 	row := stateRow("sessions", map[string]any{
-		"session_id": id, "user_id": user, "counter": 0, "started_at": at, "rotated_at": at, "expires_at": at,
+		"session_id": id, "user_id": user, "counter": 0, "late": 0, "started_at": at, "rotated_at": at, "expires_at": at,
 	})
 	row.New = true
 	return eventstore.Append{

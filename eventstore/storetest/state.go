@@ -22,7 +22,7 @@ func testState(t *testing.T, b Backend) {
 	at := func(second int) time.Time { return time.Date(2026, 3, 1, 12, 0, second, 123456000, time.UTC) }
 	sessionRow := func(counter, rotated int) eventstore.StateChange {
 		return stateRow("sessions", map[string]any{
-			"session_id": session, "user_id": user, "counter": counter,
+			"session_id": session, "user_id": user, "counter": counter, "late": 0,
 			"started_at": at(0), "rotated_at": at(rotated).In(time.FixedZone("east", 3600)), "expires_at": at(59),
 		})
 	}

@@ -75,8 +75,11 @@ func ParseServer(text, security string) (Server, error) {
 	}
 	if u.RawQuery != "" {
 		spelled, found := strings.CutPrefix(u.RawQuery, "starttls=")
-		if !found || spelled == "" || s.implicit || security != "" && security != spelled {
+		if !found || spelled == "" || s.implicit {
 			return Server{}, bad
+		}
+		if security != "" && security != spelled {
+			return Server{}, errors.New("starttls in the address of the mail server says otherwise; leave one of the two out")
 		}
 		security = spelled
 	}

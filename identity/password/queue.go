@@ -3,22 +3,24 @@ package password
 import "slices"
 
 // Caller is whom a computation is for, as far as the queue has to know. The
-// queue is shared out between networks, and what a network has of it between
-// the accounts that its clients are on.
+// queue is shared out between sites, what a site has of it between its networks,
+// and what a network has between the accounts that its clients are on.
 type Caller struct {
+	Site    string // that has the network, and may have others; "" as for that
 	Network string // of the client; "" for what no client asks for
 	Account string // whose password it is, or is to be
 }
 
-func (c Caller) path() []string { return []string{c.Network, c.Account} }
+func (c Caller) path() []string { return []string{c.Site, c.Network, c.Account} }
 
 // shareOf is the part of the queue that one share may have while others wait: a
-// quarter, and a quarter of that for an account beside others of its network.
+// quarter, and a quarter of that for a network beside others of its site or an
+// account beside others of its network.
 // Alone it may have all.
 const shareOf = 4
 
-// share is what a network has of the queue, or an account of what its network
-// has; the whole queue is a share too. It is served in turn with the others
+// share is what a site has of the queue, a network of what its site has, or an
+// account of what its network has; the whole queue is a share too. It is served in turn with the others
 // beside it.
 type share struct {
 	name  string

@@ -21,7 +21,7 @@ type queueFor struct {
 // add queues a job of "network/account" and says what became of it.
 func (q *queueFor) add(of string) string {
 	network, account, _ := strings.Cut(of, "/")
-	j := &job{by: Caller{network, account}}
+	j := &job{by: Caller{Network: network, Account: account}}
 	instead, ok := q.share.admit(q.bound, j.by.path())
 	if !ok {
 		return "refused"
@@ -125,18 +125,20 @@ func TestCrowdMakesRoom(t *testing.T) {
 	crowd := make(chan error, 8)
 	for i := range 8 {
 		go func() {
-			_, err := p.Hash(context.Background(), Caller{"crowd", fmt.Sprint(i % 4)}, "correct horse")
+			_, err := p.Hash(context.Background(), Caller{Network: "crowd", Account: fmt.Sprint(i % 4)}, "correct horse")
 			crowd <- err
 		}()
 	}
 	await(t, "a full queue", func() bool { return p.Queued() == 8 })
 	ada := make(chan error, 1)
-	go func() { ada <- p.VerifyUnknown(context.Background(), Caller{"elsewhere", "ada"}, "correct horse") }()
+	go func() {
+		ada <- p.VerifyUnknown(context.Background(), Caller{Network: "elsewhere", Account: "ada"}, "correct horse")
+	}()
 	var overloaded *OverloadedError
 	if err := <-crowd; !errors.As(err, &overloaded) {
 		t.Errorf("one of the crowd: %v, want an OverloadedError", err)
 	}
-	if _, err := p.Hash(context.Background(), Caller{"crowd", "0"}, "correct horse"); !errors.As(err, &overloaded) {
+	if _, err := p.Hash(context.Background(), Caller{Network: "crowd", Account: "0"}, "correct horse"); !errors.As(err, &overloaded) {
 		t.Errorf("one more of the crowd: %v, want an OverloadedError", err)
 	}
 	if err := release(); err != nil {

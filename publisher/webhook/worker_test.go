@@ -227,10 +227,10 @@ func TestErasedWhileAnEndpointHangs(t *testing.T) {
 		for _, got := range r.all() {
 			delete(left, got.event.Subject)
 		}
-		began := time.Now()
 		for user := range left {
 			s.append(user, identity.Erased{})
 		}
+		began := time.Now()
 		devstack.Eventually(t, "what was read is old", func() bool { return time.Since(began) > time.Second })
 		close(goOn)
 		devstack.Eventually(t, "all are delivered", func() bool { p := s.get(hook.ID); return p.Pending == 0 && p.Position >= users })

@@ -63,6 +63,9 @@ $$;
 -- Makes partitions until there is one for every position up to wanted. A table is made alone and then attached, which
 -- does not stop readers or writers; the lock makes two callers take turns.
 -- (stream, version) is unique in each partition; across them the row in streams guards it.
+--
+-- Tables without end would fill the catalogue, and every append looks through it. So only the owner may have them of any size
+-- and number; everybody else makes those of the usual size, and no further than two of them ahead of the head.
 -- +goose StatementBegin
 CREATE FUNCTION ensure_partitions(wanted bigint, size bigint DEFAULT 10000000) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -71,6 +74,10 @@ DECLARE
     start bigint;
     name  text;
 BEGIN
+    IF NOT pg_has_role(session_user, current_user, 'MEMBER') AND
+       (size IS DISTINCT FROM 10000000 OR wanted > 20000000 + coalesce((SELECT e.position FROM public.events e ORDER BY e.position DESC LIMIT 1), 0)) THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%I may make partitions of 10000000 positions, for two of them ahead of the head', session_user);
+    END IF;
     PERFORM pg_advisory_xact_lock(7236002);
     start := public.last_partitioned() + 1;
     WHILE start <= wanted LOOP
@@ -170,7 +177,7 @@ BEGIN
     IF NOT has_table_privilege(session_user, 'public.credentials', 'INSERT') THEN
         IF 'system' <> ANY (a_kind) OR array_remove(a_subject, NULL) <> '{}'
            OR h_append IS NOT NULL OR l_append IS NOT NULL OR a_key IS NOT NULL OR true = ANY (a_erase) OR 'webhook_states' <> ANY (s_table)
-           OR EXISTS (SELECT FROM unnest(e_type) t WHERE t !~ '^(projection|webhook|log)[.]')
+           OR EXISTS (SELECT FROM unnest(e_type) t WHERE t !~ '^(projection|webhook|log)[.][a-z_]+$')
            OR EXISTS (SELECT FROM public.streams t WHERE t.stream = ANY (a_stream) AND t.kind <> 'system') THEN
             RAISE insufficient_privilege USING MESSAGE = format('%I may append nothing about users', session_user);
         END IF;

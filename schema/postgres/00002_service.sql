@@ -12,6 +12,11 @@ CREATE TABLE master_keys (
     CHECK ((root IS NULL) = (state = 'retired'))
 );
 CREATE UNIQUE INDEX master_keys_current ON master_keys (state) WHERE state = 'current';
+-- Whoever starts first, of whatever role, says which key it has. Another is the owner's to add: beside one that nobody is
+-- given nothing starts any more.
+ALTER TABLE master_keys ENABLE ROW LEVEL SECURITY;
+CREATE POLICY seen ON master_keys FOR SELECT USING (true);
+CREATE POLICY first ON master_keys FOR INSERT WITH CHECK (state = 'current');
 
 CREATE TABLE credentials (
     user_id    uuid PRIMARY KEY,
@@ -31,7 +36,8 @@ CREATE TABLE sessions (
     started_at timestamptz NOT NULL,
     rotated_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,   -- at the latest, however often it is refreshed
-    used_at    timestamptz             -- when it was noticed that the answer of the last rotation has arrived
+    used_at    timestamptz,            -- when it was noticed that the answer of the last rotation has arrived
+    late       int  NOT NULL           -- of the last rotations, the newest as the lowest bit, those that were asked for again late
 ) WITH (fillfactor = 80);              -- room for a rotation in place; its columns are in no index for the same reason
 CREATE INDEX sessions_user ON sessions (user_id);
 COMMENT ON TABLE sessions IS 'state table: the refresh state of sessions that go on';

@@ -3,16 +3,20 @@
 
 -- Failures to show who one is, each counted apart: on an account, on a device that is known, in a session, and for a client's
 -- network. The key is an HMAC of the account's address, of the network or of an id, so it gives none away; an address that
--- nobody has is counted like any other. What changes is in no index, so that a row is changed in place.
+-- nobody has is counted like any other. What changes with every failure is in no index, so that a row is changed in place.
 CREATE TABLE throttle (
     key       bytea PRIMARY KEY,
     scope     text NOT NULL,           -- login, device, session, network
     user_id   uuid,                    -- null for a network, and for an address that nobody has
     failures  int NOT NULL,
+    since     timestamptz NOT NULL,    -- the first of them
     failed_at timestamptz NOT NULL,    -- the last of them
-    forget_at timestamptz NOT NULL     -- from when on none of them counts
+    forget_at timestamptz NOT NULL,    -- from when on none of them counts
+    slowed    boolean NOT NULL         -- there are so many that the next attempt on an account has to wait for a while after the last
 ) WITH (fillfactor = 80);
 CREATE INDEX throttle_user ON throttle (user_id);
+-- Finds who is throttled among the many who once mistyped a password.
+CREATE INDEX throttle_slowed ON throttle (user_id) WHERE slowed;
 COMMENT ON TABLE throttle IS 'state table: failed attempts to show who one is';
 
 -- What a user shows beside the password, at most one of a kind.

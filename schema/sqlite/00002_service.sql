@@ -24,7 +24,8 @@ CREATE TABLE sessions (
     started_at TIMESTAMP NOT NULL,
     rotated_at TIMESTAMP NOT NULL,
     expires_at TIMESTAMP NOT NULL,
-    used_at    TIMESTAMP
+    used_at    TIMESTAMP,
+    late       INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX sessions_user ON sessions (user_id);
 

@@ -5,11 +5,14 @@ CREATE TABLE throttle (
     scope     TEXT NOT NULL,
     user_id   TEXT,
     failures  INTEGER NOT NULL,
+    since     TIMESTAMP NOT NULL,
     failed_at TIMESTAMP NOT NULL,
-    forget_at TIMESTAMP NOT NULL
+    forget_at TIMESTAMP NOT NULL,
+    slowed    BOOLEAN NOT NULL
 ) WITHOUT ROWID;
 
 CREATE INDEX throttle_user ON throttle (user_id);
+CREATE INDEX throttle_slowed ON throttle (user_id) WHERE slowed;
 
 CREATE TABLE known_devices (
     user_id         TEXT NOT NULL,

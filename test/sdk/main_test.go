@@ -1,5 +1,5 @@
-// Package sdk_test makes clients of the API document, as people do who use usher, and has them call a server. The clients are not
-// kept: run.sh makes them anew.
+// Package sdk_test makes clients of the API document, as people do who use usher, and has them call a server, whose access tokens other
+// people's verifiers take. The clients are not kept: run.sh makes them anew.
 package sdk_test
 
 import (
@@ -90,10 +90,11 @@ func start(dir string) (stop func(), err error) {
 	}
 }
 
-// The clients in TypeScript, which run.sh has put into SDK_PROGRAMS: each program ends with an error where a call is not answered as it should be.
+// The clients and verifiers in TypeScript, which run.sh has put into SDK_PROGRAMS: each program ends with an error where a call is not
+// answered as it should be, or a token not taken.
 func TestTypeScript(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"openapi_typescript", "hey_api", "orval"} {
+	for _, name := range []string{"openapi_typescript", "hey_api", "orval", "verifiers"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			node := exec.CommandContext(t.Context(), "node", filepath.Join(os.Getenv("SDK_PROGRAMS"), name+".mjs"), base)

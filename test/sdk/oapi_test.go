@@ -66,6 +66,11 @@ func TestOAPICodegen(t *testing.T) {
 	if err != nil || listed.JSON200 == nil || len(listed.JSON200.Items) < 2 {
 		t.Errorf("users: %v %+v", err, listed)
 	}
+	yes := true
+	throttled, err := usher.ListUsersWithResponse(ctx, &oapi.ListUsersParams{Throttled: &yes}, admin)
+	if err != nil || throttled.JSON200 == nil || throttled.JSON200.UnknownAddresses == nil {
+		t.Errorf("users who are throttled: %v %+v", err, throttled)
+	}
 	wrong, err := usher.LoginWithResponse(ctx, nil, oapi.Credentials{Email: email, Password: "wrong"})
 	if err != nil || wrong.ApplicationproblemJSON401 == nil || wrong.ApplicationproblemJSON401.Code != oapi.ProblemCodeInvalidCredentials {
 		t.Errorf("login with a wrong password: %v %+v", err, wrong)

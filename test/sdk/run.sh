@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lints the API document with redocly and spectral, makes clients of it with the generators that people use, compiles them, and has
-# them call a server:
+# them call a server; and has strict verifiers look at its access tokens:
 #
 #   test/sdk/run.sh
 #
@@ -53,8 +53,8 @@ cp typescript/* "$document" "$work"
 	openapi-ts -i openapi.yaml -o generated/heyapi -c @hey-api/client-fetch
 	orval
 	tsc
-	for program in openapi_typescript hey_api orval; do
-		esbuild $program.ts --bundle --platform=node --format=esm --log-level=warning --outfile=programs/$program.mjs
+	for program in openapi_typescript hey_api orval verifiers; do
+		esbuild $program.ts --bundle --packages=external --platform=node --format=esm --log-level=warning --outfile=programs/$program.mjs
 	done
 )
 
