@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 )
 
 // The whole way that deploy/keys.md describes, with the key in each of the places that it may be in.
 func TestRotateMasterKey(t *testing.T) {
 	t.Parallel()
 	dsn, dir := migratedPostgres(t), t.TempDir()
-	_, old := eventstore.NewMasterKey()
+	oldKey, old := eventstore.NewMasterKey()
 	_, fresh := eventstore.NewMasterKey()
 	file := filepath.Join(dir, "key")
 	if err := os.WriteFile(file, []byte(fresh+"\n"+old+"\n"), 0o600); err != nil {
@@ -61,6 +62,17 @@ func TestRotateMasterKey(t *testing.T) {
 	}
 	if _, status, _ := checked(t, freshOnly); status["database/master key"] != healthy {
 		t.Errorf("with the new key: %v", status["database/master key"])
+	}
+	// A process that was never given the new key says so.
+	store, err := postgres.Open(t.Context(), dsn, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r := &report{component: "database"}
+	checkMasterKey(t.Context(), &deployment{store: store, masterKeys: []eventstore.MasterKey{oldKey}}, r)
+	if len(r.findings) != 1 || r.findings[0].Status != failed {
+		t.Errorf("with the old key: %+v", r.findings)
 	}
 	var keys []masterKeyView
 	if err := json.Unmarshal([]byte(run(freshOnly, "keys", "master", "list", "--json")), &keys); err != nil {
