@@ -150,6 +150,9 @@ func (s *Server) showStats(c *echo.Context) error {
 	if from.IsZero() {
 		from = to.Add(-defaultSpans[span] * span.Length())
 	}
+	if err := s.Stats.Check(span, from, to); err != nil {
+		return err
+	}
 	if err := s.awaitReadModel(c, projections.StatsName); err != nil {
 		return err
 	}

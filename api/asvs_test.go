@@ -34,10 +34,11 @@ var calls = map[string]class{
 	"GET /.well-known/jwks.json":                  public,
 	"GET /.well-known/openid-configuration":       public,
 	"GET /.well-known/oauth-authorization-server": public,
-	"GET /openapi.yaml":                           public,
-	"GET /openapi.json":                           public,
-	"GET /livez":                                  anyone,
-	"GET /readyz":                                 anyone,
+	"GET /":             public,
+	"GET /openapi.yaml": public,
+	"GET /openapi.json": public,
+	"GET /livez":        anyone,
+	"GET /readyz":       anyone,
 
 	"POST /oauth2/introspect": client,
 	"POST /oauth2/revoke":     client,
@@ -263,7 +264,7 @@ func TestASVS_14_3_2_NothingIsCached(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{})
 		for _, call := range []string{
-			"GET /", "GET /v1/nothing", "DELETE /v1/auth/login", "GET /openapi.yaml/", "POST /.well-known/jwks.json", "GET /v1/users/%00", "OPTIONS /v1/me", "HEAD /v1/me",
+			"POST /", "GET /v1/nothing", "DELETE /v1/auth/login", "GET /openapi.yaml/", "POST /.well-known/jwks.json", "GET /v1/users/%00", "OPTIONS /v1/me", "HEAD /v1/me",
 		} {
 			method, path, _ := strings.Cut(call, " ")
 			checkCaching(t, call, anyone, s.call(method, path, ""))

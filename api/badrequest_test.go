@@ -89,12 +89,13 @@ func badQueries() []scenario {
 	for _, cursor := range []string{"x", "%00", "AAAA", "{events cursor}", strings.Repeat("A", 5000)} {
 		add("/v1/users?cursor="+cursor, codeInvalidCursor)
 	}
-	// A cursor that can't be is told at once, whatever position is waited for.
-	for _, path := range []string{"/v1/users?cursor=x", "/v1/users?status=gone", "/v1/users/{admin}/sessions?cursor=x"} {
-		code := codeInvalidCursor
-		if strings.Contains(path, "status") {
-			code = identity.CodeInvalidRequest
-		}
+	// What can't be asked is told at once, whatever position is waited for.
+	for path, code := range map[string]identity.Code{
+		"/v1/users?cursor=x": codeInvalidCursor, "/v1/users?status=gone": identity.CodeInvalidRequest, "/v1/users?email=x": identity.CodeInvalidRequest,
+		"/v1/users/{admin}?at=x": identity.CodeInvalidRequest, "/v1/users/{admin}/sessions?cursor=x": codeInvalidCursor, "/v1/users/{admin}/events?cursor=x": codeInvalidCursor,
+		"/v1/activity?cursor=x": codeInvalidCursor, "/v1/me/activity?cursor=x": codeInvalidCursor, "/v1/events?cursor=x": codeInvalidPosition,
+		"/v1/stats?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z": identity.CodeInvalidRequest,
+	} {
 		add(path, code, "Usher-Min-Position", "99999999")
 	}
 	for _, cursor := range []string{"x", "7", "{users cursor}", "{events cursor}x", "{events cursor}%0A", "AAAAAAAAAAcAAAAAAAAAAAAAAAAAAAAA", "{events cursor of ada}"} {

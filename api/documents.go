@@ -63,14 +63,32 @@ func (s *Server) describeServer(c *echo.Context) error {
 	return publicDocument(c, echo.MIMEApplicationJSON, raw)
 }
 
-// The paths that the server's metadata names.
+// The paths that documents name.
 const (
 	pathKeys       = "/.well-known/jwks.json"
 	pathOpenAPI    = "/openapi.yaml"
 	pathJSON       = "/openapi.json"
+	pathMetadata   = "/.well-known/oauth-authorization-server"
 	pathIntrospect = "/oauth2/introspect"
 	pathRevoke     = "/oauth2/revoke"
 )
+
+// index says what is here, to whoever has nothing but the address.
+type index struct {
+	Service  string `json:"service"`
+	OpenAPI  string `json:"openapi"`
+	Metadata string `json:"metadata"`
+}
+
+// showIndex answers GET /.
+func (s *Server) showIndex(c *echo.Context) error {
+	base := strings.TrimSuffix(s.PublicURL, "/")
+	raw, err := json.Marshal(index{"usher", base + pathOpenAPI, base + pathMetadata})
+	if err != nil {
+		return err
+	}
+	return publicDocument(c, echo.MIMEApplicationJSON, raw)
+}
 
 // openAPI answers GET /openapi.yaml, the description of this API.
 func (s *Server) openAPI(c *echo.Context) error {

@@ -189,6 +189,7 @@ var scenarios = slices.Concat([]scenario{
 		has:   []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`},
 		lacks: []string{"token_endpoint\"", "authorization_endpoint"}},
 	{name: "metadata, where libraries look", path: "/.well-known/openid-configuration", status: 200, has: []string{`"issuer":"https://usher.test"`}},
+	{name: "index", path: "/", status: 200, has: []string{`"openapi":"https://usher.test/openapi.yaml"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
 	{name: "document in JSON", path: "/openapi.json", status: 200, has: []string{`"openapi":"3.1`, `"/v1/auth/login"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document, as it was before", path: "/openapi.yaml", headers: []string{"If-None-Match", `"other", W/{document's tag}`}, status: 304, answered: []string{"Etag", "{document's tag}"}},

@@ -69,15 +69,15 @@ func (s *Server) listUserWith(c *echo.Context, values url.Values) error {
 	if _, err := limit(values); err != nil {
 		return err
 	}
+	var refusal *identity.Error
+	if _, err := identity.ParseEmail(values.Get("email")); errors.As(err, &refusal) {
+		return refuse(identity.CodeInvalidRequest, "%s; in a query a + is written %%2B", refusal.Detail)
+	}
 	if _, err := s.minPosition(c); err != nil {
 		return err
 	}
 	ctx := c.Request().Context()
 	id, err := s.Identity.UserWith(ctx, values.Get("email"))
-	var refusal *identity.Error
-	if errors.As(err, &refusal) && refusal.Code == identity.CodeInvalidEmail {
-		return refuse(identity.CodeInvalidRequest, "%s; in a query a + is written %%2B", refusal.Detail)
-	}
 	found := page[json.RawMessage]{Items: []json.RawMessage{}}
 	if err == nil {
 		var u *identity.User
@@ -141,18 +141,21 @@ func (s *Server) showUser(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx := c.Request().Context()
+	var at int64
+	if values.Has("at") {
+		if at, err = s.moment(ctx, values); err != nil {
+			return err
+		}
+	}
 	position, err := s.minPosition(c)
 	if err != nil {
 		return err
 	}
-	ctx := c.Request().Context()
 	var u *identity.User
 	switch {
 	case values.Has("at"):
-		var at int64
-		if at, err = s.moment(ctx, values); err == nil {
-			u, err = s.Identity.UserAt(ctx, id, at)
-		}
+		u, err = s.Identity.UserAt(ctx, id, at)
 	case position > 0:
 		u, err = s.Identity.ReadUser(ctx, id)
 	default:

@@ -37,6 +37,8 @@ var (
 	ErrNoRows = errors.New("no rows")
 	// ErrWrongMasterKey: MASTER_KEY is not the one that this database is sealed under.
 	ErrWrongMasterKey = errors.New("MASTER_KEY is not the key of this database")
+	// ErrRotation: the master key can't be replaced by that one, or not now.
+	ErrRotation = errors.New("the master key can't be rotated")
 	// ErrMasterKeyRetired: what was to be written is sealed under a master key that another has taken the place of.
 	ErrMasterKeyRetired = errors.New("the master key was replaced")
 	// ErrNoKey: the user has no data key: it was never made, or it was destroyed with the user.

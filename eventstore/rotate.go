@@ -79,11 +79,11 @@ type Rotation struct {
 
 const sealBatch = 500
 
-// Run rotates. It fails with ErrWrongMasterKey where From is not a key of the database, and answers with false where there
+// Run rotates. It fails with ErrWrongMasterKey where From is not a key of the database, with ErrRotation where To can't be the next, and answers with false where there
 // is nothing to do: To is the only key in use.
 func (r *Rotation) Run(ctx context.Context) (bool, error) {
 	if r.From.id() == r.To.id() {
-		return false, fmt.Errorf("%w: the new key is the one before it", ErrInvalid)
+		return false, fmt.Errorf("%w: the new key is the one before it", ErrRotation)
 	}
 	begun, err := r.begin(ctx)
 	if err != nil || begun.IsZero() {
@@ -140,14 +140,14 @@ func (r *Rotation) begin(ctx context.Context) (since time.Time, err error) {
 		case used[0].id != from:
 			return ErrWrongMasterKey
 		case len(used) > 1:
-			return fmt.Errorf("%w: the rotation to %s is not finished", ErrInvalid, used[1].id)
+			return fmt.Errorf("%w: the rotation to %s is not finished", ErrRotation, used[1].id)
 		}
 		var before bool
 		if err := tx.QueryRow(ctx, `SELECT count(*) > 0 FROM master_keys WHERE id = $1`, to[:]).Scan(&before); err != nil {
 			return err
 		}
 		if before {
-			return fmt.Errorf("%w: the new key was in use before and is retired; make another", ErrInvalid)
+			return fmt.Errorf("%w: the new key was in use before and is retired; make another", ErrRotation)
 		}
 		root, err := r.From.ring.open(forRoot, used[0].root, rootPlace)
 		if err != nil {

@@ -122,7 +122,7 @@ func CodeOf(err error) Code {
 		return CodeOutcomeUnknown
 	case errors.Is(err, eventstore.ErrOverloaded), errors.Is(err, password.ErrOverloaded):
 		return CodeOverloaded
-	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrClosed), errors.Is(err, password.ErrStopped),
+	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrMasterKeyRetired), errors.Is(err, eventstore.ErrClosed), errors.Is(err, password.ErrStopped),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return CodeUnavailable
 	}

@@ -25,16 +25,32 @@ func (q Stats) Between(ctx context.Context, span Span, from, to time.Time) ([]Fi
 	return list, nil
 }
 
-func (q Stats) between(ctx context.Context, span Span, from, to time.Time) ([]Figures, error) {
+// Check fails as Between does for what can't be asked, and reads nothing: for who would wait before it is read.
+func (Stats) Check(span Span, from, to time.Time) error {
+	_, _, err := spansBetween(span, from, to)
+	return err
+}
+
+// spansBetween is where the first span begins, and how many there are.
+func spansBetween(span Span, from, to time.Time) (begin time.Time, spans int, err error) {
 	length := span.Length()
 	if length == 0 {
-		return nil, badFilter("the interval is hour or day")
+		return begin, 0, badFilter("the interval is hour or day")
 	}
-	from = from.UTC().Truncate(length)
-	spans := (to.Sub(from) + length - 1) / length
-	if spans < 1 || spans > MaxSpans {
-		return nil, badFilter("from is before to, and at most %d times the %s", MaxSpans, span)
+	begin = from.UTC().Truncate(length)
+	count := (to.Sub(begin) + length - 1) / length
+	if count < 1 || count > MaxSpans {
+		return begin, 0, badFilter("from is before to, and at most %d times the %s", MaxSpans, span)
 	}
+	return begin, int(count), nil
+}
+
+func (q Stats) between(ctx context.Context, span Span, from, to time.Time) ([]Figures, error) {
+	from, spans, err := spansBetween(span, from, to)
+	if err != nil {
+		return nil, err
+	}
+	length := span.Length()
 	list := make([]Figures, spans)
 	for i := range list {
 		list[i].Start = from.Add(time.Duration(i) * length)

@@ -49,7 +49,10 @@ func (d *deployment) readiness(p process) []api.Check {
 			return nil
 		}}
 	}
-	checks := []api.Check{ready("database", checkDatabase)}
+	checks := []api.Check{ready("database", func(ctx context.Context, d *deployment, r *report) {
+		checkDatabase(ctx, d, r)
+		checkMasterKey(ctx, d, r)
+	})}
 	if p.api {
 		checks = append(checks, ready("auth", checkAuth))
 	}
@@ -124,17 +127,19 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 	}
 }
 
-// checkMasterKey warns of a rotation that is not finished, and of a key that is needed no more.
+// checkMasterKey finds that the key of this process is not the current one, and warns of a rotation that is not finished and of
+// a key that is needed no more.
 func checkMasterKey(ctx context.Context, d *deployment, r *report) {
 	states, err := eventstore.MasterKeyStates(ctx, d.store)
 	if err != nil {
 		r.fail("master key", err.Error(), nil)
 		return
 	}
-	used, known, figures := 0, 0, map[string]any{}
+	used, known, current, figures := 0, 0, false, map[string]any{}
 	for _, s := range states {
 		if d.given(s.ID) {
 			known++
+			current = current || s.State == "current"
 		}
 		if s.State != "retired" {
 			used++
@@ -142,6 +147,8 @@ func checkMasterKey(ctx context.Context, d *deployment, r *report) {
 		}
 	}
 	switch given := len(d.masterKeys); {
+	case !current:
+		r.fail("master key", "another key has taken the place of the one that this process was given; set MASTER_KEY to the new one, and restart it", figures)
 	case used > 1:
 		r.warn("master key", "a rotation is not finished; run `usher keys master rotate`", figures)
 	case given > known:

@@ -169,8 +169,8 @@ func devReader() *server.User {
 }
 
 // startBroker starts the embedded NATS server.
-func startBroker(store, addr, password string) (*devstack.NATSServer, error) {
-	host, text, err := net.SplitHostPort(addr)
+func startBroker(store, at, password string) (*devstack.NATSServer, error) {
+	host, text, err := net.SplitHostPort(at)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
 	}
@@ -178,15 +178,17 @@ func startBroker(store, addr, password string) (*devstack.NATSServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: --nats takes host:port", errUse)
 	}
+	if l, err := listenAt(addr{at, "--nats"}); err != nil { // which says more than the server does
+		return nil, err
+	} else if err := l.Close(); err != nil {
+		return nil, fmt.Errorf("start NATS: %w", err)
+	}
 	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: store, Host: host, Port: port, Configure: func(o *server.Options) {
 		reader := devReader()
 		o.Users = []*server.User{{Username: devUser, Password: password}, reader}
 		o.NoAuthUser = reader.Username
 	}})
-	if err != nil {
-		return nil, fmt.Errorf("start NATS; another --nats may help: %w", err)
-	}
-	return broker, nil
+	return broker, err
 }
 
 // makeMasterKey makes the directory's master key at the first start. The file appears whole or not at all: a start that
@@ -303,8 +305,8 @@ func calledAs(executable, arg string) string {
 	return executable
 }
 
-// goRun is where `go run` puts a program.
-var goRun = regexp.MustCompile(`/go-build[0-9]+/b[0-9]+/exe/[^/]+$`)
+// goRun is where `go run` puts a program: in a temporary directory at first, and in Go's cache of builds from then on.
+var goRun = regexp.MustCompile(`/go-build[0-9]+/b[0-9]+/exe/[^/]+$|/[0-9a-f]{2}/[0-9a-f]{64}-d/[^/]+$`)
 
 func sameFile(a, b string) bool {
 	of, err := os.Stat(a)

@@ -35,6 +35,7 @@ func TestCalledAs(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	for _, test := range []struct{ executable, arg, want string }{
 		{"/tmp/go-build123456/b001/exe/usher", "/tmp/go-build123456/b001/exe/usher", "go run ./cmd/usher"},
+		{"/home/ada/.cache/go-build/14/14" + strings.Repeat("0a", 31) + "-d/usher", "/home/ada/.cache/go-build/14/…-d/usher", "go run ./cmd/usher"},
 		{"/src/usher/bin/usher", "bin/usher", "bin/usher"},
 		{"/opt/usher", "usher", "/opt/usher"}, // PATH was another one when it was found
 	} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,11 @@ func printEvent(cmd *cobra.Command, e eventstore.Event) error {
 	if v.Forgotten {
 		forgotten = "  (personal fields forgotten)"
 	}
-	_, err := fmt.Fprintf(w, "%8d  %s  %-36s  %-24s %s%s\n", v.Position, v.Time.Format(time.RFC3339), v.Subject, v.Type, v.Data, forgotten)
+	var data bytes.Buffer // Postgres writes what it has with spaces, SQLite without
+	if err := json.Compact(&data, v.Data); err != nil {
+		return fmt.Errorf("event at %d: %w", v.Position, err)
+	}
+	_, err := fmt.Fprintf(w, "%8d  %s  %-36s  %-24s %s%s\n", v.Position, v.Time.Format(time.RFC3339), v.Subject, v.Type, &data, forgotten)
 	return err
 }
 

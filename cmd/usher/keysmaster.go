@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -51,14 +53,18 @@ func keysMasterRotateCommand() *cobra.Command {
 		Short: "Seal everything anew under another master key, while everything runs",
 		Long: "Seal everything anew under another master key, while everything runs: users' data keys, signing keys and secrets of\n" +
 			"webhooks. Give every process both keys first, the new one and then the present one, separated by a comma or a line\n" +
-			"break, in MASTER_KEY, MASTER_KEY_FILE or what MASTER_KEY_COMMAND prints, and restart them one after the other. Then\n" +
-			"run this as the owner of the tables. It can be interrupted and run again. When it has ended, the database refuses\n" +
-			"what is sealed under the old key, and the old key can be taken out of the settings.",
+			"break, in MASTER_KEY, MASTER_KEY_FILE or what MASTER_KEY_COMMAND prints, and restart them one after the other; that of\n" +
+			"usher dev is in its directory, in the file master.key. Then run this as the owner of the tables. It can be interrupted\n" +
+			"and run again. When it has ended, the database refuses what is sealed under the old key, and the old key can be taken\n" +
+			"out of the settings.",
 		Example: "  MASTER_KEY=$NEW,$OLD DATABASE_URL=$OWNER_URL usher keys master rotate",
 	}
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
 		if len(d.masterKeys) < 2 {
 			return errors.New("a rotation takes two keys; give this command and every process the new one and then the present one, separated by a comma")
+		}
+		if err := d.checkKeyFile(); err != nil {
+			return err
 		}
 		began, said, resealed := time.Now(), time.Now(), 0
 		rotation := eventstore.Rotation{
@@ -89,6 +95,30 @@ func keysMasterRotateCommand() *cobra.Command {
 			Sealed  int    `json:"sealed"`
 		}{rotation.To.ID(), changed, resealed}, line)
 	})
+}
+
+// checkKeyFile fails where a rotation would leave a directory of `usher dev` with a key in its file that opens nothing: the new
+// one, which the settings have for this command alone, would soon be nowhere.
+func (d *deployment) checkKeyFile() error {
+	if d.dir == "" {
+		return nil
+	}
+	path := filepath.Join(d.dir, masterKeyFile)
+	text, err := keyFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	keys, err := eventstore.ParseMasterKeys(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if keys[0].ID() != d.masterKeys[0].ID() {
+		return fmt.Errorf("%s lacks the new key: write both there, the new one first, start usher dev again if it runs, and repeat this without MASTER_KEY", path)
+	}
+	return nil
 }
 
 // given says whether this process was given the master key with an id.

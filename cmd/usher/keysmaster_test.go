@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 )
 
 // The whole way that deploy/keys.md describes, with the key in each of the places that it may be in.
 func TestRotateMasterKey(t *testing.T) {
 	t.Parallel()
 	dsn, dir := migratedPostgres(t), t.TempDir()
-	_, old := eventstore.NewMasterKey()
+	oldKey, old := eventstore.NewMasterKey()
 	_, fresh := eventstore.NewMasterKey()
 	file := filepath.Join(dir, "key")
 	if err := os.WriteFile(file, []byte(fresh+"\n"+old+"\n"), 0o600); err != nil {
@@ -62,12 +63,61 @@ func TestRotateMasterKey(t *testing.T) {
 	if _, status, _ := checked(t, freshOnly); status["database/master key"] != healthy {
 		t.Errorf("with the new key: %v", status["database/master key"])
 	}
+	// A process that was never given the new key says so.
+	store, err := postgres.Open(t.Context(), dsn, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r := &report{component: "database"}
+	checkMasterKey(t.Context(), &deployment{store: store, masterKeys: []eventstore.MasterKey{oldKey}}, r)
+	if len(r.findings) != 1 || r.findings[0].Status != failed {
+		t.Errorf("with the old key: %+v", r.findings)
+	}
 	var keys []masterKeyView
 	if err := json.Unmarshal([]byte(run(freshOnly, "keys", "master", "list", "--json")), &keys); err != nil {
 		t.Fatal(err)
 	}
 	if len(keys) != 2 || keys[0].State != "current" || !keys[0].Given || keys[1].State != "retired" || keys[1].Given {
 		t.Errorf("list: %+v", keys)
+	}
+}
+
+// A directory of usher dev is never left with a file of keys that opens nothing.
+func TestRotateMasterKeyOfADirectory(t *testing.T) {
+	t.Parallel()
+	data := devDirectory(t)
+	file := filepath.Join(data, masterKeyFile)
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.TrimSpace(string(raw))
+	_, fresh := eventstore.NewMasterKey()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(env []string, args ...string) outcome {
+		t.Helper()
+		return usher(t, t.TempDir(), env, append(args, "--dir", data)...)
+	}
+	if o := run(nil, "users", "create", "ada@example.org", "--name", "Ada"); o.code != 0 {
+		t.Fatalf("users create: %d\n%s", o.code, o.stderr)
+	}
+	run([]string{"MASTER_KEY=" + fresh + "," + old}, "keys", "master", "rotate").wantRefused(t, "master.key lacks the new key")
+	if o := run(nil, "users", "show", "ada@example.org"); !strings.Contains(o.stdout, "Ada") {
+		t.Fatalf("after it was refused: %d\n%s", o.code, o.stderr)
+	}
+	write(fresh + "\n" + old + "\n")
+	if o := run(nil, "keys", "master", "rotate"); o.code != 0 {
+		t.Fatalf("with both keys in the file: %d\n%s", o.code, o.stderr)
+	}
+	write(fresh)
+	if o := run(nil, "users", "show", "ada@example.org"); !strings.Contains(o.stdout, "Ada") {
+		t.Errorf("with the new key: %d\n%s", o.code, o.stderr)
 	}
 }
 

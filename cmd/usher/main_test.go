@@ -181,7 +181,7 @@ func TestExitCodes(t *testing.T) {
 		{"users create ada@example.org", exitFailed, "there is no deployment in .usher"},
 		{"events show ada", exitUse, `"ada" is not a stream; expected the id of a stream or an email address`},
 		{"serve --with relay", exitUse, "--with takes publisher, projections and webhooks"},
-		{"project orders", exitUse, `there is no projection "orders"; there are [users sessions activity stats]`},
+		{"project orders", exitUse, `there is no projection "orders"; there are users, sessions, activity, stats`},
 		{"publish --batch-size -1", exitUse, "--batch-size takes a whole number from 1 to 10000"},
 		{"webhooks add", exitUse, "URL is missing"},
 		{"webhooks test x", exitUse, `"x" is not the id of a webhook; expected a UUID`},

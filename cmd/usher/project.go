@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +36,7 @@ func projectCommand() *cobra.Command {
 		Args: func(_ *cobra.Command, names []string) error {
 			for _, name := range names {
 				if !slices.Contains(projectionNames(), name) {
-					return fmt.Errorf("there is no projection %q; there are %v", name, projectionNames())
+					return fmt.Errorf("there is no projection %q; there are %s", name, strings.Join(projectionNames(), ", "))
 				}
 			}
 			return nil

@@ -167,7 +167,7 @@ func (d *deployment) operator(cmd *cobra.Command) *projections.Operator {
 func explainProjection(err error) error {
 	switch {
 	case errors.Is(err, projections.ErrUnknownProjection):
-		return fmt.Errorf("%w; there are %v, once `usher project` has run them", err, projectionNames())
+		return fmt.Errorf("%w; there are %s, once `usher project` has run them", err, strings.Join(projectionNames(), ", "))
 	case errors.Is(err, projections.ErrNotParked):
 		return fmt.Errorf("%w; `usher projections list` shows what is", err)
 	case errors.Is(err, projections.ErrOtherVersion):

@@ -199,7 +199,7 @@ func TestAddressTaken(t *testing.T) {
 	}
 	for _, flag := range []string{"--http", "--nats", "--metrics"} {
 		args := []string{"dev", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--metrics", "127.0.0.1:0", flag, addr}
-		usher(t, t.TempDir(), nil, args...).wantRefused(t, flag, addr)
+		usher(t, t.TempDir(), nil, args...).wantRefused(t, "set "+flag+" to another address", addr)
 	}
 	// All that are taken are told at once.
 	o := usher(t, t.TempDir(), append(settings, "HTTP_ADDR="+addr, "METRICS_ADDR="+addr), "serve")

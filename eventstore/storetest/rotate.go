@@ -171,7 +171,7 @@ func testRotation(t *testing.T, b Backend) {
 
 	back := eventstore.Rotation{DB: d.open(t), From: to, To: from, Settle: time.Millisecond}
 	_, err = back.Run(t.Context())
-	wantError(t, "back to a retired key", err, eventstore.ErrInvalid)
+	wantError(t, "back to a retired key", err, eventstore.ErrRotation)
 }
 
 // A process that seals under the old key at the moment it is refused notices, and seals under the new one.
@@ -231,5 +231,5 @@ func testUnlock(t *testing.T, b Backend) {
 	unlock(eventstore.ErrWrongMasterKey, from)
 	rotation.From, rotation.To = to, other
 	_, err := rotation.Run(t.Context())
-	wantError(t, "a second rotation meanwhile", err, eventstore.ErrInvalid)
+	wantError(t, "a second rotation meanwhile", err, eventstore.ErrRotation)
 }

@@ -65,6 +65,26 @@ func TestMailsToOneAddressAreBounded(t *testing.T) {
 	})
 }
 
+// Addresses that differ in what follows a plus sign are one mailbox to many servers.
+func TestMailsToOneMailboxAreBounded(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		m := s.started(t, nil)
+		const users = 40
+		for i := range users {
+			s.register(t, fmt.Sprintf("bystander+%d@example.net", i))
+		}
+		s.settle(t)
+		s.await(t, mailboxBound.limit)
+		m.wantCount(t, kindVerify, outcomeTooMany, users-float64(mailboxBound.limit))
+		s.register(t, "somebody+else@example.net")
+		s.settle(t)
+		if got := s.await(t, mailboxBound.limit+1); got.To != "somebody+else@example.net" {
+			t.Errorf("mail to %s", got.To)
+		}
+	})
+}
+
 // A mail that is not sent for that reason spends no code: the one that was mailed before stays good.
 func TestCodeOutlivesMailsThatAreTooMany(t *testing.T) {
 	t.Parallel()

@@ -178,7 +178,7 @@ func (m *Mailer) send(ctx, sending context.Context, j job) error {
 	var refusal *Refusal
 	switch {
 	case err == nil:
-		return errors.Join(m.countTo(context.WithoutCancel(ctx), j.kind, to, before), m.finish(ctx, j, outcomeSent))
+		return errors.Join(m.counted(context.WithoutCancel(ctx), before), m.finish(ctx, j, outcomeSent))
 	case errors.As(err, &refusal) && refusal.Permanent:
 		log.WarnContext(ctx, "mail was refused", slog.Any("error", err))
 		return m.finish(ctx, j, outcomeRefused)
@@ -243,7 +243,7 @@ func (e *tooManyError) Error() string { return "its address got many mails of la
 
 // mayReach finds out to whom a mail goes, and when others of its kind went there. It fails with a *tooManyError where those are
 // too many, with errUnneeded, or as the database does.
-func (m *Mailer) mayReach(ctx context.Context, j job) (to identity.Email, before []time.Time, err error) {
+func (m *Mailer) mayReach(ctx context.Context, j job) (to identity.Email, before []count, err error) {
 	address, err := m.address(ctx, j)
 	switch {
 	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded), err == nil && address == "":
@@ -254,10 +254,14 @@ func (m *Mailer) mayReach(ctx context.Context, j job) (to identity.Email, before
 	if err != nil {
 		return identity.Email{}, nil, fmt.Errorf("address a mail: %w", err)
 	}
-	if before, err = m.sentTo(ctx, j.kind, to); err != nil {
+	if before, err = m.counts(ctx, j.kind, to); err != nil {
 		return to, nil, err
 	}
-	if wait := j.kind.bound().wait(before, m.now()); wait > 0 {
+	var wait time.Duration
+	for _, c := range before {
+		wait = max(wait, c.bound.wait(c.sent, m.now()))
+	}
+	if wait > 0 {
 		return to, nil, &tooManyError{wait}
 	}
 	return to, before, nil
