@@ -143,38 +143,53 @@ func (d *deployment) operateProjections(c *client, super string, alter func(sql 
 	return user
 }
 
-// deploy/postgres/roles.sql gives every process the rights that it needs, and takes from all of them that of changing an
-// event.
-func TestLeastPrivilegeOnPostgres(t *testing.T) {
-	t.Parallel()
-	super := devstack.OwnPostgres(t, devstack.PostgresOptions{}).DSN("postgres")
+func runSQL(t *testing.T, dsn, sql string) error {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), sql)
+	return errors.Join(err, conn.Close(t.Context()))
+}
+
+// withRoles makes a server whose database is migrated by usher_owner and has the rights of deploy/postgres/roles.sql, and answers with
+// the DSN of its superuser.
+func withRoles(t *testing.T) (super string) {
+	t.Helper()
+	super = devstack.OwnPostgres(t, devstack.PostgresOptions{}).DSN("postgres")
 	script, err := os.ReadFile(filepath.Join("..", "deploy", "postgres", "roles.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(dsn, sql string) error {
-		t.Helper()
-		conn, err := pgx.Connect(t.Context(), dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = conn.Exec(t.Context(), sql)
-		return errors.Join(err, conn.Close(t.Context()))
-	}
 	grant := func() {
 		t.Helper()
-		if err := run(super, string(script)); err != nil {
+		if err := runSQL(t, super, string(script)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	grant()
-	if err := run(super, "ALTER ROLE usher_owner LOGIN; ALTER ROLE usher_api LOGIN; ALTER ROLE usher_worker LOGIN; ALTER ROLE usher_monitor LOGIN"); err != nil {
+	if err := runSQL(t, super, "ALTER ROLE usher_owner LOGIN; ALTER ROLE usher_api LOGIN; ALTER ROLE usher_worker LOGIN; ALTER ROLE usher_monitor LOGIN"); err != nil {
 		t.Fatal(err)
 	}
 	if err := migrate(t.Context(), loggedInAs(t, super, "usher_owner")); err != nil {
 		t.Fatal(err)
 	}
 	grant()
+	return super
+}
+
+// deploy/postgres/roles.sql gives every process the rights that it needs, and takes from all of them that of changing an
+// event.
+func TestLeastPrivilegeOnPostgres(t *testing.T) {
+	t.Parallel()
+	super := withRoles(t)
+	run := func(sql string) {
+		t.Helper()
+		if err := runSQL(t, super, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	d := newServeDeployment(t, super, devstack.NATSProcess(t, t.TempDir(), 0).URL())
 	d.env = append(d.env, "WEBHOOK_ALLOW=127.0.0.0/8")
@@ -216,12 +231,7 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 	}
 	d.as("usher_monitor")
 
-	gone := d.operateProjections(c, super, func(sql string) {
-		t.Helper()
-		if err := run(super, sql); err != nil {
-			t.Fatal(err)
-		}
-	})
+	gone := d.operateProjections(c, super, run)
 
 	// A worker that starts before the API does waits until that has applied the ledger of erasures.
 	ledger := filepath.Join(d.dir, "erasures.log")
