@@ -174,9 +174,7 @@ func (s *installation) as(env map[string]string) {
 	for name, value := range env {
 		s.env = append(s.env, name+"="+s.moved.Replace(value))
 	}
-	for _, fixed := range []string{"HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "BCRYPT_ROUNDS=4", "NATS_REPLICAS=1"} {
-		s.env = append(s.env, fixed)
-	}
+	s.env = append(s.env, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "BCRYPT_ROUNDS=4", "NATS_REPLICAS=1")
 }
 
 // serve starts a process that goes on.

@@ -114,6 +114,7 @@ var suite = []conformance{
 	{"LargeParts", testLargeParts},
 	{"Head", testHead},
 	{"Confirm", testConfirm},
+	{"Anchor", testAnchor},
 	{"Upcast", testUpcast},
 	{"OneEmail", testOneEmail},
 	{"BadNeighbour", testBadNeighbour},
