@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,8 +119,7 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 	l.logger = l.logger.With("subscription", "revocations")
 	reported := ""
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		told := l.told
-		err := l.session(ctx)
+		told, err := l.session(ctx)
 		var final *finalError
 		switch {
 		case ctx.Err() != nil:
@@ -127,7 +127,7 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 		case errors.As(err, &final):
 			return final.error
 		}
-		if l.told > told || errors.Is(err, errReconnected) {
+		if told > 0 || errors.Is(err, errReconnected) {
 			wait, reported = firstWait, ""
 		}
 		if errors.Is(err, errRestored) {
@@ -149,10 +149,10 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 type feedLoop struct {
 	*RevocationFeed
 	logger *slog.Logger
-	told   int // messages
 
-	turn     sync.Mutex  // of whoever tells or looks
-	tails    []*feedTail // of the session
+	turn     sync.Mutex  // of whoever tells or looks; the rest is its own
+	tails    []*feedTail // of the session; none once that is over
+	told     int         // messages of the session
 	restored uuid.UUID   // the event that told of the last restore
 	renew    bool        // the next session is to tell everything anew
 	done     func()      // is called once the session has; nil if it need not
@@ -161,17 +161,17 @@ type feedLoop struct {
 // errRestored: the log was restored, so what was told has to be told anew.
 var errRestored = errors.New("the log was restored")
 
-// session tells what happened lately and what happens, until something fails.
+// session tells what happened lately and what happens, until something fails. It says how many messages it had.
 //
 // There is a consumer for each type of event: what the server is asked for then has the one subject that it delivers, so that
 // a credential may be allowed those that end sessions, and no event that has personal data in it. The messages come to an
 // inbox, for the same reason: the right to pull would be one to pull from others' consumers too.
-func (l *feedLoop) session(ctx context.Context) error {
+func (l *feedLoop) session(ctx context.Context) (told int, err error) {
 	conn := l.JetStream.Conn()
 	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer conn.RemoveStatusListener(status)
 	if err := connected(ctx, conn, status); err != nil {
-		return err
+		return 0, err
 	}
 	failed := make(chan error, 1)
 	fail := func(err error) {
@@ -180,24 +180,24 @@ func (l *feedLoop) session(ctx context.Context) error {
 		default:
 		}
 	}
-	l.done = nil
+	var done func()
 	if l.renew && l.Renew != nil {
-		l.done = l.Renew()
+		done = l.Renew()
 	}
 	tails := make([]*feedTail, len(revoking))
 	for i, eventType := range revoking {
 		begin := time.Now()
 		consumer, err := l.consumer(ctx, eventType)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		tails[i] = &feedTail{consumer: consumer}
 		if consumer.CachedInfo().NumPending == 0 {
 			tails[i].current = begin
 		}
 	}
-	l.tails = tails
-	l.caughtUpWithAll()
+	l.begin(tails, done)
+	defer func() { told = l.end() }()
 	for _, t := range tails {
 		push, err := t.consumer.Consume(func(m jetstream.Msg) {
 			if err := l.take(ctx, t, m); err != nil {
@@ -205,12 +205,9 @@ func (l *feedLoop) session(ctx context.Context) error {
 			}
 		}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }))
 		if err != nil {
-			return fmt.Errorf("listen: %w", err)
+			return 0, fmt.Errorf("listen: %w", err)
 		}
-		defer func() {
-			push.Stop()
-			<-push.Closed()
-		}()
+		defer push.Stop()
 	}
 
 	tick := time.NewTicker(feedCheck)
@@ -218,20 +215,36 @@ func (l *feedLoop) session(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			if err := l.look(ctx); err != nil {
-				return err
+			if err := l.look(ctx, tails); err != nil {
+				return 0, err
 			}
 		case err := <-failed:
-			return fmt.Errorf("listen: %w", err)
+			return 0, fmt.Errorf("listen: %w", err)
 		case s := <-status:
 			if s == nats.CLOSED {
-				return Final(nats.ErrConnectionClosed)
+				return 0, Final(nats.ErrConnectionClosed)
 			}
-			return errReconnected
+			return 0, errReconnected
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
+}
+
+// begin makes these tails those of the session.
+func (l *feedLoop) begin(tails []*feedTail, done func()) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	l.tails, l.done, l.told = tails, done, 0
+	l.caughtUpWithAll()
+}
+
+// end makes sure that nothing is told any more: a message may be in hand for a while after its consumer was stopped.
+func (l *feedLoop) end() (told int) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	l.tails = nil
+	return l.told
 }
 
 // feedTail is the consumer of one type of event.
@@ -250,6 +263,9 @@ func (l *feedLoop) take(ctx context.Context, t *feedTail, m jetstream.Msg) error
 	}
 	l.turn.Lock()
 	defer l.turn.Unlock()
+	if !slices.Contains(l.tails, t) {
+		return nil // the session is over
+	}
 	if meta.Sequence.Consumer != t.sequence+1 { // nothing is delivered twice here, so it is lost
 		return errJump
 	}
@@ -266,8 +282,8 @@ func (l *feedLoop) take(ctx context.Context, t *feedTail, m jetstream.Msg) error
 }
 
 // look asks the server whether anything is on its way.
-func (l *feedLoop) look(ctx context.Context) error {
-	for _, t := range l.tails {
+func (l *feedLoop) look(ctx context.Context, tails []*feedTail) error {
+	for _, t := range tails {
 		asked := time.Now()
 		info, err := l.info(ctx, t.consumer)
 		if err != nil {
