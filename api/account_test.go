@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"usher.example/identity"
+	"usher.example/server"
 )
 
 const (
@@ -80,7 +81,7 @@ var accountScenarios = []scenario{
 	{name: "verify, no code", method: "POST", path: verifyEmail, body: "{}", status: 400, code: identity.CodeInvalidRequest, has: []string{`\"code\" is needed`}},
 	// A secret is in no URL.
 	{name: "verify, code in the query", method: "POST", path: verifyEmail + "?code={rita's verify code}", status: 400, code: identity.CodeInvalidRequest},
-	{name: "verify by a link", path: verifyEmail + "?code={rita's verify code}", status: 405, code: codeMethodNotAllowed},
+	{name: "verify by a link", path: verifyEmail + "?code={rita's verify code}", status: 405, code: server.CodeMethodNotAllowed},
 	{name: "change the address", method: "POST", path: verifyEmail, body: body("code", "{carl's email code}"), status: 204, events: []string{"user.email_changed"}},
 	{name: "changed address", path: "/v1/me", as: "carl", status: 200, has: []string{`"email":"Carl@example.net"`, `"email_verified":true`}},
 	{name: "log in with the changed address", method: "POST", path: login, body: credentials("carl@example.net", secret), status: 200, events: []string{"session.started"}},

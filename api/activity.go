@@ -10,6 +10,7 @@ import (
 
 	"usher.example/identity"
 	"usher.example/projections"
+	"usher.example/server"
 )
 
 // ownActivity is something that happened, as the user whom it is about is told: who else had a hand in it is not said.
@@ -24,16 +25,16 @@ type ownActivity struct {
 }
 
 // listOwnActivity answers GET /v1/me/activity, from the read model: what happened to the user, the newest first.
-func (s *Server) listOwnActivity(c *echo.Context) error {
-	who, err := s.caller(c)
+func (a *api) listOwnActivity(c *echo.Context) error {
+	who, err := a.Caller(c)
 	if err != nil {
 		return err
 	}
-	values, err := query(c, "limit", "cursor")
+	values, err := server.Query(c, "limit", "cursor")
 	if err != nil {
 		return err
 	}
-	items, next, err := s.activity(c, values, who.ID)
+	items, next, err := a.activity(c, values, who.ID)
 	if err != nil {
 		return err
 	}
@@ -41,25 +42,25 @@ func (s *Server) listOwnActivity(c *echo.Context) error {
 		Items      []ownActivity `json:"items"`
 		NextCursor string        `json:"next_cursor,omitempty"`
 	}{make([]ownActivity, len(items)), next}
-	for i, a := range items {
-		page.Items[i] = ownActivity{a.Position, a.Time, a.Session, a.Type, a.Details, a.Address, a.UserAgent}
+	for i, item := range items {
+		page.Items[i] = ownActivity{item.Position, item.Time, item.Session, item.Type, item.Details, item.Address, item.UserAgent}
 	}
 	return c.JSON(http.StatusOK, page)
 }
 
 // listActivity answers GET /v1/activity, from the read model: what happened to everybody, or to one user.
-func (s *Server) listActivity(c *echo.Context) error {
-	values, err := query(c, "user", "limit", "cursor")
+func (a *api) listActivity(c *echo.Context) error {
+	values, err := server.Query(c, "user", "limit", "cursor")
 	if err != nil {
 		return err
 	}
 	var user uuid.UUID
 	if text := values.Get("user"); text != "" {
 		if user, err = uuid.Parse(text); err != nil || len(text) != 36 || user == uuid.Nil {
-			return refuse(identity.CodeInvalidRequest, "user is the id of a user")
+			return server.Refuse(identity.CodeInvalidRequest, "user is the id of a user")
 		}
 	}
-	items, next, err := s.activity(c, values, user)
+	items, next, err := a.activity(c, values, user)
 	if err != nil {
 		return err
 	}
@@ -70,32 +71,32 @@ func (s *Server) listActivity(c *echo.Context) error {
 }
 
 // activity reads a page of what happened to a user, or to everybody for the nil UUID.
-func (s *Server) activity(c *echo.Context, values url.Values, user uuid.UUID) (items []projections.ActivityView, next string, err error) {
+func (a *api) activity(c *echo.Context, values url.Values, user uuid.UUID) (items []projections.ActivityView, next string, err error) {
 	f := projections.ActivityFilter{User: user}
 	if f.Limit, err = limit(values); err != nil {
 		return nil, "", err
 	}
 	list := "activity of " + user.String()
-	if f.Before, err = parsePositionCursor(s.CursorKey, list, values.Get("cursor")); err != nil {
+	if f.Before, err = parsePositionCursor(a.CursorKey, list, values.Get("cursor")); err != nil {
 		return nil, "", err
 	}
-	if err := s.awaitReadModel(c, projections.ActivityName); err != nil {
+	if err := a.awaitReadModel(c, projections.ActivityName); err != nil {
 		return nil, "", err
 	}
-	items, more, err := s.Activity.List(c.Request().Context(), f)
+	items, more, err := a.Activity.List(c.Request().Context(), f)
 	if more {
-		next = positionCursor(s.CursorKey, list, items[len(items)-1].Position)
+		next = positionCursor(a.CursorKey, list, items[len(items)-1].Position)
 	}
 	return items, next, err
 }
 
 // listUserSessions answers GET /v1/users/{id}/sessions, from the read model: those that go on and those that have ended.
-func (s *Server) listUserSessions(c *echo.Context) error {
+func (a *api) listUserSessions(c *echo.Context) error {
 	id, err := pathID(c, noUser)
 	if err != nil {
 		return err
 	}
-	values, err := query(c, "open", "limit", "cursor")
+	values, err := server.Query(c, "open", "limit", "cursor")
 	if err != nil {
 		return err
 	}
@@ -105,18 +106,18 @@ func (s *Server) listUserSessions(c *echo.Context) error {
 		f.Open = true
 	case "", "false":
 	default:
-		return refuse(identity.CodeInvalidRequest, "open is true or false")
+		return server.Refuse(identity.CodeInvalidRequest, "open is true or false")
 	}
 	if f.Limit, err = limit(values); err != nil {
 		return err
 	}
-	if err := s.Sessions.Check(f); err != nil {
+	if err := a.Sessions.Check(f); err != nil {
 		return err
 	}
-	if err := s.awaitReadModel(c, projections.SessionsName); err != nil {
+	if err := a.awaitReadModel(c, projections.SessionsName); err != nil {
 		return err
 	}
-	page, err := s.Sessions.List(c.Request().Context(), f)
+	page, err := a.Sessions.List(c.Request().Context(), f)
 	if err != nil {
 		return err
 	}
@@ -124,8 +125,8 @@ func (s *Server) listUserSessions(c *echo.Context) error {
 }
 
 // showStats answers GET /v1/stats, from the read model. Without times it is of the last 30 days, or the last 48 hours.
-func (s *Server) showStats(c *echo.Context) error {
-	values, err := query(c, "from", "to", "interval")
+func (a *api) showStats(c *echo.Context) error {
+	values, err := server.Query(c, "from", "to", "interval")
 	if err != nil {
 		return err
 	}
@@ -134,29 +135,29 @@ func (s *Server) showStats(c *echo.Context) error {
 		span = projections.Span(text)
 	}
 	if span.Length() == 0 {
-		return refuse(identity.CodeInvalidRequest, "the interval is hour or day")
+		return server.Refuse(identity.CodeInvalidRequest, "the interval is hour or day")
 	}
-	from, err := timeParameter(values, "from")
+	from, err := server.TimeParameter(values, "from")
 	if err != nil {
 		return err
 	}
-	to, err := timeParameter(values, "to")
+	to, err := server.TimeParameter(values, "to")
 	if err != nil {
 		return err
 	}
 	if to.IsZero() {
-		to = s.Now()
+		to = a.Now()
 	}
 	if from.IsZero() {
 		from = to.Add(-defaultSpans[span] * span.Length())
 	}
-	if err := s.Stats.Check(span, from, to); err != nil {
+	if err := a.Stats.Check(span, from, to); err != nil {
 		return err
 	}
-	if err := s.awaitReadModel(c, projections.StatsName); err != nil {
+	if err := a.awaitReadModel(c, projections.StatsName); err != nil {
 		return err
 	}
-	items, err := s.Stats.Between(c.Request().Context(), span, from, to)
+	items, err := a.Stats.Between(c.Request().Context(), span, from, to)
 	if err != nil {
 		return err
 	}

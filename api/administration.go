@@ -11,10 +11,11 @@ import (
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/identity/password"
+	"usher.example/server"
 )
 
 // createUser answers POST /v1/users.
-func (s *Server) createUser(c *echo.Context) error {
+func (a *api) createUser(c *echo.Context) error {
 	var body struct {
 		Email         string          `json:"email"`
 		Password      string          `json:"password"`
@@ -23,7 +24,7 @@ func (s *Server) createUser(c *echo.Context) error {
 		EmailVerified bool            `json:"email_verified"`
 		Attributes    json.RawMessage `json:"attributes"`
 	}
-	who, err := s.command(c, &body)
+	who, err := a.command(c, &body)
 	if err != nil {
 		return err
 	}
@@ -35,18 +36,18 @@ func (s *Server) createUser(c *echo.Context) error {
 	if n.CommandID, err = who.commandID(c, "create user"); err != nil {
 		return err
 	}
-	u, result, err := s.Identity.CreateUser(c.Request().Context(), n)
+	u, result, err := a.Identity.CreateUser(c.Request().Context(), n)
 	if err != nil {
 		return err
 	}
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/users/"+u.ID.String())
-	setPosition(c, result.Position)
+	server.SetPosition(c, result.Position)
 	return c.JSONBlob(http.StatusCreated, u.JSON())
 }
 
 // commandID is the command id that a caller's idempotency key stands for in a kind of requests; the nil UUID for no key.
 func (who commander) commandID(c *echo.Context, kind string) (uuid.UUID, error) {
-	key, err := idempotencyKey(c)
+	key, err := server.IdempotencyKey(c)
 	if err != nil || key == "" {
 		return uuid.Nil, err
 	}
@@ -54,14 +55,14 @@ func (who commander) commandID(c *echo.Context, kind string) (uuid.UUID, error) 
 }
 
 // changeUser answers PATCH /v1/users/{id}.
-func (s *Server) changeUser(c *echo.Context) error {
+func (a *api) changeUser(c *echo.Context) error {
 	var body struct {
-		Name          patchText  `json:"name"`
-		Attributes    mergePatch `json:"attributes"`
-		Email         *string    `json:"email"`
-		EmailVerified *bool      `json:"email_verified"`
+		Name          server.PatchText  `json:"name"`
+		Attributes    server.MergePatch `json:"attributes"`
+		Email         *string           `json:"email"`
+		EmailVerified *bool             `json:"email_verified"`
 	}
-	who, err := s.command(c, &body)
+	who, err := a.command(c, &body)
 	if err != nil {
 		return err
 	}
@@ -70,24 +71,24 @@ func (s *Server) changeUser(c *echo.Context) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	result, err := s.Identity.ChangeUser(ctx, id, identity.UserChange{
-		ProfileChange: identity.ProfileChange{Name: body.Name.value, Attributes: body.Attributes.RawMessage}, Email: body.Email, EmailVerified: body.EmailVerified,
+	result, err := a.Identity.ChangeUser(ctx, id, identity.UserChange{
+		ProfileChange: identity.ProfileChange{Name: body.Name.Value, Attributes: body.Attributes.RawMessage}, Email: body.Email, EmailVerified: body.EmailVerified,
 	}, who.metadata)
 	if err != nil {
 		return err
 	}
-	u, err := s.Identity.ReadUser(ctx, id)
+	u, err := a.Identity.ReadUser(ctx, id)
 	if err != nil {
 		return err
 	}
-	setPosition(c, result.Position)
+	server.SetPosition(c, result.Position)
 	return c.JSONBlob(http.StatusOK, u.JSON())
 }
 
 // onUser answers a request that names a user in its path, and is done by a command that needs no more than that.
-func (s *Server) onUser(do func(context.Context, uuid.UUID, eventstore.Metadata) (eventstore.Result, error)) echo.HandlerFunc {
+func (a *api) onUser(do func(context.Context, uuid.UUID, eventstore.Metadata) (eventstore.Result, error)) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		who, err := s.command(c, nil)
+		who, err := a.command(c, nil)
 		if err != nil {
 			return err
 		}
@@ -104,17 +105,17 @@ func (s *Server) onUser(do func(context.Context, uuid.UUID, eventstore.Metadata)
 }
 
 // onRole answers PUT and DELETE /v1/users/{id}/roles/{role}.
-func (s *Server) onRole(do func(context.Context, uuid.UUID, string, eventstore.Metadata) (eventstore.Result, error)) echo.HandlerFunc {
+func (a *api) onRole(do func(context.Context, uuid.UUID, string, eventstore.Metadata) (eventstore.Result, error)) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		return s.onUser(func(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
+		return a.onUser(func(ctx context.Context, id uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
 			return do(ctx, id, c.Param("role"), m)
 		})(c)
 	}
 }
 
 // sendPasswordReset answers POST /v1/users/{id}/password-reset.
-func (s *Server) sendPasswordReset(c *echo.Context) error {
-	who, err := s.command(c, nil)
+func (a *api) sendPasswordReset(c *echo.Context) error {
+	who, err := a.command(c, nil)
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func (s *Server) sendPasswordReset(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.SendPasswordReset(c.Request().Context(), id, command, who.metadata)
+	result, err := a.Identity.SendPasswordReset(c.Request().Context(), id, command, who.metadata)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"usher.example/identity"
+	"usher.example/server"
 )
 
 // badBodies are refused by every call that has a body. good is what an object would have to hold.
@@ -35,10 +36,10 @@ func badBodies(path, good string) []scenario {
 		bad("raw control character", `{`+strings.Replace(good, "@", "\x00@", 1)+`}`),
 		bad("half a surrogate pair", `{`+strings.Replace(good, "horse", `\ud83d`, 1)+`}`, "surrogate"),
 		bad("deep nesting", strings.Repeat("[", 30000)+strings.Repeat("]", 30000)),
-		{name: "large body", method: "POST", path: path, body: `{` + good + `,"name":"` + strings.Repeat("x", 64<<10) + `"}`, status: 413, code: codeBodyTooLarge},
-		{name: "form", method: "POST", path: path, headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, body: "email=a", status: 415, code: codeUnsupportedType},
-		{name: "no content type", method: "POST", path: path, headers: []string{"Content-Type", ""}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
-		{name: "compressed", method: "POST", path: path, headers: []string{"Content-Encoding", "gzip"}, body: `{` + good + `}`, status: 415, code: codeUnsupportedType},
+		{name: "large body", method: "POST", path: path, body: `{` + good + `,"name":"` + strings.Repeat("x", 64<<10) + `"}`, status: 413, code: server.CodeBodyTooLarge},
+		{name: "form", method: "POST", path: path, headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, body: "email=a", status: 415, code: server.CodeUnsupportedType},
+		{name: "no content type", method: "POST", path: path, headers: []string{"Content-Type", ""}, body: `{` + good + `}`, status: 415, code: server.CodeUnsupportedType},
+		{name: "compressed", method: "POST", path: path, headers: []string{"Content-Encoding", "gzip"}, body: `{` + good + `}`, status: 415, code: server.CodeUnsupportedType},
 	}
 	for i := range list {
 		list[i].name = path + ": " + list[i].name
@@ -87,19 +88,19 @@ func badQueries() []scenario {
 		add("/v1/users?"+query, identity.CodeInvalidRequest)
 	}
 	for _, cursor := range []string{"x", "%00", "AAAA", "{events cursor}", strings.Repeat("A", 5000)} {
-		add("/v1/users?cursor="+cursor, codeInvalidCursor)
+		add("/v1/users?cursor="+cursor, server.CodeInvalidCursor)
 	}
 	// What can't be asked is told at once, whatever position is waited for.
 	for path, code := range map[string]identity.Code{
-		"/v1/users?cursor=x": codeInvalidCursor, "/v1/users?status=gone": identity.CodeInvalidRequest, "/v1/users?email=x": identity.CodeInvalidRequest,
-		"/v1/users/{admin}?at=x": identity.CodeInvalidRequest, "/v1/users/{admin}/sessions?cursor=x": codeInvalidCursor, "/v1/users/{admin}/events?cursor=x": codeInvalidCursor,
-		"/v1/activity?cursor=x": codeInvalidCursor, "/v1/me/activity?cursor=x": codeInvalidCursor, "/v1/events?cursor=x": codeInvalidPosition,
+		"/v1/users?cursor=x": server.CodeInvalidCursor, "/v1/users?status=gone": identity.CodeInvalidRequest, "/v1/users?email=x": identity.CodeInvalidRequest,
+		"/v1/users/{admin}?at=x": identity.CodeInvalidRequest, "/v1/users/{admin}/sessions?cursor=x": server.CodeInvalidCursor, "/v1/users/{admin}/events?cursor=x": server.CodeInvalidCursor,
+		"/v1/activity?cursor=x": server.CodeInvalidCursor, "/v1/me/activity?cursor=x": server.CodeInvalidCursor, "/v1/events?cursor=x": server.CodeInvalidPosition,
 		"/v1/stats?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z": identity.CodeInvalidRequest,
 	} {
 		add(path, code, "Usher-Min-Position", "99999999")
 	}
 	for _, cursor := range []string{"x", "7", "{users cursor}", "{events cursor}x", "{events cursor}%0A", "AAAAAAAAAAcAAAAAAAAAAAAAAAAAAAAA", "{events cursor of ada}"} {
-		add("/v1/users/{admin}/events?cursor="+cursor, codeInvalidCursor)
+		add("/v1/users/{admin}/events?cursor="+cursor, server.CodeInvalidCursor)
 	}
 	add("/v1/users/{ada}/events?limit=0", identity.CodeInvalidRequest)
 	for _, query := range []string{"interval=week", "from=yesterday", "to=2026-01-01", "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
@@ -111,13 +112,13 @@ func badQueries() []scenario {
 	}
 	add("/v1/users/{ada}/sessions?open=perhaps", identity.CodeInvalidRequest)
 	add("/v1/users/{ada}/sessions?limit=201", identity.CodeInvalidRequest)
-	add("/v1/users/{ada}/sessions?cursor={users cursor}", codeInvalidCursor)
-	add("/v1/activity?cursor={events cursor}", codeInvalidCursor)
-	add("/v1/me/activity?cursor={activity cursor}", codeInvalidCursor) // of another list
+	add("/v1/users/{ada}/sessions?cursor={users cursor}", server.CodeInvalidCursor)
+	add("/v1/activity?cursor={events cursor}", server.CodeInvalidCursor)
+	add("/v1/me/activity?cursor={activity cursor}", server.CodeInvalidCursor) // of another list
 	add("/v1/me/activity?user={ada}", identity.CodeInvalidRequest)
 	for _, path := range []string{"/v1/users", "/v1/users/{ada}", "/v1/users/{ada}/events"} {
 		for _, position := range []string{"x", "-1", "1.5", "+1", "01", "9223372036854775808"} {
-			add(path, codeInvalidPosition, "Usher-Min-Position", position)
+			add(path, server.CodeInvalidPosition, "Usher-Min-Position", position)
 		}
 		list = append(list, scenario{
 			name: path + " at a position that the log has not reached", path: path, as: "admin", headers: []string{"Usher-Min-Position", "99999999"},
@@ -130,6 +131,6 @@ func badQueries() []scenario {
 	for _, at := range []string{"", "x", "-1", "01", "2026-01-02", "2999-01-01T00:00:00Z", "1969-01-01T00:00:00Z"} {
 		add("/v1/users/{ada}?at="+at, identity.CodeInvalidRequest)
 	}
-	add("/v1/users/{ada}?at=99999999", codeInvalidPosition)
+	add("/v1/users/{ada}?at=99999999", server.CodeInvalidPosition)
 	return list
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"usher.example/server"
 )
 
 // page is a part of a list.
@@ -33,7 +35,7 @@ func cursorOf(key []byte, list string, place []byte) string {
 
 // parseCursor reads a cursor whose place has a size. It fails with code invalid_cursor.
 func parseCursor(key []byte, list, cursor string, size int) (place []byte, err error) {
-	invalid := refuse(codeInvalidCursor, "")
+	invalid := server.Refuse(server.CodeInvalidCursor, "")
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	// The decoder passes over line breaks, which would give one cursor many texts.
 	if err != nil || len(raw) != size+16 || strings.ContainsAny(cursor, "\r\n") {

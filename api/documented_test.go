@@ -19,6 +19,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"usher.example/schema"
+	"usher.example/server"
 )
 
 // document holds requests and answers against schema/openapi.yaml. There is one for all tests, and a schema in it is compiled
@@ -178,11 +179,11 @@ func (d *document) checkProblem(tb testing.TB, r *http.Request, a answer) {
 	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
 		tb.Errorf("%s %s: Content-Type %q", r.Method, r.URL, got)
 	}
-	var p problem
+	var p server.Problem
 	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
 		tb.Error(err)
 	}
-	if p.Status != a.status || p.Type != problemType+string(p.Code) || p.RequestID == "" || p.RequestID != a.header.Get("X-Request-Id") {
+	if p.Status != a.status || p.Type != server.ProblemType+string(p.Code) || p.RequestID == "" || p.RequestID != a.header.Get("X-Request-Id") {
 		tb.Errorf("%s %s: %d, request %s: the problem says otherwise: %s", r.Method, r.URL, a.status, a.header.Get("X-Request-Id"), a.body)
 	}
 }

@@ -7,11 +7,12 @@ import (
 
 	"usher.example/identity"
 	"usher.example/identity/password"
+	"usher.example/server"
 )
 
 // proof reads a request in which a user shows to be that user.
-func (s *Server) proof(c *echo.Context) (commander, identity.Proof, error) {
-	who, p, err := s.optionalProof(c)
+func (a *api) proof(c *echo.Context) (commander, identity.Proof, error) {
+	who, p, err := a.optionalProof(c)
 	if err == nil {
 		err = required("current_password", string(p.Password))
 	}
@@ -19,26 +20,25 @@ func (s *Server) proof(c *echo.Context) (commander, identity.Proof, error) {
 }
 
 // optionalProof reads one in which a user may show that.
-func (s *Server) optionalProof(c *echo.Context) (commander, identity.Proof, error) {
+func (a *api) optionalProof(c *echo.Context) (commander, identity.Proof, error) {
 	var body struct {
 		Password password.Password   `json:"current_password"`
 		TOTP     identity.FactorCode `json:"totp"`
 	}
-	who, err := s.command(c, &body)
-	return who, identity.Proof{Session: who.session, Password: body.Password, TOTP: body.TOTP}, err
+	who, err := a.command(c, &body)
+	return who, identity.Proof{Session: who.Session, Password: body.Password, TOTP: body.TOTP}, err
 }
 
 // startTOTP answers POST /v1/me/totp.
-func (s *Server) startTOTP(c *echo.Context) error {
-	who, p, err := s.proof(c)
+func (a *api) startTOTP(c *echo.Context) error {
+	who, p, err := a.proof(c)
 	if err != nil {
 		return err
 	}
-	key, err := s.Identity.StartTOTP(c.Request().Context(), who.ID, p, who.metadata)
+	key, err := a.Identity.StartTOTP(c.Request().Context(), who.ID, p, who.metadata)
 	if err != nil {
 		return err
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	return c.JSON(http.StatusOK, struct {
 		Secret string `json:"secret"`
 		URL    string `json:"otpauth_url"`
@@ -46,18 +46,18 @@ func (s *Server) startTOTP(c *echo.Context) error {
 }
 
 // confirmTOTP answers POST /v1/me/totp/confirm.
-func (s *Server) confirmTOTP(c *echo.Context) error {
+func (a *api) confirmTOTP(c *echo.Context) error {
 	var body struct {
 		Code identity.FactorCode `json:"code"`
 	}
-	who, err := s.command(c, &body)
+	who, err := a.command(c, &body)
 	if err != nil {
 		return err
 	}
 	if err := required("code", string(body.Code)); err != nil {
 		return err
 	}
-	result, err := s.Identity.ConfirmTOTP(c.Request().Context(), who.ID, body.Code, who.metadata)
+	result, err := a.Identity.ConfirmTOTP(c.Request().Context(), who.ID, body.Code, who.metadata)
 	if err != nil {
 		return err
 	}
@@ -65,12 +65,12 @@ func (s *Server) confirmTOTP(c *echo.Context) error {
 }
 
 // disableTOTP answers DELETE /v1/me/totp.
-func (s *Server) disableTOTP(c *echo.Context) error {
-	who, p, err := s.proof(c)
+func (a *api) disableTOTP(c *echo.Context) error {
+	who, p, err := a.proof(c)
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.DisableTOTP(c.Request().Context(), who.ID, p, who.metadata)
+	result, err := a.Identity.DisableTOTP(c.Request().Context(), who.ID, p, who.metadata)
 	if err != nil {
 		return err
 	}
@@ -78,17 +78,16 @@ func (s *Server) disableTOTP(c *echo.Context) error {
 }
 
 // newRecoveryCodes answers POST /v1/me/recovery-codes.
-func (s *Server) newRecoveryCodes(c *echo.Context) error {
-	who, p, err := s.proof(c)
+func (a *api) newRecoveryCodes(c *echo.Context) error {
+	who, p, err := a.proof(c)
 	if err != nil {
 		return err
 	}
-	codes, result, err := s.Identity.NewRecoveryCodes(c.Request().Context(), who.ID, p, who.metadata)
+	codes, result, err := a.Identity.NewRecoveryCodes(c.Request().Context(), who.ID, p, who.metadata)
 	if err != nil {
 		return err
 	}
-	c.Response().Header()[echo.HeaderCacheControl] = noStore
-	setPosition(c, result.Position)
+	server.SetPosition(c, result.Position)
 	return c.JSON(http.StatusOK, struct {
 		Codes []identity.FactorCode `json:"codes"`
 	}{codes})

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/server"
 )
 
 // expect is a problem that may pass: it says when to come back.
@@ -37,13 +37,13 @@ func expect(t *testing.T, a answer, status int, code identity.Code) {
 // The database goes away and comes back: 503 with Retry-After, and then as before, without a restart.
 func TestDatabaseGone(t *testing.T) {
 	t.Parallel()
-	server := devstack.OwnPostgres(t, devstack.PostgresOptions{})
-	dsn := server.DSN("postgres")
+	cluster := devstack.OwnPostgres(t, devstack.PostgresOptions{})
+	dsn := cluster.DSN("postgres")
 	if err := migratePostgres(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
 	now := &clock{now: time.Now()}
-	s := newStack(t, openPostgres(t, dsn), options{document: true, api: func(c *Config) { c.Now = now.read }})
+	s := newStack(t, openPostgres(t, dsn), options{document: true, server: func(c *server.Config) { c.Now = now.read }})
 	s.user("ada@example.org")
 	if _, _, err := s.identity.EnsureAdmin(t.Context(), "admin@example.org", secret); err != nil {
 		t.Fatal(err)
@@ -52,10 +52,10 @@ func TestDatabaseGone(t *testing.T) {
 	if a := s.call("GET", "/readyz", ""); a.status != http.StatusOK {
 		t.Errorf("ready: %d %s", a.status, a.body)
 	}
-	if err := server.Kill(); err != nil {
+	if err := cluster.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	now.add(readyFor)
+	now.add(time.Second) // for which readiness is kept
 	expect(t, s.call("GET", "/readyz", ""), 503, identity.CodeUnavailable)
 	if a := s.call("GET", "/readyz", ""); !strings.Contains(a.body, "database") || strings.Contains(a.body, "127.0.0.1") {
 		t.Errorf("ready: %s, want the name of the check and nothing of the server", a.body)
@@ -73,11 +73,11 @@ func TestDatabaseGone(t *testing.T) {
 	if a := s.call("GET", "/livez", ""); a.status != http.StatusOK {
 		t.Errorf("live: %d %s", a.status, a.body)
 	}
-	if err := server.Restart(t.Context()); err != nil {
+	if err := cluster.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	devstack.Eventually(t, "ready again", func() bool {
-		now.add(readyFor)
+		now.add(time.Second) // for which readiness is kept
 		return s.call("GET", "/readyz", "").status == http.StatusOK
 	})
 	if a := s.call("POST", register, request, "Idempotency-Key", "k"); a.status != http.StatusCreated {
@@ -322,20 +322,6 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// A panic is a problem like others, and is logged with the request's id.
-func TestPanic(t *testing.T) {
-	t.Parallel()
-	s := newStack(t, openSQLite(t), options{})
-	s.server.echo.GET("/panic", func(*echo.Context) error { panic("out of order") })
-	a := s.call("GET", "/panic", "")
-	if a.status != 500 || a.field(t, "code") != "internal" || strings.Contains(a.body, "out of order") {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-	if out := s.output.String(); !strings.Contains(out, "out of order") || !strings.Contains(out, a.field(t, "request_id")) {
-		t.Errorf("the log lacks the panic: %s", out)
-	}
-}
-
 // What is unknown is internal: told to the log, and not to the caller.
 func TestUnknownError(t *testing.T) {
 	t.Parallel()
@@ -353,7 +339,7 @@ func TestUnknownError(t *testing.T) {
 
 func TestMetadata(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, openSQLite(t), options{api: func(c *Config) { c.TrustedProxies = mustProxies(t, "127.0.0.1") }})
+	s := newStack(t, openSQLite(t), options{server: func(c *server.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }})
 	const id, parent = "01980000-0000-7000-8000-000000000001", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	s.call("POST", register, credentials("ada@example.org", secret), "X-Request-Id", id, "Traceparent", parent, "User-Agent", strings.Repeat("é", 400))
 	s.call("POST", register, credentials("eve@example.org", secret), "X-Request-Id", "<script>", "Traceparent", "x", "User-Agent", "a\tb")
@@ -379,7 +365,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	devstack.Background(t, func(ctx context.Context) error {
-		return ServeMetrics(ctx, listener, s.server.Registry, s.server.Checks, s.server.logger)
+		return server.ServeMetrics(ctx, listener, s.server.Registry, s.server.Checks, s.server.Logger)
 	})
 	s.user("ada@example.org")
 	s.login("ada@example.org")
@@ -410,33 +396,5 @@ func TestMetrics(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(a.body)
-	}
-}
-
-func TestReadinessIsKept(t *testing.T) {
-	t.Parallel()
-	var runs atomic.Int32
-	now := &clock{now: time.Now()}
-	s := New(Config{Now: now.read, Checks: []Check{{Name: "x", Run: func(context.Context) error {
-		runs.Add(1)
-		return nil
-	}}}})
-	ask := func() {
-		w := httptest.NewRecorder()
-		s.ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
-		if w.Code != http.StatusOK {
-			t.Errorf("%d %s", w.Code, w.Body)
-		}
-	}
-	for range 100 {
-		ask()
-	}
-	if runs.Load() != 1 {
-		t.Errorf("%d checks, want 1", runs.Load())
-	}
-	now.add(readyFor)
-	ask()
-	if runs.Load() != 2 {
-		t.Errorf("%d checks a second later, want 2", runs.Load())
 	}
 }

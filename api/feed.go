@@ -15,6 +15,7 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/identity"
+	"usher.example/server"
 )
 
 // Bounds of the feed.
@@ -30,7 +31,6 @@ const (
 // feed is what requests for the feed share.
 type feed struct {
 	waiting atomic.Int64
-	closing chan struct{} // closed when the server stops: nobody waits any longer
 }
 
 // feedQuery says which part of the log a request asks for.
@@ -45,22 +45,22 @@ type feedQuery struct {
 // far it looked, also when it found nothing: who goes on from there misses nothing and sees nothing twice. A page that
 // looked no further than where it began is at the end of the log; with a wait it is answered once there is something, or
 // the time is up.
-func (s *Server) listEvents(c *echo.Context) error {
-	values, err := query(c, "after", "cursor", "type", "limit", "wait")
+func (a *api) listEvents(c *echo.Context) error {
+	values, err := server.Query(c, "after", "cursor", "type", "limit", "wait")
 	if err != nil {
 		return err
 	}
-	f, err := s.feedQuery(c.Request().Context(), values)
+	f, err := a.feedQuery(c.Request().Context(), values)
 	if err != nil {
 		return err
 	}
-	if _, err := s.minPosition(c); err != nil {
+	if _, err := a.MinPosition(c); err != nil {
 		return err
 	}
-	events, through, err := s.scan(c.Request().Context(), f)
+	events, through, err := a.scan(c.Request().Context(), f)
 	if err == nil && through == f.after && f.wait > 0 {
-		if events, through, err = s.awaitEvents(c, f); err == nil {
-			err = s.again(c, s.Identity.ReadSessionUser)
+		if events, through, err = a.awaitEvents(c, f); err == nil {
+			err = a.Again(c, a.Identity.ReadSessionUser)
 		}
 	}
 	if err != nil {
@@ -76,33 +76,33 @@ func (s *Server) listEvents(c *echo.Context) error {
 	return c.JSON(http.StatusOK, page)
 }
 
-func (s *Server) scan(ctx context.Context, f feedQuery) ([]eventstore.Event, int64, error) {
-	return s.Log.Scan(ctx, f.after, f.limit, feedSpan, f.wanted)
+func (a *api) scan(ctx context.Context, f feedQuery) ([]eventstore.Event, int64, error) {
+	return a.Log.Scan(ctx, f.after, f.limit, feedSpan, f.wanted)
 }
 
 // awaitEvents waits at the end of the log until there is an event that is wanted, or the time is up. Commits of this process
 // wake it, and so does whatever identity.Service.Follow finds of other processes.
-func (s *Server) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.Event, through int64, err error) {
-	if s.feed.waiting.Add(1) > maxWaiting {
-		s.feed.waiting.Add(-1)
-		return nil, 0, refuse(identity.CodeOverloaded, "too many requests wait for events")
+func (a *api) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.Event, through int64, err error) {
+	if a.feed.waiting.Add(1) > maxWaiting {
+		a.feed.waiting.Add(-1)
+		return nil, 0, server.Refuse(identity.CodeOverloaded, "too many requests wait for events")
 	}
-	defer s.feed.waiting.Add(-1)
+	defer a.feed.waiting.Add(-1)
 	// A server that can't be told has no such limit.
-	err = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(f.wait + writeTimeout))
+	err = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(f.wait + server.WriteTimeout))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, 0, err
 	}
 	ctx := c.Request().Context()
-	committed, stop := s.Log.Watch()
+	committed, stop := a.Log.Watch()
 	defer stop()
 	over := time.NewTimer(f.wait)
 	defer over.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
-		followed := s.Identity.Followed()
-		events, through, err = s.scan(ctx, f)
+		followed := a.Identity.Followed()
+		events, through, err = a.scan(ctx, f)
 		if err != nil || len(events) > 0 || through-f.after >= feedSpan {
 			return events, through, err
 		}
@@ -113,7 +113,7 @@ func (s *Server) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.
 		case <-followed:
 		case <-over.C:
 			return events, through, nil
-		case <-s.feed.closing:
+		case <-a.Closing():
 			return events, through, nil
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
@@ -123,31 +123,31 @@ func (s *Server) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
 		}
-		if err := s.again(c, s.Identity.SessionUser); err != nil {
+		if err := a.Again(c, a.Identity.SessionUser); err != nil {
 			return nil, 0, err // what woke it may have been a lock
 		}
 	}
 }
 
-func (s *Server) feedQuery(ctx context.Context, values url.Values) (f feedQuery, err error) {
+func (a *api) feedQuery(ctx context.Context, values url.Values) (f feedQuery, err error) {
 	from := "after"
 	if values.Has("cursor") { // under the name that other lists have for it
 		from = "cursor"
 	}
 	if values.Has("after") && values.Has("cursor") {
-		return f, refuse(identity.CodeInvalidRequest, "after and cursor are the same; one of them will do")
+		return f, server.Refuse(identity.CodeInvalidRequest, "after and cursor are the same; one of them will do")
 	}
 	if values.Has(from) {
-		position, ok := parsePosition(values.Get(from))
+		position, ok := server.ParsePosition(values.Get(from))
 		if !ok {
-			return f, refuse(codeInvalidPosition, "%s is a position, or the next_cursor of a page", from)
+			return f, server.Refuse(server.CodeInvalidPosition, "%s is a position, or the next_cursor of a page", from)
 		}
-		head, err := s.reach(ctx, position)
+		head, err := a.Reach(ctx, position)
 		if err != nil {
 			return f, err
 		}
 		if position > head { // whoever has read as far as that has read another log, or this one before it was restored
-			return f, refuse(codeInvalidPosition, "the log is at %d", head)
+			return f, server.Refuse(server.CodeInvalidPosition, "the log is at %d", head)
 		}
 		f.after = position
 	}
@@ -160,7 +160,7 @@ func (s *Server) feedQuery(ctx context.Context, values url.Values) (f feedQuery,
 	if text := values.Get("wait"); text != "" {
 		seconds, err := strconv.Atoi(text)
 		if err != nil || seconds < 0 || seconds > maxFeedWait {
-			return f, refuse(identity.CodeInvalidRequest, "wait is a number of seconds from 0 to %d", maxFeedWait)
+			return f, server.Refuse(identity.CodeInvalidRequest, "wait is a number of seconds from 0 to %d", maxFeedWait)
 		}
 		f.wait = time.Duration(seconds) * time.Second
 	}
@@ -176,7 +176,7 @@ func typeFilter(values url.Values) (func(string) bool, error) {
 	}
 	text := values.Get("type")
 	if !typeForm.MatchString(text) {
-		return nil, refuse(identity.CodeInvalidRequest, "type is a type of events, such as user.registered, or the beginning of some, such as user.*")
+		return nil, server.Refuse(identity.CodeInvalidRequest, "type is a type of events, such as user.registered, or the beginning of some, such as user.*")
 	}
 	if prefix, all := strings.CutSuffix(text, "*"); all {
 		return func(t string) bool { return strings.HasPrefix(t, prefix) }, nil

@@ -18,6 +18,7 @@ import (
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/internal/devstack"
+	"usher.example/server"
 )
 
 var feedScenarios = []scenario{
@@ -31,11 +32,11 @@ var feedScenarios = []scenario{
 	{name: "feed at a position", path: "/v1/events?limit=1", as: "admin", headers: []string{"Usher-Min-Position", "{head}"}, status: 200},
 	{name: "feed, for users", path: "/v1/events", as: "ada", status: 403, code: identity.CodeForbidden, lacks: []string{"items"}},
 	{name: "feed, for nobody", path: "/v1/events", status: 401, code: identity.CodeUnauthenticated},
-	{name: "feed, past the end", path: "/v1/events?after=99999999", as: "admin", status: 400, code: codeInvalidPosition, has: []string{"the log is at"}},
+	{name: "feed, past the end", path: "/v1/events?after=99999999", as: "admin", status: 400, code: server.CodeInvalidPosition, has: []string{"the log is at"}},
 	{name: "feed, both names", path: "/v1/events?after=1&cursor=1", as: "admin", status: 400, code: identity.CodeInvalidRequest},
-	{name: "feed, no position", path: "/v1/events?after=x", as: "admin", status: 400, code: codeInvalidPosition},
-	{name: "feed, empty position", path: "/v1/events?after=", as: "admin", status: 400, code: codeInvalidPosition},
-	{name: "feed, negative position", path: "/v1/events?after=-1", as: "admin", status: 400, code: codeInvalidPosition},
+	{name: "feed, no position", path: "/v1/events?after=x", as: "admin", status: 400, code: server.CodeInvalidPosition},
+	{name: "feed, empty position", path: "/v1/events?after=", as: "admin", status: 400, code: server.CodeInvalidPosition},
+	{name: "feed, negative position", path: "/v1/events?after=-1", as: "admin", status: 400, code: server.CodeInvalidPosition},
 	{name: "feed, no type", path: "/v1/events?type=user", as: "admin", status: 400, code: identity.CodeInvalidRequest},
 	{name: "feed, every type", path: "/v1/events?type=*", as: "admin", status: 400, code: identity.CodeInvalidRequest},
 	{name: "feed, long wait", path: "/v1/events?wait=61", as: "admin", status: 400, code: identity.CodeInvalidRequest},

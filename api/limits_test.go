@@ -1,18 +1,17 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"usher.example/identity"
+	"usher.example/server"
 )
 
 // After too many failures the answer is 429 and when to come back, for a right password too, and for
@@ -20,7 +19,7 @@ import (
 func TestASVS_6_3_1_6_3_8_ThrottledLogin(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
-		s := newStack(t, db, options{document: true, api: func(c *Config) { c.TrustedProxies = mustProxies(t, "127.0.0.1") }})
+		s := newStack(t, db, options{document: true, server: func(c *server.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }})
 		s.user("ada@example.org")
 		var answers []answer
 		for _, email := range []string{"ada@example.org", "nobody@example.org"} {
@@ -77,98 +76,22 @@ func TestASVS_7_2_4_LoginTakesThePlaceOfASession(t *testing.T) {
 	})
 }
 
-func TestLimits(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
-	l := newLimits(func() time.Time { return now })
-	three, one := &quota{3, 10 * time.Second}, &quota{1, time.Minute}
-	spend := func(of *quota, network string) string {
-		err := l.spend(of, network)
-		var e *identity.Error
-		if errors.As(err, &e) && e.Code == codeRateLimited {
-			return e.RetryAfter.String()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return "ok"
-	}
-	for i, step := range []struct {
-		after   time.Duration
-		of      *quota
-		network string
-		want    string
-	}{
-		{0, three, "a", "ok"},
-		{0, three, "a", "ok"},
-		{0, three, "a", "ok"},
-		{0, three, "a", "10s"},
-		{0, three, "b", "ok"}, // each network for itself
-		{0, one, "a", "ok"},   // and each quota
-		{0, one, "a", "1m0s"},
-		{4 * time.Second, three, "a", "6s"}, // what is refused costs nothing
-		{6 * time.Second, three, "a", "ok"},
-		{0, three, "a", "10s"},
-		{25 * time.Second, three, "a", "ok"},
-		{0, three, "a", "ok"},
-		{0, three, "a", "5s"},
-		{time.Hour, three, "a", "ok"}, // no more comes back than there was
-		{0, three, "a", "ok"},
-		{0, three, "a", "ok"},
-		{0, three, "a", "10s"},
-	} {
-		now = now.Add(step.after)
-		if got := spend(step.of, step.network); got != step.want {
-			t.Errorf("step %d: %s, want %s", i, got, step.want)
-		}
-	}
-	// The memory is bounded: whoever has not asked for longest is forgotten.
-	for i := range maxSpenders {
-		spend(one, fmt.Sprint(i))
-	}
-	if got := l.spent.Len(); got != maxSpenders {
-		t.Errorf("%d networks are remembered, want %d", got, maxSpenders)
-	}
-}
-
-func TestLimitsAtOnce(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	l := newLimits(func() time.Time { return now })
-	of := &quota{100, time.Second}
-	var passed atomic.Int64
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 100 {
-				if l.spend(of, "a") == nil {
-					passed.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if passed.Load() != 100 {
-		t.Errorf("%d passed, want 100", passed.Load())
-	}
-}
-
 // A network that asks too often is refused, and others are not.
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
 		now := time.Now()
-		limits := func(c *Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }
-		s := newStack(t, db, options{document: true, api: limits})
-		behind := newStack(t, db, options{document: true, api: func(c *Config) {
+		limits := func(c *server.Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }
+		s := newStack(t, db, options{document: true, server: limits})
+		behind := newStack(t, db, options{document: true, server: func(c *server.Config) {
 			limits(c)
-			c.TrustedProxies = mustProxies(t, "127.0.0.1")
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 		}})
 		open := newStack(t, db, options{document: true})
 		verify := func(s *stack, from string) answer {
 			return s.call("POST", "/v1/auth/verify-email", body("code", "WRONG"), "X-Forwarded-For", from)
 		}
-		for n := range quotaCode.burst {
+		for n := range quotaCode.Burst {
 			for _, s := range []*stack{s, behind, open} {
 				if a := verify(s, "2001:db8:1:2::"+fmt.Sprintf("%x", n)); a.status != http.StatusUnprocessableEntity {
 					t.Fatalf("request %d: %d %s", n, a.status, a.body)
@@ -191,13 +114,13 @@ func TestRateLimits(t *testing.T) {
 			if a.status != c.want {
 				t.Errorf("%s: %d %s, want %d", c.name, a.status, a.body, c.want)
 			}
-			if c.want == http.StatusTooManyRequests && (a.field(t, "code") != string(codeRateLimited) || a.header.Get("Retry-After") != "1") {
+			if c.want == http.StatusTooManyRequests && (a.field(t, "code") != string(server.CodeRateLimited) || a.header.Get("Retry-After") != "1") {
 				t.Errorf("%s: %s, Retry-After %q, want rate_limited for 1 s", c.name, a.body, a.header.Get("Retry-After"))
 			}
 		}
 		// Logging out by a refresh token counts as all else does, for who is behind a proxy that nobody has named.
-		for range quotaRefresh.burst {
-			if err := s.server.limits.spend(&quotaRefresh, "127.0.0.1"); err != nil {
+		for range quotaRefresh.Burst {
+			if err := s.server.Spend(nil, &quotaRefresh, "127.0.0.1"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -222,22 +145,22 @@ func TestRateLimits(t *testing.T) {
 func TestChangesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := newStack(t, openSQLite(t), options{document: true, api: func(c *Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }})
+	s := newStack(t, openSQLite(t), options{document: true, server: func(c *server.Config) { c.RateLimits, c.Now = true, func() time.Time { return now } }})
 	s.user("ada@example.org")
 	s.user("bob@example.org")
 	ada, bob := s.login("ada@example.org"), s.login("bob@example.org")
 	change := func(access string) answer { return s.as(access, "PATCH", "/v1/me", body("name", "Ada")) }
-	for n := range quotaChange.burst {
+	for n := range server.QuotaChange.Burst {
 		if a := change(ada); a.status != http.StatusOK {
 			t.Fatalf("change %d: %d %s", n, a.status, a.body)
 		}
 	}
 	a := change(ada)
-	s.want(a, http.StatusTooManyRequests, codeRateLimited)
+	s.want(a, http.StatusTooManyRequests, server.CodeRateLimited)
 	if after := a.header.Get("Retry-After"); after != "1" {
 		t.Errorf("Retry-After: %q, want 1", after)
 	}
-	s.want(s.as(ada, "DELETE", "/v1/me", body("current_password", string(secret))), http.StatusTooManyRequests, codeRateLimited)
+	s.want(s.as(ada, "DELETE", "/v1/me", body("current_password", string(secret))), http.StatusTooManyRequests, server.CodeRateLimited)
 	s.want(s.as(ada, "GET", "/v1/me", ""), http.StatusOK, "")
 	s.want(change(bob), http.StatusOK, "")
 	now = now.Add(time.Second)
@@ -250,7 +173,7 @@ func TestRateLimitsLeaveRoom(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		s := newStack(t, db, options{
 			identity: func(c *identity.Config) { c.RateLimits = true },
-			api:      func(c *Config) { c.RateLimits = true },
+			server:   func(c *server.Config) { c.RateLimits = true },
 		})
 		for n := range 200 {
 			email := fmt.Sprintf("user%d@example.org", n)
@@ -266,8 +189,8 @@ func TestRateLimitsLeaveRoom(t *testing.T) {
 func TestClientAddressIsRecorded(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db database) {
-		for proxy, want := range map[string]string{"127.0.0.1": "203.0.113.7", "10.0.0.0/8": "127.0.0.1"} {
-			s := newStack(t, db, options{api: func(c *Config) { c.TrustedProxies = mustProxies(t, proxy) }})
+		for proxy, want := range map[string]string{"127.0.0.1/32": "203.0.113.7", "10.0.0.0/8": "127.0.0.1"} {
+			s := newStack(t, db, options{server: func(c *server.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(proxy)} }})
 			email := fmt.Sprintf("user@%s.example.org", strings.NewReplacer(".", "-", "/", "-").Replace(proxy))
 			s.user(email)
 			a := s.call("POST", "/v1/auth/login", credentials(email, secret), "X-Forwarded-For", "198.51.100.1, 203.0.113.7", "X-Real-Ip", "198.51.100.2")

@@ -7,8 +7,8 @@ import (
 )
 
 // me answers GET /v1/me, with the user's own state.
-func (s *Server) me(c *echo.Context) error {
-	u, err := s.caller(c)
+func (a *api) me(c *echo.Context) error {
+	u, err := a.Caller(c)
 	if err != nil {
 		return err
 	}

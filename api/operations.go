@@ -1,10 +1,11 @@
 package api
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/labstack/echo/v5"
+
+	"usher.example/server"
 )
 
 // Outbox is the state of the relay, for GET /v1/outbox.
@@ -17,19 +18,13 @@ type Outbox struct {
 }
 
 // showOutbox answers GET /v1/outbox.
-func (s *Server) showOutbox(c *echo.Context) error {
-	if _, err := query(c); err != nil {
+func (a *api) showOutbox(c *echo.Context) error {
+	if _, err := server.Query(c); err != nil {
 		return err
 	}
-	o, err := s.Config.Outbox(c.Request().Context())
+	o, err := a.Outbox(c.Request().Context())
 	if err != nil {
 		return err
 	}
 	return c.JSON(http.StatusOK, o)
-}
-
-// Check is one thing that has to be well for the server to be ready. Run says what is wrong.
-type Check struct {
-	Name string // for example "database"
-	Run  func(context.Context) error
 }

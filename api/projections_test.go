@@ -13,6 +13,7 @@ import (
 	"usher.example/identity"
 	"usher.example/internal/devstack"
 	"usher.example/projections"
+	"usher.example/server"
 )
 
 // ofProjection asks for something to be done to the projection of users, and reads how it is then.
@@ -109,7 +110,7 @@ func TestAskWithoutAWorker(t *testing.T) {
 		}
 		stop = s.project()
 		s.server.Projections.RequestWait = time.Minute
-		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codePoisonEvent)
+		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, server.CodePoisonEvent)
 		stop()
 		s.server.Projections.RequestWait = time.Millisecond
 		now := s.ofProjection(admin, "skip", fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison), http.StatusAccepted)
@@ -118,7 +119,7 @@ func TestAskWithoutAWorker(t *testing.T) {
 		}
 		s.project()
 		s.awaitParked(t, 0)
-		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codeNotParked)
+		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, server.CodeNotParked)
 	})
 }
 
@@ -132,9 +133,9 @@ func TestSkipByAPI(t *testing.T) {
 		}
 		admin := "Bearer " + s.login("admin@example.org")
 		sick, poison, _ := s.poisoned(t)
-		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, codePoisonEvent)
+		expect(t, s.call("POST", "/v1/projections/users/retry", "", "Authorization", admin), 409, server.CodePoisonEvent)
 		skip := fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison)
-		expect(t, s.call("POST", "/v1/projections/users/skip", fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison+1), "Authorization", admin), 409, codeNotParked)
+		expect(t, s.call("POST", "/v1/projections/users/skip", fmt.Sprintf(`{"user":%q,"position":%d}`, sick, poison+1), "Authorization", admin), 409, server.CodeNotParked)
 		a := s.call("POST", "/v1/projections/users/skip", skip, "Authorization", admin)
 		if a.status != http.StatusOK || a.header.Get("Usher-Position") != fmt.Sprint(s.head()) {
 			t.Fatalf("skip = %d at %s: %s", a.status, a.header.Get("Usher-Position"), a.body)
@@ -146,7 +147,7 @@ func TestSkipByAPI(t *testing.T) {
 		if now.ParkedCount != 0 || now.SkipCount != 1 || len(now.Skipped) != 1 || now.Skipped[0].Position != poison {
 			t.Errorf("status = %+v, want the event skipped", now)
 		}
-		expect(t, s.call("POST", "/v1/projections/users/skip", skip, "Authorization", admin), 409, codeNotParked)
+		expect(t, s.call("POST", "/v1/projections/users/skip", skip, "Authorization", admin), 409, server.CodeNotParked)
 		if a := s.call("GET", "/v1/users?status=locked", "", "Authorization", admin); a.status != http.StatusOK || a.field(t, "items")[:5] == "[]" {
 			t.Errorf("the event behind it was not applied: %s", a.body)
 		}

@@ -1,223 +1,61 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
-	"regexp"
-	"runtime/debug"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"usher.example/eventstore"
 	"usher.example/identity"
+	"usher.example/server"
 )
-
-// Headers of ours.
-const (
-	headerPosition       = "Usher-Position"
-	headerMinPosition    = "Usher-Min-Position"
-	headerIdempotencyKey = "Idempotency-Key"
-	headerDevice         = "Usher-Device"
-	headerTraceParent    = "Traceparent"
-	headerNoSniff        = "X-Content-Type-Options"
-)
-
-// Values of headers that every answer shares.
-var (
-	noSniff = []string{"nosniff"}
-	noStore = []string{"no-store"}
-)
-
-// attend is around every request: it gives the request its id and the answer what every answer has, answers errors and
-// panics, and counts.
-func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) (err error) {
-		begin := time.Now()
-		s.proxies.clean(c.Request())
-		c.Set(networkKey, s.proxies.network(c.Request()))
-		h := c.Response().Header()
-		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
-		h[headerNoSniff] = noSniff
-		h[echo.HeaderCacheControl] = noStore // unless the answer says otherwise
-		end := s.trace(c)
-		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
-					panic(p)
-				}
-				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-			if err != nil {
-				s.fail(c, err)
-				err = nil
-			}
-			end()
-			took := time.Since(begin)
-			s.metrics.observe(c, took)
-			s.logRequest(c, took)
-		}()
-		if s.allowOrigin(c) {
-			return c.NoContent(http.StatusNoContent)
-		}
-		return next(c)
-	}
-}
-
-// newRequestID is the id that a trusted proxy in front gave, if it is a UUID, and otherwise a new one.
-func newRequestID(r *http.Request) string {
-	if given := r.Header[echo.HeaderXRequestID]; len(given) == 1 && (len(given[0]) == 36 || len(given[0]) == 32) {
-		if id, err := uuid.Parse(given[0]); err == nil {
-			return id.String()
-		}
-	}
-	id, err := uuid.NewV7()
-	if err != nil { // the system has no randomness
-		panic(err)
-	}
-	return id.String()
-}
-
-func requestID(c *echo.Context) string {
-	if id := c.Response().Header()[echo.HeaderXRequestID]; len(id) == 1 {
-		return id[0]
-	}
-	return ""
-}
-
-// setPosition says where in the log what was written is.
-func setPosition(c *echo.Context, position int64) {
-	c.Response().Header().Set(headerPosition, strconv.FormatInt(position, 10))
-}
-
-// metadata is that of the events which a request causes.
-func metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
-	correlation, err := uuid.Parse(requestID(c))
-	if err != nil {
-		return eventstore.Metadata{}, fmt.Errorf("read the request's id: %w", err)
-	}
-	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), Network: network(c), UserAgent: userAgent(c.Request().UserAgent())}
-	if m.TraceParent = eventstore.NewTraceParent(c.Request().Context()); m.TraceParent != "" {
-		return m, nil
-	}
-	if parent := c.Request().Header.Get(headerTraceParent); traceParent.MatchString(parent) {
-		m.TraceParent = parent // of a trace that is not recorded here
-	}
-	return m, nil
-}
-
-// networkKey is where attend keeps what a request's client is counted as.
-const networkKey = "network"
-
-// network is what a request's client is counted as, together with others.
-func network(c *echo.Context) string {
-	text, _ := c.Get(networkKey).(string)
-	return text
-}
-
-// device is the token of the device that a request comes from, empty for none. One that is not good is as none.
-func device(c *echo.Context) identity.DeviceToken {
-	return identity.DeviceToken(c.Request().Header.Get(headerDevice))
-}
-
-// setDevice gives a device what it is known by from now on, if there is anything.
-func setDevice(c *echo.Context, t identity.DeviceToken) {
-	if t != "" {
-		c.Response().Header().Set(headerDevice, string(t))
-	}
-}
-
-// traceParent is the header of W3C Trace Context, version 00.
-var traceParent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-
-// maxUserAgent bounds what is stored of a client's own description of itself, in bytes.
-const maxUserAgent = 512
-
-func userAgent(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	if len(text) > maxUserAgent {
-		text = strings.ToValidUTF8(text[:maxUserAgent], "")
-	}
-	return text
-}
-
-// idempotencyKey is the request's key, or "" where it has none.
-func idempotencyKey(c *echo.Context) (string, error) {
-	values := c.Request().Header.Values(headerIdempotencyKey)
-	if len(values) == 0 {
-		return "", nil
-	}
-	if len(values) > 1 || !printable.MatchString(values[0]) {
-		return "", refuse(identity.CodeInvalidRequest, "the Idempotency-Key has to be one value of 1 to 255 printable ASCII characters")
-	}
-	return values[0], nil
-}
-
-// commandOf is the command id that the request's idempotency key stands for in a kind of requests that these secrets tell
-// apart; the nil UUID for no key.
-func (s *Server) commandOf(c *echo.Context, kind string, secrets ...string) (uuid.UUID, error) {
-	key, err := idempotencyKey(c)
-	if err != nil || key == "" {
-		return uuid.Nil, err
-	}
-	return s.Identity.SecretCommandID(kind, key, secrets...), nil
-}
-
-var printable = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)
 
 // pathID is the id in a request's path. What is none is not found.
 func pathID(c *echo.Context, missing string) (uuid.UUID, error) {
 	text := c.Param("id")
 	id, err := uuid.Parse(text)
 	if err != nil || len(text) != 36 {
-		return uuid.Nil, refuse(identity.CodeNotFound, "%s", missing)
+		return uuid.Nil, server.Refuse(identity.CodeNotFound, "%s", missing)
 	}
 	return id, nil
 }
 
 // commander is a caller whose request is to change something.
 type commander struct {
-	caller
+	server.Caller
 	metadata eventstore.Metadata
 }
 
 // command reads a request that changes something: who sends it, and its body, strictly, into the struct that into points
 // to; nil for a request without content. Whether the caller may, and not too often, is known before anything is said of the
 // body.
-func (s *Server) command(c *echo.Context, into any) (commander, error) {
-	who, err := s.caller(c)
+func (a *api) command(c *echo.Context, into any) (commander, error) {
+	who, err := a.Caller(c)
 	if err != nil {
 		return commander{}, err
 	}
-	of := &quotaChange
+	of := &server.QuotaChange
 	if who.HasRole(identity.RoleAdmin) {
-		of = &quotaAdmin
+		of = &server.QuotaAdmin
 	}
-	if err := s.spend(c, of, who.ID.String()); err != nil {
+	if err := a.Spend(c, of, who.ID.String()); err != nil {
 		return commander{}, err
 	}
 	if into == nil {
 		into = &struct{}{}
 	}
-	if err := decode(c, into); err != nil {
+	if err := server.Decode(c, into); err != nil {
 		return commander{}, err
 	}
-	m, err := metadata(c, identity.ActorUser(who.ID))
+	m, err := server.Metadata(c, identity.ActorUser(who.ID))
 	return commander{who, m}, err
 }
 
 // done answers a request that changed something and has nothing to tell but where.
 func done(c *echo.Context, position int64) error {
 	if position > 0 {
-		setPosition(c, position)
+		server.SetPosition(c, position)
 	}
 	return c.NoContent(http.StatusNoContent)
 }

@@ -16,6 +16,7 @@ import (
 
 	"usher.example/identity"
 	"usher.example/internal/devstack"
+	"usher.example/server"
 	"usher.example/token"
 )
 
@@ -168,11 +169,11 @@ var scenarios = slices.Concat([]scenario{
 	{name: "projections, skip in an unknown one", method: "POST", path: "/v1/projections/orders/skip", body: `{"user":"{ada}","position":1}`, as: "admin", status: 404, code: identity.CodeNotFound},
 	{name: "projections, retry in an unknown one", method: "POST", path: "/v1/projections/orders/retry", as: "admin", status: 404, code: identity.CodeNotFound},
 	{name: "projections, cancel what is not there", method: "DELETE", path: "/v1/projections/users/rebuild", as: "admin", status: 200, lacks: []string{`"rebuild"`}},
-	{name: "projections, retry, nothing parked", method: "POST", path: "/v1/projections/users/retry", as: "admin", status: 409, code: codeNotParked},
-	{name: "projections, retry a user, nothing parked", method: "POST", path: "/v1/projections/users/retry", body: `{"user":"{ada}"}`, as: "admin", status: 409, code: codeNotParked},
+	{name: "projections, retry, nothing parked", method: "POST", path: "/v1/projections/users/retry", as: "admin", status: 409, code: server.CodeNotParked},
+	{name: "projections, retry a user, nothing parked", method: "POST", path: "/v1/projections/users/retry", body: `{"user":"{ada}"}`, as: "admin", status: 409, code: server.CodeNotParked},
 	{name: "projections, retry nobody", method: "POST", path: "/v1/projections/users/retry", body: `{"user":"ada"}`, as: "admin", status: 400, code: identity.CodeInvalidRequest},
-	{name: "projections, skip, nothing parked", method: "POST", path: "/v1/projections/users/skip", body: `{"user":"{ada}","position":1}`, as: "admin", status: 409, code: codeNotParked},
-	{name: "projections, skip past the head", method: "POST", path: "/v1/projections/users/skip", body: `{"user":"{ada}","position":99999999}`, as: "admin", status: 409, code: codeNotParked},
+	{name: "projections, skip, nothing parked", method: "POST", path: "/v1/projections/users/skip", body: `{"user":"{ada}","position":1}`, as: "admin", status: 409, code: server.CodeNotParked},
+	{name: "projections, skip past the head", method: "POST", path: "/v1/projections/users/skip", body: `{"user":"{ada}","position":99999999}`, as: "admin", status: 409, code: server.CodeNotParked},
 	{name: "projections, skip without a position", method: "POST", path: "/v1/projections/users/skip", body: `{"user":"{ada}"}`, as: "admin", status: 400, code: identity.CodeInvalidRequest},
 	{name: "projections, skip without a user", method: "POST", path: "/v1/projections/users/skip", body: `{"position":7}`, as: "admin", status: 400, code: identity.CodeInvalidRequest},
 	{name: "projections, skip with nothing", method: "POST", path: "/v1/projections/users/skip", as: "admin", status: 400, code: identity.CodeInvalidRequest},
@@ -200,9 +201,9 @@ var scenarios = slices.Concat([]scenario{
 	{name: "ready", path: "/readyz", status: 200, has: []string{"ready"}},
 
 	{name: "no such path", path: "/v1/nothing", status: 404, code: identity.CodeNotFound},
-	{name: "no such method", method: "DELETE", path: "/v1/auth/login", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, POST"}},
+	{name: "no such method", method: "DELETE", path: "/v1/auth/login", status: 405, code: server.CodeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, POST"}},
 	{name: "HEAD of what has no GET", method: "HEAD", path: "/v1/auth/login", status: 405, answered: []string{"Allow", "OPTIONS, POST"}},
-	{name: "no method but GET and HEAD", method: "POST", path: "/livez", status: 405, code: codeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, GET, HEAD"}},
+	{name: "no method but GET and HEAD", method: "POST", path: "/livez", status: 405, code: server.CodeMethodNotAllowed, answered: []string{"Allow", "OPTIONS, GET, HEAD"}},
 	{name: "metrics are elsewhere", path: "/metrics", status: 404, code: identity.CodeNotFound},
 }, badBodies(register, `"email":"x@example.org","password":"`+secret+`"`), badBodies(login, `"email":"ada@example.org","password":"`+secret+`"`),
 	badEmails(), badTokens(), badQueries(), accountScenarios, adminScenarios, feedScenarios, eraseScenarios, factorScenarios, nullScenarios, addressScenarios, throttledScenarios, formScenarios)

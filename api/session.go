@@ -6,52 +6,53 @@ import (
 	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
+	"usher.example/server"
 )
 
 // refresh answers POST /v1/auth/refresh.
-func (s *Server) refresh(c *echo.Context) error {
-	result, err := s.doRefresh(c)
-	s.metrics.refreshed(err)
+func (a *api) refresh(c *echo.Context) error {
+	result, err := a.doRefresh(c)
+	a.metrics.refreshed(err)
 	if err != nil {
 		return err
 	}
-	return s.grant(c, result)
+	return a.grant(c, result)
 }
 
-func (s *Server) doRefresh(c *echo.Context) (identity.LoginResult, error) {
+func (a *api) doRefresh(c *echo.Context) (identity.LoginResult, error) {
 	var body struct {
 		RefreshToken string `json:"refresh_token"`
 	}
-	if err := decode(c, &body); err != nil {
+	if err := server.Decode(c, &body); err != nil {
 		return identity.LoginResult{}, err
 	}
 	if err := required("refresh_token", body.RefreshToken); err != nil {
 		return identity.LoginResult{}, err
 	}
-	m, err := metadata(c, identity.ActorAnonymous)
+	m, err := server.Metadata(c, identity.ActorAnonymous)
 	if err != nil {
 		return identity.LoginResult{}, err
 	}
-	return s.Identity.Refresh(c.Request().Context(), identity.RefreshToken(body.RefreshToken), m)
+	return a.Identity.Refresh(c.Request().Context(), identity.RefreshToken(body.RefreshToken), m)
 }
 
 // logout answers POST /v1/auth/logout: it ends the session of the refresh token in the body, whatever has become of the access
 // token by then, or without one that of the access token.
-func (s *Server) logout(c *echo.Context) error {
+func (a *api) logout(c *echo.Context) error {
 	var body struct {
 		RefreshToken identity.RefreshToken `json:"refresh_token"`
 	}
-	if err := decode(c, &body); err != nil {
+	if err := server.Decode(c, &body); err != nil {
 		return err
 	}
 	if body.RefreshToken != "" {
-		return s.logoutBy(c, body.RefreshToken)
+		return a.logoutBy(c, body.RefreshToken)
 	}
-	who, err := s.command(c, nil)
+	who, err := a.command(c, nil)
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.EndSession(c.Request().Context(), who.ID, who.session, identity.EndedLogout, who.metadata)
+	result, err := a.Identity.EndSession(c.Request().Context(), who.ID, who.Session, identity.EndedLogout, who.metadata)
 	if err != nil {
 		return err
 	}
@@ -59,15 +60,15 @@ func (s *Server) logout(c *echo.Context) error {
 }
 
 // logoutBy ends the session of a refresh token, which counts as a refresh does.
-func (s *Server) logoutBy(c *echo.Context, t identity.RefreshToken) error {
-	if err := s.spend(c, &quotaRefresh, network(c)); err != nil {
+func (a *api) logoutBy(c *echo.Context, t identity.RefreshToken) error {
+	if err := a.Spend(c, &quotaRefresh, server.Network(c)); err != nil {
 		return err
 	}
-	m, err := metadata(c, "")
+	m, err := server.Metadata(c, "")
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.EndSessionOf(c.Request().Context(), t, identity.EndedLogout, m)
+	result, err := a.Identity.EndSessionOf(c.Request().Context(), t, identity.EndedLogout, m)
 	if err != nil {
 		return err
 	}
@@ -75,12 +76,12 @@ func (s *Server) logoutBy(c *echo.Context, t identity.RefreshToken) error {
 }
 
 // logoutAll answers POST /v1/auth/logout-all: it ends every session of the caller, this one too.
-func (s *Server) logoutAll(c *echo.Context) error {
-	who, p, err := s.optionalProof(c)
+func (a *api) logoutAll(c *echo.Context) error {
+	who, p, err := a.optionalProof(c)
 	if err != nil {
 		return err
 	}
-	position, err := s.Identity.EndOwnSessions(c.Request().Context(), who.ID, who.session, p, who.metadata)
+	position, err := a.Identity.EndOwnSessions(c.Request().Context(), who.ID, who.Session, p, who.metadata)
 	if err != nil {
 		return err
 	}
@@ -88,15 +89,15 @@ func (s *Server) logoutAll(c *echo.Context) error {
 }
 
 // listSessions answers GET /v1/me/sessions.
-func (s *Server) listSessions(c *echo.Context) error {
-	who, err := s.caller(c)
+func (a *api) listSessions(c *echo.Context) error {
+	who, err := a.Caller(c)
 	if err != nil {
 		return err
 	}
-	if _, err := query(c); err != nil {
+	if _, err := server.Query(c); err != nil {
 		return err
 	}
-	list, err := s.Identity.Sessions(c.Request().Context(), who.ID, who.session)
+	list, err := a.Identity.Sessions(c.Request().Context(), who.ID, who.Session)
 	if err != nil {
 		return err
 	}
@@ -106,8 +107,8 @@ func (s *Server) listSessions(c *echo.Context) error {
 }
 
 // endSession answers DELETE /v1/me/sessions/{id}.
-func (s *Server) endSession(c *echo.Context) error {
-	who, p, err := s.optionalProof(c)
+func (a *api) endSession(c *echo.Context) error {
+	who, p, err := a.optionalProof(c)
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (s *Server) endSession(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.Identity.EndOwnSession(c.Request().Context(), who.ID, who.session, session, p, who.metadata)
+	result, err := a.Identity.EndOwnSession(c.Request().Context(), who.ID, who.Session, session, p, who.metadata)
 	if err != nil {
 		return err
 	}

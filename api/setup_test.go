@@ -31,6 +31,7 @@ import (
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
+	"usher.example/server"
 	"usher.example/token"
 )
 
@@ -100,7 +101,7 @@ type stack struct {
 	identity *identity.Service
 	pool     *password.Pool
 	key      token.Key
-	server   *Server
+	server   *api
 	http     *httptest.Server
 	output   *devstack.Output // what is logged
 	document *document
@@ -109,6 +110,7 @@ type stack struct {
 // options of a stack.
 type options struct {
 	identity func(*identity.Config)
+	server   func(*server.Config)
 	api      func(*Config)
 	log      eventstore.Options
 	pool     password.PoolConfig
@@ -168,8 +170,19 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		tb.Fatal(err)
 	}
 	cursorKey := master.Derive("cursors")
+	base := server.Config{
+		Identity: s.identity, Log: s.log, Verifier: verifier,
+		Checks: []server.Check{{Name: "database", Run: func(ctx context.Context) error {
+			_, err := db.Head(ctx)
+			return err
+		}}},
+		Logger: logger, ShutdownWait: time.Minute, // no test depends on how fast the machine is
+	}
+	if o.server != nil {
+		o.server(&base)
+	}
 	c := Config{
-		Identity: s.identity, Log: s.log, Passwords: s.pool, Issuer: issuer, Verifier: verifier, Keys: keys, PublicURL: "https://usher.test/",
+		Passwords: s.pool, Issuer: issuer, Keys: keys, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Sessions:    projections.Sessions{DB: db, CursorKey: cursorKey},
 		Activity:    projections.Activity{DB: db},
@@ -183,16 +196,13 @@ func newStack(tb testing.TB, db database, o options) *stack {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err
 		},
-		Checks: []Check{{Name: "database", Run: func(ctx context.Context) error {
-			_, err := db.Head(ctx)
-			return err
-		}}},
-		CursorKey: cursorKey, Logger: logger, PositionWait: time.Minute, ShutdownWait: time.Minute, // no test depends on how fast the machine is
+		CursorKey: cursorKey, PositionWait: time.Minute,
 	}
 	if o.api != nil {
 		o.api(&c)
 	}
-	s.server = New(c)
+	s.server = newAPI(server.New(base), c)
+	s.server.routes()
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.document {

@@ -20,6 +20,7 @@ import (
 	"usher.example/internal/devstack"
 	"usher.example/publisher"
 	"usher.example/publisher/webhook"
+	"usher.example/server"
 )
 
 const webhookURL = "https://93.184.215.14/hooks"
@@ -122,8 +123,8 @@ func TestWebhooksRefuse(t *testing.T) {
 			{"GET", "/" + nobody + "/deliveries", "", 404, identity.CodeNotFound, "no such webhook"},
 			{"GET", "/" + id + "/deliveries?status=lost", "", 400, identity.CodeInvalidRequest, "pending, delivered or dead"},
 			{"GET", "/" + id + "/deliveries?limit=201", "", 400, identity.CodeInvalidRequest, "limit"},
-			{"GET", "/" + id + "/deliveries?cursor=x", "", 400, codeInvalidCursor, ""},
-			{"GET", "?cursor=x", "", 400, codeInvalidCursor, ""},
+			{"GET", "/" + id + "/deliveries?cursor=x", "", 400, server.CodeInvalidCursor, ""},
+			{"GET", "?cursor=x", "", 400, server.CodeInvalidCursor, ""},
 			{"GET", "?status=active", "", 400, identity.CodeInvalidRequest, "status"},
 			{"POST", "/" + nobody + "/redrive", "", 404, identity.CodeNotFound, "no such webhook"},
 			{"POST", "/" + id + "/redrive", `{"x":1}`, 400, identity.CodeInvalidRequest, "x"},
@@ -188,7 +189,7 @@ func TestWebhookPages(t *testing.T) {
 			got = append(got, item.ID)
 		}
 		if cursor = page.NextCursor; cursor != "" {
-			s.want(call("GET", "/v1/users/"+want[0]+"/events?cursor="+cursor, ""), http.StatusBadRequest, codeInvalidCursor)
+			s.want(call("GET", "/v1/users/"+want[0]+"/events?cursor="+cursor, ""), http.StatusBadRequest, server.CodeInvalidCursor)
 		}
 		if pages > 3 {
 			t.Fatal("it does not end")
@@ -211,7 +212,7 @@ func (s *stack) sendWebhooks() {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	relay, err := publisher.New(publisher.Config{Log: s.log, DB: s.db, Conn: conn, Source: "https://usher.test", Logger: s.server.logger, ScrubEvery: -1})
+	relay, err := publisher.New(publisher.Config{Log: s.log, DB: s.db, Conn: conn, Source: "https://usher.test", Logger: s.server.Logger, ScrubEvery: -1})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -281,7 +282,7 @@ func TestWebhookDeliveries(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.want(call("POST", path+"/deliveries/"+page.Items[0].ID+"/redrive", ""), http.StatusConflict, identity.CodeConflict)
-		s.want(call("GET", path+"/deliveries?status=dead&cursor="+first.field(t, "next_cursor"), ""), http.StatusBadRequest, codeInvalidCursor)
+		s.want(call("GET", path+"/deliveries?status=dead&cursor="+first.field(t, "next_cursor"), ""), http.StatusBadRequest, server.CodeInvalidCursor)
 		if strings.Contains(s.output.String(), endpoint.URL) {
 			t.Error("an endpoint's URL is logged")
 		}

@@ -12,12 +12,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"usher.example/api"
 	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
 	"usher.example/identity"
 	"usher.example/projections"
 	"usher.example/publisher"
+	"usher.example/server"
 	"usher.example/subscription"
 	"usher.example/token"
 )
@@ -36,9 +36,9 @@ func seconds(d time.Duration) float64      { return d.Round(time.Millisecond).Se
 func milliseconds(d time.Duration) float64 { return float64(d.Round(10*time.Microsecond)) / 1e6 }
 
 // readiness is what /readyz stands on: those checks that are cheap, and without which the process is of no use.
-func (d *deployment) readiness(p process) []api.Check {
-	ready := func(component string, run func(context.Context, *deployment, *report)) api.Check {
-		return api.Check{Name: component, Run: func(ctx context.Context) error {
+func (d *deployment) readiness(p process) []server.Check {
+	ready := func(component string, run func(context.Context, *deployment, *report)) server.Check {
+		return server.Check{Name: component, Run: func(ctx context.Context) error {
 			r := &report{component: component}
 			run(ctx, d, r)
 			for _, f := range r.findings {
@@ -49,7 +49,7 @@ func (d *deployment) readiness(p process) []api.Check {
 			return nil
 		}}
 	}
-	checks := []api.Check{ready("database", func(ctx context.Context, d *deployment, r *report) {
+	checks := []server.Check{ready("database", func(ctx context.Context, d *deployment, r *report) {
 		checkDatabase(ctx, d, r)
 		checkMasterKey(ctx, d, r)
 	})}

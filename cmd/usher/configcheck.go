@@ -12,12 +12,12 @@ import (
 	"slices"
 	"strings"
 
-	"usher.example/api"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/mail"
 	"usher.example/identity/password"
+	"usher.example/server"
 )
 
 func badSetting(name string) error {
@@ -193,12 +193,12 @@ func validPolicy(c password.PolicyConfig) bool {
 }
 
 func validProxies(list []string) bool {
-	_, err := api.ParseProxies(list)
+	_, err := server.ParseProxies(list)
 	return err == nil
 }
 
 func validOrigins(list []string) bool {
-	_, err := api.ParseOrigins(list)
+	_, err := server.ParseOrigins(list)
 	return err == nil
 }
 

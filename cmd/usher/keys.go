@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"usher.example/api"
 	"usher.example/identity"
+	"usher.example/server"
 	"usher.example/token"
 )
 
@@ -59,7 +59,7 @@ func keysListCommand() *cobra.Command {
 }
 
 // announceTime is for how long a new key is announced: twice as long as anybody may keep the JWKS document.
-const announceTime = 2 * api.KeysMaxAge
+const announceTime = 2 * server.DocumentMaxAge
 
 func keysRotateCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -80,8 +80,8 @@ func keysRotateCommand() *cobra.Command {
 		if cmd.Flags().Changed("announce") && (*now || *leaked) {
 			return fmt.Errorf("%w: --announce does not go with --now or --leaked", errUse)
 		}
-		if *announce < api.KeysMaxAge || *announce > 30*24*time.Hour {
-			return fmt.Errorf("%w: --announce takes a duration from %v, for which the keys may be kept, to 720h", errUse, api.KeysMaxAge)
+		if *announce < server.DocumentMaxAge || *announce > 30*24*time.Hour {
+			return fmt.Errorf("%w: --announce takes a duration from %v, for which the keys may be kept, to 720h", errUse, server.DocumentMaxAge)
 		}
 		return nil
 	}

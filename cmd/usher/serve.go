@@ -25,6 +25,7 @@ import (
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher"
+	"usher.example/server"
 	"usher.example/token"
 )
 
@@ -247,7 +248,7 @@ func (d *deployment) start(ctx context.Context, group *errgroup.Group, p process
 		group.Go(func() error { return worker.Run(ctx) })
 	}
 	if p.metrics != nil {
-		group.Go(func() error { return api.ServeMetrics(ctx, p.metrics, registry, d.readiness(p), d.logger) })
+		group.Go(func() error { return server.ServeMetrics(ctx, p.metrics, registry, d.readiness(p), d.logger) })
 	}
 	if p.api {
 		front, err := d.startAPI(ctx, group, p, registry, checkpoints)
@@ -326,11 +327,11 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
-	proxies, err := api.ParseProxies(c.TrustedProxies)
+	proxies, err := server.ParseProxies(c.TrustedProxies)
 	if err != nil {
 		return nil, err
 	}
-	origins, err := api.ParseOrigins(c.AllowedOrigins)
+	origins, err := server.ParseOrigins(c.AllowedOrigins)
 	if err != nil {
 		return nil, err
 	}
@@ -339,21 +340,23 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	if err != nil {
 		return nil, err
 	}
-	server := api.New(api.Config{
-		Identity: users, Log: d.log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys.ring, PublicURL: c.PublicURL,
+	front := server.New(server.Config{
+		Identity: users, Log: d.log, Verifier: verifier,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
+		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
+	})
+	api.Register(front, api.Config{
+		Passwords: pool, Issuer: issuer, Keys: keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
-		Checks:      d.readiness(p),
-		Registry:    registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	return func(ctx context.Context) error {
 		if err := p.ready(madeAdmin); err != nil {
 			return err
 		}
-		return server.Run(ctx, p.http)
+		return front.Run(ctx, p.http)
 	}, nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
 	"usher.example/projections"
+	"usher.example/server"
 	"usher.example/token"
 )
 
@@ -213,16 +214,17 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 		defer stop()
 		return users.Follow(ctx, committed)
 	})
-	server := api.New(api.Config{
-		Identity: users, Log: log, Passwords: pool, Issuer: issuer, Verifier: verifier, Keys: keys,
+	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, Logger: quiet})
+	api.Register(front, api.Config{
+		Passwords: pool, Issuer: issuer, Keys: keys,
 		Users: projections.Users{DB: store, CursorKey: make([]byte, 32)}, Checkpoints: projections.NewCheckpoints(store),
-		CursorKey: make([]byte, 32), Logger: quiet,
-		Outbox: func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },
+		CursorKey: make([]byte, 32),
+		Outbox:    func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },
 	})
 	if c.Kind == unboundedServer {
-		return unboundedLogins(server, &unbounded{store, log, users, issuer}), nil
+		return unboundedLogins(front, &unbounded{store, log, users, issuer}), nil
 	}
-	return server, nil
+	return front, nil
 }
 
 // keyRing is the key that all the processes of a lab share.

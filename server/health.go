@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"context"
@@ -21,7 +21,7 @@ func (s *Server) livez(c *echo.Context) error {
 // readyz answers GET /readyz: everything that requests need is there.
 func (s *Server) readyz(c *echo.Context) error {
 	if failed := s.ready.check(c.Request().Context()); len(failed) > 0 {
-		return loggedError{refuse(identity.CodeUnavailable, "not ready: %s", strings.Join(failed, ", "))}
+		return loggedError{Refuse(identity.CodeUnavailable, "not ready: %s", strings.Join(failed, ", "))}
 	}
 	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ready"}`))
 }
@@ -30,6 +30,12 @@ func (s *Server) readyz(c *echo.Context) error {
 type loggedError struct{ error }
 
 func (e loggedError) Unwrap() error { return e.error }
+
+// Check is one thing that has to be well for the server to be ready. Run says what is wrong.
+type Check struct {
+	Name string // for example "database"
+	Run  func(context.Context) error
+}
 
 // readiness runs the checks, at most once in readyFor however often it is asked.
 type readiness struct {

@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"log/slog"
@@ -27,7 +27,7 @@ func (s *Server) trace(c *echo.Context) (end func()) {
 			_, status := echo.ResolveResponseStatus(c.Response(), nil)
 			span.SetName(r.Method + " " + c.Path())
 			span.SetAttributes(attribute.String("http.request.method", r.Method), attribute.String("http.route", c.Path()),
-				attribute.Int("http.response.status_code", status), attribute.String("usher.request_id", requestID(c)))
+				attribute.Int("http.response.status_code", status), attribute.String("usher.request_id", RequestID(c)))
 			if status >= http.StatusInternalServerError {
 				span.SetStatus(codes.Error, http.StatusText(status))
 			}
@@ -40,16 +40,16 @@ func (s *Server) trace(c *echo.Context) (end func()) {
 // ids in it, and neither is anything that the caller sent.
 func (s *Server) logRequest(c *echo.Context, took time.Duration) {
 	ctx := c.Request().Context()
-	if !s.logger.Enabled(ctx, slog.LevelDebug) {
+	if !s.Logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	_, status := echo.ResolveResponseStatus(c.Response(), nil)
 	attributes := []slog.Attr{
-		slog.String("request_id", requestID(c)), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+		slog.String("request_id", RequestID(c)), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
 		slog.Int("status", status), slog.Duration("took", took),
 	}
-	if position := c.Response().Header().Get(headerPosition); position != "" {
+	if position := c.Response().Header().Get(HeaderPosition); position != "" {
 		attributes = append(attributes, slog.String("position", position))
 	}
-	s.logger.LogAttrs(ctx, slog.LevelDebug, "request", attributes...)
+	s.Logger.LogAttrs(ctx, slog.LevelDebug, "request", attributes...)
 }

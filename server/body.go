@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"bytes"
@@ -22,26 +22,26 @@ import (
 // maxBody bounds a request's body.
 const maxBody = 64 << 10
 
-// decode reads a JSON body into the struct that into points to, strictly: one object, of known fields, each once and
+// Decode reads a JSON body into the struct that into points to, strictly: one object, of known fields, each once and
 // spelled as documented, all text valid Unicode without NUL. An empty body stands for {}. Errors have a code and never
 // show what was sent, except the names of fields.
 //
 // null is refused, since a client that sends it means something and would believe that it was done, but where it takes
-// something away: see patchText and mergePatch.
+// something away: see PatchText and MergePatch.
 //
 // The idempotency key of a POST has its form checked here too: what it means is for each call to say.
-func decode(c *echo.Context, into any) error {
+func Decode(c *echo.Context, into any) error {
 	if c.Request().Method == http.MethodPost {
-		if _, err := idempotencyKey(c); err != nil {
+		if _, err := IdempotencyKey(c); err != nil {
 			return err
 		}
 	}
-	body, err := readBody(c)
+	body, err := ReadBody(c)
 	if err != nil || len(body) == 0 {
 		return err
 	}
 	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationJSON) {
-		return refuse(codeUnsupportedType, "the Content-Type has to be application/json")
+		return Refuse(CodeUnsupportedType, "the Content-Type has to be application/json")
 	}
 	if err := checkJSON(body, fieldsOf(into)); err != nil {
 		return &identity.Error{Code: identity.CodeInvalidRequest, Detail: err.Error()}
@@ -49,26 +49,26 @@ func decode(c *echo.Context, into any) error {
 	if err := json.Unmarshal(body, into); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) && wrong.Field != "" {
-			return refuse(identity.CodeInvalidRequest, "the field %q is of the wrong type", wrong.Field)
+			return Refuse(identity.CodeInvalidRequest, "the field %q is of the wrong type", wrong.Field)
 		}
-		return refuse(identity.CodeInvalidRequest, "the body is not what is expected here")
+		return Refuse(identity.CodeInvalidRequest, "the body is not what is expected here")
 	}
 	return nil
 }
 
-// readBody reads a body of bounded size.
-func readBody(c *echo.Context) ([]byte, error) {
+// ReadBody reads a body of bounded size.
+func ReadBody(c *echo.Context) ([]byte, error) {
 	r := c.Request()
 	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && encoding != "identity" {
-		return nil, refuse(codeUnsupportedType, "the body must not be compressed")
+		return nil, Refuse(CodeUnsupportedType, "the body must not be compressed")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, refuse(codeBodyTooLarge, "the body is larger than %d bytes", maxBody)
+		return nil, Refuse(CodeBodyTooLarge, "the body is larger than %d bytes", maxBody)
 	case err != nil:
-		return nil, refuse(identity.CodeInvalidRequest, "the body could not be read")
+		return nil, Refuse(identity.CodeInvalidRequest, "the body could not be read")
 	}
 	return bytes.TrimPrefix(body, byteOrderMark), nil
 }
@@ -86,17 +86,17 @@ func isMedia(contentType []string, wanted string) bool {
 	return media == wanted && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
 }
 
-// patchText is a text in the body of a PATCH that null takes away, as the empty text does; nil where it is left out.
-type patchText struct{ value *string }
+// PatchText is a text in the body of a PATCH that null takes away, as the empty text does; nil where it is left out.
+type PatchText struct{ Value *string }
 
-func (t *patchText) UnmarshalJSON(raw []byte) error {
-	t.value = new(string)
-	return json.Unmarshal(raw, t.value) // which leaves it empty for null
+func (t *PatchText) UnmarshalJSON(raw []byte) error {
+	t.Value = new(string)
+	return json.Unmarshal(raw, t.Value) // which leaves it empty for null
 }
 
-// mergePatch is a JSON merge patch (RFC 7396) in the body of a PATCH: in its objects null takes a member away. It can't be null
+// MergePatch is a JSON merge patch (RFC 7396) in the body of a PATCH: in its objects null takes a member away. It can't be null
 // itself, and nothing can in a list.
-type mergePatch struct{ json.RawMessage }
+type MergePatch struct{ json.RawMessage }
 
 // nulls says where in a field's value null may stand.
 type nulls int
@@ -114,9 +114,9 @@ func fieldsOf(v any) map[string]nulls {
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch f.Type {
-		case reflect.TypeFor[patchText]():
+		case reflect.TypeFor[PatchText]():
 			fields[name] = nullItself
-		case reflect.TypeFor[mergePatch]():
+		case reflect.TypeFor[MergePatch]():
 			fields[name] = nullMembers
 		default:
 			fields[name] = nullNowhere
@@ -174,10 +174,10 @@ func checkNames(body []byte, fields map[string]nulls) error {
 			}
 			if at.name {
 				if _, known := fields[text]; len(levels) == 1 && !known {
-					return fmt.Errorf("the field %s is unknown", quote(text))
+					return fmt.Errorf("the field %s is unknown", Quote(text))
 				}
 				if at.seen[text] {
-					return fmt.Errorf("the field %s is there twice", quote(text))
+					return fmt.Errorf("the field %s is there twice", Quote(text))
 				}
 				if len(levels) == 1 {
 					field = text
@@ -213,15 +213,15 @@ func checkNull(may nulls, field string, depth int, list bool) error {
 	case depth == 1 && may == nullItself, depth > 1 && may == nullMembers && !list:
 		return nil
 	case depth == 1:
-		return fmt.Errorf("the field %s can't be null; leave it out where it has no value", quote(field))
+		return fmt.Errorf("the field %s can't be null; leave it out where it has no value", Quote(field))
 	case may == nullMembers:
-		return fmt.Errorf("in a list in the field %s there can be no null", quote(field))
+		return fmt.Errorf("in a list in the field %s there can be no null", Quote(field))
 	}
-	return fmt.Errorf("in the field %s there can be no null", quote(field))
+	return fmt.Errorf("in the field %s there can be no null", Quote(field))
 }
 
-// quote shows a name that was sent, in a bounded and printable form.
-func quote(name string) string {
+// Quote shows a name that was sent, in a bounded and printable form.
+func Quote(name string) string {
 	if runes := []rune(name); len(runes) > 40 {
 		name = string(runes[:40]) + "…"
 	}

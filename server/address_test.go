@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"log/slog"
@@ -141,4 +141,29 @@ func FuzzClientAddress(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a request is counted as.
+func TestNetworkOfARequest(t *testing.T) {
+	t.Parallel()
+	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger: slog.New(slog.DiscardHandler)}
+	for _, c := range []struct{ peer, forwarded, want string }{
+		{"203.0.113.7:1", "", "203.0.113.7"},
+		{"203.0.113.7:1", "198.51.100.1", "203.0.113.7"}, // anybody may say that
+		{"10.0.0.1:1", "198.51.100.1", "198.51.100.1"},
+		{"127.0.0.1:1", "", "127.0.0.1"},
+		{"127.0.0.1:1", "198.51.100.1", "198.51.100.1 by 127.0.0.1"},
+		{"192.168.1.1:1", "192.0.2.1, 198.51.100.1", "198.51.100.1 by 192.168.1.1"},
+		{"[fd00::1]:1", "2001:db8:1:2::5", "2001:db8:1:2::/64 by fd00::/64"},
+		{"192.168.1.1:1", "nonsense", "192.168.1.1"},
+		{"nonsense", "198.51.100.1", ""},
+	} {
+		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
+		if c.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", c.forwarded)
+		}
+		if got := p.network(r); got != c.want {
+			t.Errorf("peer %s for %q: %q, want %q", c.peer, c.forwarded, got, c.want)
+		}
+	}
 }

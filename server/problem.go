@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"context"
@@ -15,20 +15,19 @@ import (
 
 	"usher.example/identity"
 	"usher.example/identity/password"
-	"usher.example/projections"
 	"usher.example/token"
 )
 
 // Codes that only HTTP has a use for, beside those of package identity.
 const (
-	codeMethodNotAllowed identity.Code = "method_not_allowed"
-	codeBodyTooLarge     identity.Code = "body_too_large"
-	codeUnsupportedType  identity.Code = "unsupported_media_type"
-	codeInvalidCursor    identity.Code = "invalid_cursor"
-	codeInvalidPosition  identity.Code = "invalid_position"
-	codeNotParked        identity.Code = "not_parked"
-	codePoisonEvent      identity.Code = "poison_event"
-	codeRateLimited      identity.Code = "rate_limited"
+	CodeMethodNotAllowed identity.Code = "method_not_allowed"
+	CodeBodyTooLarge     identity.Code = "body_too_large"
+	CodeUnsupportedType  identity.Code = "unsupported_media_type"
+	CodeInvalidCursor    identity.Code = "invalid_cursor"
+	CodeInvalidPosition  identity.Code = "invalid_position"
+	CodeNotParked        identity.Code = "not_parked"
+	CodePoisonEvent      identity.Code = "poison_event"
+	CodeRateLimited      identity.Code = "rate_limited"
 )
 
 // problems is the one table from codes to HTTP: the status, the title, and whether trying again later may help.
@@ -38,8 +37,8 @@ var problems = map[identity.Code]struct {
 	retry  bool
 }{
 	identity.CodeInvalidRequest:     {http.StatusBadRequest, "The request is not valid", false},
-	codeInvalidCursor:               {http.StatusBadRequest, "The cursor is not one of this list", false},
-	codeInvalidPosition:             {http.StatusBadRequest, "That is not a position", false},
+	CodeInvalidCursor:               {http.StatusBadRequest, "The cursor is not one of this list", false},
+	CodeInvalidPosition:             {http.StatusBadRequest, "That is not a position", false},
 	identity.CodeUnauthenticated:    {http.StatusUnauthorized, "A valid access token is needed", false},
 	identity.CodeInvalidCredentials: {http.StatusUnauthorized, "The credentials are wrong", false},
 	identity.CodeTOTPRequired:       {http.StatusUnauthorized, "A second factor is needed", false},
@@ -50,17 +49,17 @@ var problems = map[identity.Code]struct {
 	identity.CodePasswordExpired:    {http.StatusForbidden, "The password is too old", false},
 	identity.CodeUserDisabled:       {http.StatusForbidden, "The account is disabled", false},
 	identity.CodeNotFound:           {http.StatusNotFound, "Not found", false},
-	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
+	CodeMethodNotAllowed:            {http.StatusMethodNotAllowed, "The method is not allowed here", false},
 	identity.CodeTOTPEnabled:        {http.StatusConflict, "There is a second factor already", false},
 	identity.CodeTOTPNotEnabled:     {http.StatusConflict, "There is no second factor", false},
 	identity.CodeEmailTaken:         {http.StatusConflict, "The address is taken", false},
 	identity.CodeLastAdmin:          {http.StatusConflict, "The last administrator stays", false},
-	codeNotParked:                   {http.StatusConflict, "The event is in nobody's way", false},
-	codePoisonEvent:                 {http.StatusConflict, "An event still can't be applied", false},
+	CodeNotParked:                   {http.StatusConflict, "The event is in nobody's way", false},
+	CodePoisonEvent:                 {http.StatusConflict, "An event still can't be applied", false},
 	identity.CodeAlreadyDone:        {http.StatusConflict, "That is done already", false},
 	identity.CodeConflict:           {http.StatusConflict, "Not as things are", false},
-	codeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
-	codeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
+	CodeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
+	CodeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
 	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
 	identity.CodeInvalidAttributes:  {http.StatusUnprocessableEntity, "The attributes are not valid", false},
@@ -69,7 +68,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeUnknownEvent:       {http.StatusUnprocessableEntity, "There is no such event type", false},
 	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
 	identity.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request", false},
-	codeRateLimited:                 {http.StatusTooManyRequests, "Too many requests", true},
+	CodeRateLimited:                 {http.StatusTooManyRequests, "Too many requests", true},
 	identity.CodeThrottled:          {http.StatusTooManyRequests, "Too often", true},
 	identity.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here", false},
 	identity.CodeBehind:             {http.StatusServiceUnavailable, "The read model is behind", true},
@@ -78,8 +77,8 @@ var problems = map[identity.Code]struct {
 	identity.CodeOutcomeUnknown:     {http.StatusServiceUnavailable, "It may have been done", true},
 }
 
-// problem is an RFC 9457 problem detail, with a code for programs and the id of the request for the log.
-type problem struct {
+// Problem is an RFC 9457 problem detail, with a code for programs and the id of the request for the log.
+type Problem struct {
 	Type      string        `json:"type"`
 	Title     string        `json:"title"`
 	Status    int           `json:"status"`
@@ -88,33 +87,25 @@ type problem struct {
 	RequestID string        `json:"request_id"`
 }
 
-const problemType = "urn:usher:problem:"
+// ProblemType is what the type of every problem begins with; its code follows.
+const ProblemType = "urn:usher:problem:"
 
-func refuse(code identity.Code, format string, args ...any) error {
+// Refuse is an error with a code, and what the caller is told of it.
+func Refuse(code identity.Code, format string, args ...any) error {
 	return &identity.Error{Code: code, Detail: fmt.Sprintf(format, args...)}
 }
 
 // explain gives any error its code and the detail that the caller may see.
-func explain(err error) (code identity.Code, detail string) {
+func (of Surface) explain(err error) (code identity.Code, detail string) {
 	var known *identity.Error
-	var filter *projections.FilterError
 	switch {
 	case errors.As(err, &known):
 		return known.Code, known.Detail
 	case errors.Is(err, token.ErrInvalid):
 		return identity.CodeUnauthenticated, "the access token is not valid"
-	case errors.Is(err, projections.ErrBadCursor):
-		return codeInvalidCursor, ""
-	case errors.As(err, &filter):
-		return identity.CodeInvalidRequest, filter.Detail
-	case errors.Is(err, projections.ErrNotFound):
-		return identity.CodeNotFound, ""
-	case errors.Is(err, projections.ErrBehind):
-		return identity.CodeBehind, ""
-	case errors.Is(err, projections.ErrUnknownProjection):
-		return identity.CodeBehind, "the read model has not been made yet"
-	case errors.Is(err, projections.ErrOtherVersion):
-		return identity.CodeBehind, "the read model is that of another version of usher, and lacks what this needs until it is rebuilt"
+	}
+	if code, detail = of.Explain(err); code != "" {
+		return code, detail
 	}
 	if code = identity.CodeOf(err); code == identity.CodeOutcomeUnknown {
 		return code, "repeat the request with the same Idempotency-Key to find out and to finish it"
@@ -126,15 +117,22 @@ func explain(err error) (code identity.Code, detail string) {
 	case http.StatusNotFound:
 		return identity.CodeNotFound, "nothing is served here; GET /openapi.yaml says what is"
 	case http.StatusMethodNotAllowed:
-		return codeMethodNotAllowed, ""
+		return CodeMethodNotAllowed, ""
 	}
 	return identity.CodeInternal, ""
 }
 
-// fail answers with the problem that an error is, or in OAuth's form (see oauthFailure). Errors that are ours to mend are logged, with all that the caller is
-// not told.
+// Failure is a request that failed, as its caller may be told.
+type Failure struct {
+	Problem
+	Err error // all of it, which the caller is not told
+}
+
+// fail answers a request that failed as its surface tells of that. Errors that are ours to mend are logged, with all that the
+// caller is not told.
 func (s *Server) fail(c *echo.Context, err error) {
-	code, detail := explain(err)
+	of := s.surface(c)
+	code, detail := of.explain(err)
 	known, ok := problems[code]
 	if !ok {
 		code, detail, known = identity.CodeInternal, "", problems[identity.CodeInternal]
@@ -146,7 +144,7 @@ func (s *Server) fail(c *echo.Context, err error) {
 		if code == identity.CodeInternal {
 			level = slog.LevelError
 		}
-		s.logger.Log(ctx, level, "request failed", slog.String("code", string(code)), slog.String("request_id", requestID(c)),
+		s.Logger.Log(ctx, level, "request failed", slog.String("code", string(code)), slog.String("request_id", RequestID(c)),
 			slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Any("error", err))
 	}
 	if r, unwrapErr := echo.UnwrapResponse(c.Response()); unwrapErr == nil && r.Committed {
@@ -156,26 +154,37 @@ func (s *Server) fail(c *echo.Context, err error) {
 	if known.retry {
 		h.Set(echo.HeaderRetryAfter, strconv.Itoa(retryAfter(err)))
 	}
-	if known.status == http.StatusUnauthorized {
-		h.Set(echo.HeaderWWWAuthenticate, challenge(err))
-	}
 	if known.status == http.StatusRequestEntityTooLarge {
 		h.Set(echo.HeaderConnection, "close") // the rest of the body is not read
 	}
 	h[echo.HeaderCacheControl] = noStore
-	contentType, answer := echo.MIMEApplicationProblemJSON, any(problem{
-		Type: problemType + string(code), Title: known.title, Status: known.status, Detail: detail, Code: code, RequestID: requestID(c),
-	})
-	if errors.As(err, new(oauthFailure)) {
-		contentType, answer = echo.MIMEApplicationJSON, oauthError{oauthCode(known.status), detail}
-	}
-	body, err := json.Marshal(answer)
-	if err == nil {
-		err = c.Blob(known.status, contentType, body)
-	}
+	err = of.Tell(c, Failure{Err: err, Problem: Problem{
+		Type: ProblemType + string(code), Title: known.title, Status: known.status, Detail: detail, Code: code, RequestID: RequestID(c),
+	}})
 	if err != nil {
-		s.logger.DebugContext(ctx, "answer was not sent", slog.Any("error", err))
+		s.Logger.DebugContext(ctx, "answer was not sent", slog.Any("error", err))
 	}
+}
+
+// TellProblem answers with the problem (RFC 9457), and asks for an access token where one is needed (RFC 6750, section 3).
+func TellProblem(c *echo.Context, f Failure) error {
+	if f.Status == http.StatusUnauthorized {
+		challenge := `Bearer realm="usher"`
+		if IsRefused(f.Err) {
+			challenge += `, error="invalid_token"`
+		}
+		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge)
+	}
+	return Blob(c, f.Status, echo.MIMEApplicationProblemJSON, f.Problem)
+}
+
+// Blob answers with a value in JSON, under a media type of its own.
+func Blob(c *echo.Context, status int, contentType string, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return c.Blob(status, contentType, body)
 }
 
 // retryAfter is when to come back, in seconds.
@@ -193,3 +202,12 @@ func retryAfter(err error) int {
 }
 
 const defaultRetry = time.Second
+
+// CodeOf is the code of an error that package identity or token knows; of any other it is that of an internal one.
+func CodeOf(err error) identity.Code {
+	code, _ := Surface{Explain: func(error) (identity.Code, string) { return "", "" }}.explain(err)
+	if _, known := problems[code]; !known {
+		return identity.CodeInternal
+	}
+	return code
+}

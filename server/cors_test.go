@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"net/http"
@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/labstack/echo/v5"
+
+	"usher.example/identity"
 )
 
 func TestParseOrigins(t *testing.T) {
@@ -29,7 +32,11 @@ func TestParseOrigins(t *testing.T) {
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const app = "https://app.example.org"
-	s := New(Config{AllowedOrigins: []string{app, "http://localhost:3000"}})
+	me := func(s *Server) *Server {
+		s.Routes(Surface{}).GET("/v1/me", func(*echo.Context) error { return Refuse(identity.CodeUnauthenticated, "") })
+		return s
+	}
+	s := me(New(Config{AllowedOrigins: []string{app, "http://localhost:3000"}}))
 	call := func(s *Server, method, path string, headers ...string) http.Header {
 		t.Helper()
 		r := httptest.NewRequest(method, path, nil)

@@ -1,4 +1,4 @@
-package api
+package server
 
 import (
 	"sync"
@@ -10,22 +10,17 @@ import (
 	"usher.example/identity"
 )
 
-// quota is how often a network, or a user, may ask for something: so often at once, and then once in an interval. Behind one address may
+// Quota is how often a network, or a user, may ask for something: so often at once, and then once in an interval. Behind one address may
 // be an office or a mobile carrier, so the numbers are large.
-type quota struct {
-	burst int
-	every time.Duration
+type Quota struct {
+	Burst int
+	Every time.Duration
 }
 
-// What a client may do who is not logged in, and what a user may change. The numbers are in the document too.
+// What a caller may change, by whatever surface. The numbers are in the document too.
 var (
-	quotaRegister = quota{2000, 500 * time.Millisecond}
-	quotaLogin    = quota{5000, 50 * time.Millisecond}
-	quotaRefresh  = quota{10000, 20 * time.Millisecond}
-	quotaCode     = quota{120, time.Second}     // that is used
-	quotaMail     = quota{120, 2 * time.Second} // that is asked for
-	quotaChange   = quota{300, time.Second}     // of a user
-	quotaAdmin    = quota{20000, 10 * time.Millisecond}
+	QuotaChange = Quota{300, time.Second} // of a user
+	QuotaAdmin  = Quota{20000, 10 * time.Millisecond}
 )
 
 // limits keeps any one network or user from taking up this process, which is why each process counts for itself, in memory, and at
@@ -42,7 +37,7 @@ type limits struct {
 
 // spender is a network or a user that asks for something.
 type spender struct {
-	quota *quota
+	quota *Quota
 	name  string
 }
 
@@ -57,9 +52,9 @@ func newLimits(now func() time.Time) *limits {
 	return &limits{now: now, spent: spent}
 }
 
-// spend takes one of what a network or a user may have. It fails with codeRateLimited where there is none left, and says when there
+// spend takes one of what a network or a user may have. It fails with CodeRateLimited where there is none left, and says when there
 // is again. (That is the generic cell rate algorithm, ITU-T I.371: a token bucket kept as one time.)
-func (l *limits) spend(of *quota, name string) error {
+func (l *limits) spend(of *Quota, name string) error {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,26 +63,27 @@ func (l *limits) spend(of *quota, name string) error {
 	if full.Before(now) {
 		full = now
 	}
-	full = full.Add(of.every)
-	if wait := full.Sub(now) - time.Duration(of.burst)*of.every; wait > 0 {
-		return &identity.Error{Code: codeRateLimited, Detail: "there are too many requests of this kind", RetryAfter: wait}
+	full = full.Add(of.Every)
+	if wait := full.Sub(now) - time.Duration(of.Burst)*of.Every; wait > 0 {
+		return &identity.Error{Code: CodeRateLimited, Detail: "there are too many requests of this kind", RetryAfter: wait}
 	}
 	l.spent.Add(by, full)
 	return nil
 }
 
-// limited lets a network pass as often as its quota says.
-func (s *Server) limited(of *quota, next echo.HandlerFunc) echo.HandlerFunc {
+// Limited lets a network pass as often as its quota says.
+func (s *Server) Limited(of *Quota, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		if err := s.spend(c, of, network(c)); err != nil {
+		if err := s.Spend(c, of, Network(c)); err != nil {
 			return err
 		}
 		return next(c)
 	}
 }
 
-// spend is limits.spend where there are limits, and counts who is refused.
-func (s *Server) spend(c *echo.Context, of *quota, name string) error {
+// Spend takes one of what a network or a user may have, where there are limits, and counts who is refused. It fails with
+// CodeRateLimited.
+func (s *Server) Spend(c *echo.Context, of *Quota, name string) error {
 	if !s.RateLimits {
 		return nil
 	}

@@ -1,0 +1,43 @@
+package server
+
+import (
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v5"
+
+	"usher.example/identity"
+)
+
+// DecodeForm reads a body of form parameters, each at most once, in valid Unicode without NUL. One without a value is as
+// if it were not there, and one that is unknown is left alone: RFC 6749, section 3.2, asks for that.
+func DecodeForm(c *echo.Context) (url.Values, error) {
+	body, err := ReadBody(c)
+	if err != nil || len(body) == 0 {
+		return url.Values{}, err
+	}
+	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationForm) {
+		return nil, Refuse(CodeUnsupportedType, "the Content-Type has to be application/x-www-form-urlencoded")
+	}
+	return parseForm(string(body))
+}
+
+func parseForm(body string) (url.Values, error) {
+	form, err := url.ParseQuery(body)
+	if err != nil {
+		return nil, Refuse(identity.CodeInvalidRequest, "the body is not a form")
+	}
+	for name, values := range form {
+		switch {
+		case len(values) > 1:
+			return nil, Refuse(identity.CodeInvalidRequest, "a parameter is there twice")
+		case !IsText(name) || !IsText(values[0]):
+			return nil, Refuse(identity.CodeInvalidRequest, "the body is not valid UTF-8, or has a NUL character")
+		}
+	}
+	return form, nil
+}
+
+// IsText says whether a text is valid Unicode without NUL.
+func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
