@@ -193,14 +193,14 @@ func (w *window) answer(m *nats.Msg) {
 	if err == nil {
 		err = w.check(position, m)
 	}
-	w.answers.Add(1)
 	if err != nil {
 		w.fail(fmt.Errorf("publish position %d: %w", position, err))
 	} else if position > w.acked.Load() {
 		w.traced.acked(position)
 		w.onAck(position)
-		w.acked.Store(position) // last, so that what a drain waited for was told
+		w.acked.Store(position)
 	}
+	w.answers.Add(1) // last, so that a drain, which waits for it, knows of what was told and of what failed
 	select {
 	case w.moved <- struct{}{}:
 	default:

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -80,7 +79,7 @@ func (s *Store) readMany(ctx context.Context, about int64, bytes int, sql string
 		return nil, false, classify(err)
 	}
 	defer rows.Close()
-	events = slices.Grow([]eventstore.Event(nil), int(min(about, int64(bytes/besidesData))))
+	events = make([]eventstore.Event, 0, min(about, firstEvents))
 	names := map[string]string{} // a few event types and kinds for many events
 	size := 0
 	for size < bytes && rows.Next() {
@@ -100,6 +99,9 @@ func (s *Store) readMany(ctx context.Context, about int64, bytes int, sql string
 	}
 	return events, size >= bytes, nil
 }
+
+// firstEvents is what there is room for before any event has come: who follows the log mostly gets one.
+const firstEvents = 32
 
 // besidesData is about what an event takes besides its data and personal fields.
 const besidesData = 256
