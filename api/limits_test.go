@@ -92,7 +92,7 @@ func TestRateLimits(t *testing.T) {
 		verify := func(s *stack, from string) answer {
 			return s.call("POST", "/v1/auth/verify-email", body("code", "WRONG"), "X-Forwarded-For", from)
 		}
-		for n := range quotaCode.Burst {
+		for n := range server.QuotaCode.Burst {
 			for _, s := range []*stack{s, behind, open} {
 				if a := verify(s, "2001:db8:1:2::"+fmt.Sprintf("%x", n)); a.status != http.StatusUnprocessableEntity {
 					t.Fatalf("request %d: %d %s", n, a.status, a.body)
@@ -120,7 +120,7 @@ func TestRateLimits(t *testing.T) {
 			}
 		}
 		// Logging out by a refresh token counts as all else does, for who is behind a proxy that nobody has named.
-		for range quotaRefresh.Burst {
+		for range server.QuotaRefresh.Burst {
 			r := httptest.NewRequest("POST", "/v1/auth/refresh", nil)
 			r.RemoteAddr = "127.0.0.1:1"
 			s.server.ServeHTTP(httptest.NewRecorder(), r)

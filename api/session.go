@@ -37,7 +37,7 @@ func (a *api) logout(ctx context.Context, call *server.Call, in struct {
 
 // logoutBy ends the session of a refresh token, which counts as a refresh does.
 func (a *api) logoutBy(ctx context.Context, call *server.Call, t identity.RefreshToken) (server.Answer, error) {
-	if err := call.Admit(server.Anyone(&quotaRefresh)); err != nil {
+	if err := call.Admit(server.Anyone(&server.QuotaRefresh)); err != nil {
 		return server.Answer{}, err
 	}
 	m := call.Metadata()

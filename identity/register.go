@@ -150,10 +150,16 @@ func (s *Service) firstAppend(email Email, payloads []Payload, c credential) (ev
 func passwordRefused(err error) error {
 	var refused *password.RefusedError
 	if errors.As(err, &refused) {
-		return &Error{Code: CodePasswordRefused, Detail: "the password can't be used: " + refused.Advice()}
+		return refusedPassword{&Error{Code: CodePasswordRefused, Detail: "the password can't be used: " + refused.Advice()}, refused}
 	}
 	return err
 }
+
+// refusedPassword is a refusal with the reasons for it, a *password.RefusedError, for those who tell them in other words.
+type refusedPassword struct{ told, reasons error }
+
+func (r refusedPassword) Error() string   { return r.told.Error() }
+func (r refusedPassword) Unwrap() []error { return []error{r.told, r.reasons} }
 
 // registeredBefore answers a registration whose command id is known, if it is the same one. It says whether a password is
 // that of the user, and so it is throttled as a login is.

@@ -17,10 +17,15 @@ type Quota struct {
 	Every time.Duration
 }
 
-// What a caller may change, by whatever surface. The numbers are in the document too.
+// What a client may do who is not logged in, and what a caller may change, by whatever surface. The numbers are in the document too.
 var (
-	QuotaChange = Quota{300, time.Second} // of a user
-	QuotaAdmin  = Quota{20000, 10 * time.Millisecond}
+	QuotaRegister = Quota{2000, 500 * time.Millisecond}
+	QuotaLogin    = Quota{5000, 50 * time.Millisecond}
+	QuotaRefresh  = Quota{10000, 20 * time.Millisecond}
+	QuotaCode     = Quota{120, time.Second}     // that is used
+	QuotaMail     = Quota{120, 2 * time.Second} // that is asked for
+	QuotaChange   = Quota{300, time.Second}     // of a user
+	QuotaAdmin    = Quota{20000, 10 * time.Millisecond}
 )
 
 // limits keeps any one network or user from taking up this process, which is why each process counts for itself, in memory, and at

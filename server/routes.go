@@ -34,6 +34,9 @@ func (s *Server) Routes(of Surface) *Routes {
 	return &Routes{s, of}
 }
 
+// Elsewhere has the surface tell of requests that are for no route of any.
+func (r *Routes) Elsewhere() { r.server.elsewhere = r.surface }
+
 // GET adds a route for GET, and for HEAD: net/http leaves the body out.
 func (r *Routes) GET(path string, of Access, answer Handler) {
 	r.add(http.MethodGet, path, of, answer)
@@ -60,19 +63,39 @@ func (r *Routes) DELETE(path string, of Access, answer Handler) {
 	r.add(http.MethodDelete, path, of, answer)
 }
 
+// Page has a browser, which names text/html among what it accepts, get something else than others of a route for GET that another
+// surface has added.
+func (r *Routes) Page(path string, answer Handler) { r.server.pages[path] = page{r.surface, answer} }
+
+// page is what browsers get in the place of another answer.
+type page struct {
+	surface Surface
+	answer  Handler
+}
+
 func (r *Routes) add(method, path string, of Access, answer Handler) {
 	r.server.surfaces[Endpoint{method, path}] = r.surface
 	r.server.echo.Add(method, path, func(c *echo.Context) error {
 		call := &Call{server: r.server, echo: c}
+		if page, there := r.server.pages[path]; there && !changes(method) {
+			c.Response().Header().Add(echo.HeaderVary, echo.HeaderAccept)
+			if WantsHTML(c.Request()) {
+				return call.answer(page.answer)
+			}
+		}
 		if err := call.Admit(of); err != nil {
 			return err
 		}
-		a, err := answer(call)
-		if err != nil {
-			return err
-		}
-		return a.send(c)
+		return call.answer(answer)
 	})
+}
+
+func (c *Call) answer(by Handler) error {
+	a, err := by(c)
+	if err != nil {
+		return err
+	}
+	return a.send(c.echo)
 }
 
 // Endpoint is a route: a method and a path, as it was registered.
@@ -87,8 +110,11 @@ func (s *Server) Endpoints() []Endpoint {
 	return list
 }
 
-// surface is the one that a request is for; where it is for none of them, one that tells problems.
+// surface is the one that a request is for; where it is for none of them, the one of Elsewhere.
 func (s *Server) surface(c *echo.Context) Surface {
+	if page, ok := s.pages[c.Path()]; ok && !changes(c.Request().Method) && WantsHTML(c.Request()) {
+		return page.surface
+	}
 	if of, ok := s.surfaces[Endpoint{c.Request().Method, c.Path()}]; ok {
 		return of
 	}

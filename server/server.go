@@ -67,6 +67,7 @@ type Server struct {
 	// surfaces are those that routes are of; what is on none of them is told of as elsewhere says.
 	surfaces  map[Endpoint]Surface
 	elsewhere Surface
+	pages     map[string]page // by path: see Routes.Page
 }
 
 // New makes a server, which answers no more than /livez and /readyz until surfaces add their routes.
@@ -84,7 +85,7 @@ func New(c Config) *Server {
 		c.Now = time.Now
 	}
 	s := &Server{
-		Config: c, metrics: newMetrics(c.Registry), limits: newLimits(c.Now), closing: make(chan struct{}), surfaces: map[Endpoint]Surface{},
+		Config: c, metrics: newMetrics(c.Registry), limits: newLimits(c.Now), closing: make(chan struct{}), surfaces: map[Endpoint]Surface{}, pages: map[string]page{},
 		ready:   readiness{checks: c.Checks, now: c.Now, logger: c.Logger},
 		proxies: proxies{trusted: c.TrustedProxies, logger: c.Logger},
 	}

@@ -48,7 +48,12 @@ type config struct {
 	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
 	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish, project and webhooks run don't."`
 	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events. Set it wherever others than this machine are to use usher: mails, tokens and events name it."`
-	AccountURL  string `envconfig:"ACCOUNT_URL" expect:"an http or https URL" about:"Where the pages are that mails link to, under /account: those of your application. PUBLIC_URL when not set."`
+	AccountURL  string `envconfig:"ACCOUNT_URL" expect:"an http or https URL" about:"Where the pages are that mails link to, under /account, where your application has pages of its own for that. PUBLIC_URL when not set, where usher has them."`
+
+	BrandName  string `envconfig:"BRAND_NAME" default:"usher" expect:"a name" about:"What the pages call the service."`
+	BrandLogo  string `envconfig:"BRAND_LOGO" expect:"the path of a readable file, SVG, PNG, JPEG or WebP, of at most 256 KiB" about:"A picture that the pages show in place of the name. It is read at the start."`
+	BrandColor string `envconfig:"BRAND_COLOR" expect:"a colour of the form #rrggbb" about:"The colour of buttons and links. On light pages it is darkened, and on dark ones lightened, as far as it takes to be read (WCAG 2.2 AA)."`
+	PagesDir   string `envconfig:"PAGES_DIR" expect:"the path of a directory" about:"Templates of your own for the pages. Each takes the place of the one of the same name in usher's pages directory. They are read and checked at the start. See deploy/pages.md."`
 
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256, and is needed for that only; the keys of other algorithms are made. All are kept sealed in the database: after a change, tokens of the key before are good until they expire."`
 	JWTAlgorithm     string   `envconfig:"JWT_ALGORITHM" default:"ES256" expect:"ES256, EdDSA, RS256 or HS256" about:"Signs access tokens. After a change, tokens of the key before are good until they expire; usher keys rotate changes it in steps."`

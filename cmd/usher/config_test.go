@@ -62,6 +62,9 @@ var badValues = map[string][]string{
 	"TRUSTED_PROXIES":                    {marker, "10.0.0.0/33", "10.0.0.0/8,,::1", "::ffff:10.0.0.0/104"},
 	"SMTP_URL":                           {marker, "http://" + marker, "smtp://u:" + marker + "%zz@host", "smtp://host/" + marker, "smtp://" + marker + "@host"},
 	"SMTP_TLS":                           {marker, "on", "true"},
+	"BRAND_LOGO":                         {marker, "/dev/null", "."},
+	"BRAND_COLOR":                        {marker, "red", "#12345", "#12345g"},
+	"PAGES_DIR":                          {marker, "/dev/null"},
 	"MAIL_FROM":                          {marker, "a b <" + marker + "@>"},
 	"ADMIN_EMAIL":                        {marker},
 	"LOG_LEVEL":                          {marker},
@@ -69,7 +72,7 @@ var badValues = map[string][]string{
 }
 
 // freeForm are the settings whose values can't be judged by themselves.
-var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true, "MASTER_KEY_COMMAND": true}
+var freeForm = map[string]bool{"JWT_ISSUER": true, "ADMIN_PASSWORD": true, "BRAND_NAME": true, "MASTER_KEY_COMMAND": true}
 
 func TestBadValueIsNamedAndNotEchoed(t *testing.T) {
 	t.Parallel()

@@ -319,7 +319,7 @@ func (m *Mailer) event(ctx context.Context, j job) (eventstore.Event, error) {
 	return events[0], nil
 }
 
-// link is where a code is used: a page of the application, which sends the code to the API in a body.
+// link is where a code is used: a page of ours, or of an application.
 func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
 	link := m.AccountURL.JoinPath("account", string(p))
 	link.RawQuery = "code=" + string(c)

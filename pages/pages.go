@@ -1,0 +1,94 @@
+// Package pages is what a person sees in a browser: the pages that mails link to, and where it is said what is here.
+//
+// It is one of the surfaces that stand on package server, and decides nothing: package identity carries out the commands. A page
+// is a template, the Go struct that it is filled from, and the handlers that read, decide and show, in one file each.
+//
+// Guarantees: to open a page changes nothing, since programs that look for harm in mails open every link; what changes something
+// is a form, which another website can't send; everything works without a script; no address with a code in it is told to
+// anybody else; whatever goes wrong is said in words, and as a problem (RFC 9457) to whoever did not ask for HTML.
+package pages
+
+import (
+	"embed"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"usher.example/pages/look"
+	"usher.example/server"
+)
+
+//go:embed *.html
+var templates embed.FS
+
+// Config is what the pages stand on, beside their server. All fields are needed.
+type Config struct {
+	Look      *look.Look
+	PublicURL string // where browsers reach the server
+}
+
+// pages answers the requests of the pages.
+type pages struct {
+	*server.Server
+	look      *look.Look
+	public    *url.URL
+	referrer  []string
+	crossSite *http.CrossOriginProtection
+
+	home    *look.Page[homePage]
+	code    *look.Page[codePage]
+	reset   *look.Page[resetPage]
+	failure *look.Page[failurePage]
+}
+
+// Register adds the pages to a server. It fails where a template can't be used.
+func Register(s *server.Server, c Config) error {
+	p, err := newPages(s, c)
+	if err != nil {
+		return err
+	}
+	p.routes()
+	return nil
+}
+
+func newPages(s *server.Server, c Config) (*pages, error) {
+	public, err := url.Parse(c.PublicURL)
+	if err != nil {
+		return nil, fmt.Errorf("read the public URL: %w", err)
+	}
+	p := &pages{Server: s, look: c.Look, public: public, referrer: referrerPolicy(public), crossSite: http.NewCrossOriginProtection()}
+	// Behind a proxy that does not pass the name on, a browser that sends no Sec-Fetch-Site is told by where it thinks it is.
+	if err := p.crossSite.AddTrustedOrigin(public.Scheme + "://" + public.Host); err != nil {
+		return nil, fmt.Errorf("read the public URL: %w", err)
+	}
+	if p.home, err = look.Parse[homePage](c.Look, templates, "home.html"); err != nil {
+		return nil, err
+	}
+	if p.code, err = look.Parse[codePage](c.Look, templates, "code.html"); err != nil {
+		return nil, err
+	}
+	if p.reset, err = look.Parse[resetPage](c.Look, templates, "reset.html"); err != nil {
+		return nil, err
+	}
+	if p.failure, err = look.Parse[failurePage](c.Look, templates, "failure.html"); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pages) routes() {
+	r := p.Routes(server.Surface{Tell: p.tell})
+	r.Elsewhere()
+	show := func(path string, answer handler) { r.GET(path, server.Open, p.shown(answer)) }
+	do := func(path string, of *server.Quota, answer handler) { r.POST(path, server.Anyone(of), p.sent(answer)) }
+	for _, a := range p.look.Assets() {
+		r.GET(a.Path, server.Open, asset(a))
+	}
+	r.Page("/", p.shown(p.showHome))
+	show("/account/verify", p.showCode(verifyText))
+	do("/account/verify", &server.QuotaCode, p.useCode(verifyText))
+	show("/account/email", p.showCode(emailText))
+	do("/account/email", &server.QuotaCode, p.useCode(emailText))
+	show("/account/reset", p.showReset)
+	do("/account/reset", &server.QuotaCode, p.doReset)
+}
