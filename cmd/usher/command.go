@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -50,6 +51,7 @@ func (d *deployment) work(cmd *cobra.Command, p process) error {
 	if p.publisher || p.webhooks { // which name PUBLIC_URL as the source of events
 		d.warnOfPublicURL()
 	}
+	d.logger.Info("started", slog.String("command", cmd.CommandPath()), slog.String("version", version))
 	return d.serve(cmd.Context(), p)
 }
 
