@@ -19,7 +19,7 @@ import (
 )
 
 // failovers makes the tests of a database that gives way to its standby longer: -failovers 20.
-var failovers = flag.Int("failovers", 2, "how often a database gives way to its standby, or loses its newest commits")
+var failovers = flag.Int("failovers", 1, "how often a database gives way to its standby, or loses its newest commits")
 
 // follower is a service that keeps a copy of the events, and takes back what it is told did not happen.
 type follower struct {
