@@ -2,11 +2,10 @@ package api
 
 import (
 	"context"
-	"net/http"
+	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/eventstore"
 	"usher.example/identity"
@@ -15,78 +14,36 @@ import (
 )
 
 // verifyEmail answers POST /v1/auth/verify-email, with a code from a mail.
-func (a *api) verifyEmail(c *echo.Context) error {
-	var body struct {
-		Code string `json:"code"`
-	}
-	if err := server.Decode(c, &body); err != nil {
-		return err
-	}
-	if err := required("code", body.Code); err != nil {
-		return err
-	}
-	m, err := server.Metadata(c, identity.ActorAnonymous)
-	if err != nil {
-		return err
-	}
-	command, err := a.CommandOf(c, "verify email", body.Code)
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.Verify(c.Request().Context(), identity.MailCode(body.Code), command, m)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+func (a *api) verifyEmail(ctx context.Context, call *server.Call, in struct {
+	Code identity.MailCode `json:"code" required:"true"`
+}) (server.Answer, error) {
+	result, err := a.Identity.Verify(ctx, in.Code, call.SecretCommandID("verify email", string(in.Code)), call.Metadata())
+	return server.Done(result.Position), err
 }
 
 // resendVerification answers POST /v1/auth/verify-email/resend: for whoever has an address, or else for the caller.
-func (a *api) resendVerification(c *echo.Context) error {
-	begin := time.Now()
-	var body struct {
-		Email string `json:"email"`
+func (a *api) resendVerification(ctx context.Context, call *server.Call, in struct {
+	Email string `json:"email"`
+}) (server.Answer, error) {
+	if in.Email != "" {
+		return askByAddress(ctx, call, "resend verification", in.Email, a.Identity.RequestVerificationOf)
 	}
-	if err := server.Decode(c, &body); err != nil {
-		return err
+	if !call.HasCredentials() {
+		return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, `the field "email" is needed, or an access token`)
 	}
-	if body.Email != "" {
-		return a.askByAddress(c, begin, "resend verification", body.Email, a.Identity.RequestVerificationOf)
+	if err := call.Identify(); err != nil {
+		return server.Answer{}, err
 	}
-	if len(c.Request().Header[echo.HeaderAuthorization]) == 0 {
-		return server.Refuse(identity.CodeInvalidRequest, `the field "email" is needed, or an access token`)
-	}
-	who, err := a.Caller(c)
-	if err != nil {
-		return err
-	}
-	m, err := server.Metadata(c, identity.ActorUser(who.ID))
-	if err != nil {
-		return err
-	}
-	command, err := a.CommandOf(c, "resend verification", who.ID.String())
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.RequestVerification(c.Request().Context(), who.ID, command, m)
-	if err != nil {
-		return err
-	}
-	return accepted(c, result.Position)
+	id := call.User.ID
+	result, err := a.Identity.RequestVerification(ctx, id, call.SecretCommandID("resend verification", id.String()), call.Metadata())
+	return server.Accepted().At(result.Position), err
 }
 
 // forgotPassword answers POST /v1/auth/password/forgot.
-func (a *api) forgotPassword(c *echo.Context) error {
-	begin := time.Now()
-	var body struct {
-		Email string `json:"email"`
-	}
-	if err := server.Decode(c, &body); err != nil {
-		return err
-	}
-	if err := required("email", body.Email); err != nil {
-		return err
-	}
-	return a.askByAddress(c, begin, "forgot password", body.Email, a.Identity.RequestPasswordReset)
+func (a *api) forgotPassword(ctx context.Context, call *server.Call, in struct {
+	Email string `json:"email" required:"true"`
+}) (server.Answer, error) {
+	return askByAddress(ctx, call, "forgot password", in.Email, a.Identity.RequestPasswordReset)
 }
 
 // evenTime is what answers take that must not tell, by their time either, whether anybody has an address; those that take
@@ -95,22 +52,11 @@ const evenTime = 200 * time.Millisecond
 
 // askByAddress asks for something in the name of whoever has an address, and answers in the same way, after the same time,
 // whether or not anybody has.
-func (a *api) askByAddress(c *echo.Context, begin time.Time, kind, address string, ask func(context.Context, string, uuid.UUID, eventstore.Metadata) error) error {
-	m, err := server.Metadata(c, identity.ActorAnonymous)
-	if err != nil {
-		return err
-	}
-	command, err := a.CommandOf(c, kind, address)
-	if err != nil {
-		return err
-	}
-	ctx := c.Request().Context()
-	err = ask(ctx, address, command, m)
+func askByAddress(ctx context.Context, call *server.Call, kind, address string, ask func(context.Context, string, uuid.UUID, eventstore.Metadata) error) (server.Answer, error) {
+	begin := time.Now()
+	err := ask(ctx, address, call.SecretCommandID(kind, address), call.Metadata())
 	evenOut(ctx, begin)
-	if err != nil {
-		return err
-	}
-	return accepted(c, 0)
+	return server.Accepted(), err
 }
 
 // evenOut waits until an answer to a request that began at a time has taken as long as others.
@@ -123,115 +69,69 @@ func evenOut(ctx context.Context, begin time.Time) {
 	}
 }
 
-// accepted answers a request of which something is still to come, such as a mail.
-func accepted(c *echo.Context, position int64) error {
-	if position > 0 {
-		server.SetPosition(c, position)
-	}
-	return c.NoContent(http.StatusAccepted)
+// resetPassword answers POST /v1/auth/password/reset, with a code from a mail.
+func (a *api) resetPassword(ctx context.Context, call *server.Call, in struct {
+	Code        identity.MailCode `json:"code" required:"true"`
+	NewPassword password.Password `json:"new_password" required:"true"`
+}) (server.Answer, error) {
+	set, err := a.Identity.ResetPassword(ctx, in.Code, in.NewPassword, call.SecretCommandID("reset password", string(in.Code), string(in.NewPassword)), call.Metadata())
+	return server.Done(set.Position).On(set.Device), err
 }
 
-// resetPassword answers POST /v1/auth/password/reset, with a code from a mail.
-func (a *api) resetPassword(c *echo.Context) error {
-	var body struct {
-		Code        string `json:"code"`
-		NewPassword string `json:"new_password"`
-	}
-	if err := server.Decode(c, &body); err != nil {
-		return err
-	}
-	if err := required("code", body.Code, "new_password", body.NewPassword); err != nil {
-		return err
-	}
-	m, err := server.Metadata(c, identity.ActorAnonymous)
-	if err != nil {
-		return err
-	}
-	command, err := a.CommandOf(c, "reset password", body.Code, body.NewPassword)
-	if err != nil {
-		return err
-	}
-	set, err := a.Identity.ResetPassword(c.Request().Context(), identity.MailCode(body.Code), password.Password(body.NewPassword), command, m)
-	if err != nil {
-		return err
-	}
-	server.SetDevice(c, set.Device)
-	return done(c, set.Position)
+// me answers GET /v1/me, with the user's own state. Its query is left alone.
+func me(call *server.Call) (server.Answer, error) {
+	return server.OK(json.RawMessage(call.User.JSON())), nil
 }
 
 // updateMe answers PATCH /v1/me.
-func (a *api) updateMe(c *echo.Context) error {
-	var body struct {
-		Name       server.PatchText  `json:"name"`
-		Attributes server.MergePatch `json:"attributes"`
-	}
-	who, err := a.command(c, &body)
+func (a *api) updateMe(ctx context.Context, call *server.Call, in profileChange) (server.Answer, error) {
+	result, err := a.Identity.UpdateOwnProfile(ctx, call.User.ID, in.of(), call.Metadata())
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	change := identity.ProfileChange{Name: body.Name.Value, Attributes: body.Attributes.RawMessage}
-	result, err := a.Identity.UpdateOwnProfile(c.Request().Context(), who.ID, change, who.metadata)
+	u, err := a.Identity.User(ctx, call.User.ID)
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	u, err := a.Identity.User(c.Request().Context(), who.ID)
-	if err != nil {
-		return err
-	}
-	server.SetPosition(c, result.Position)
-	return c.JSONBlob(http.StatusOK, u.JSON())
+	return server.OK(json.RawMessage(u.JSON())).At(result.Position), nil
+}
+
+// profileChange is what a PATCH of a user may change of the profile.
+type profileChange struct {
+	Name       server.PatchText  `json:"name"`
+	Attributes server.MergePatch `json:"attributes"`
+}
+
+func (p profileChange) of() identity.ProfileChange {
+	return identity.ProfileChange{Name: p.Name.Value, Attributes: p.Attributes.RawMessage}
+}
+
+// eraseMe answers DELETE /v1/me: the caller's own account is erased, and with it the session of the access token.
+func (a *api) eraseMe(ctx context.Context, call *server.Call, in proof) (server.Answer, error) {
+	result, err := a.Identity.EraseOwn(ctx, call.User.ID, in.of(call), call.Metadata())
+	return server.Done(result.Position), err
 }
 
 // changePassword answers POST /v1/me/password. The session of the access token goes on, and no other.
-func (a *api) changePassword(c *echo.Context) error {
-	var body struct {
-		Password password.Password   `json:"current_password"`
-		New      password.Password   `json:"new_password"`
-		TOTP     identity.FactorCode `json:"totp"`
-	}
-	who, err := a.command(c, &body)
-	if err != nil {
-		return err
-	}
-	if err := required("current_password", string(body.Password), "new_password", string(body.New)); err != nil {
-		return err
-	}
-	wish := identity.PasswordChange{
-		User: who.ID, Session: who.Session, Proof: identity.Proof{Session: who.Session, Password: body.Password, TOTP: body.TOTP}, New: body.New, Metadata: who.metadata,
-	}
-	if wish.CommandID, err = a.CommandOf(c, "change password", who.ID.String(), string(body.Password), string(body.New)); err != nil {
-		return err
-	}
-	set, err := a.Identity.ChangePassword(c.Request().Context(), wish)
-	if err != nil {
-		return err
-	}
-	server.SetDevice(c, set.Device)
-	return done(c, set.Position)
+func (a *api) changePassword(ctx context.Context, call *server.Call, in struct {
+	proof
+	New password.Password `json:"new_password" required:"true"`
+}) (server.Answer, error) {
+	id := call.User.ID
+	set, err := a.Identity.ChangePassword(ctx, identity.PasswordChange{
+		User: id, Session: call.Session, Proof: in.of(call), New: in.New, Metadata: call.Metadata(),
+		CommandID: call.SecretCommandID("change password", id.String(), string(in.Password), string(in.New)),
+	})
+	return server.Done(set.Position).On(set.Device), err
 }
 
 // changeEmail answers POST /v1/me/email. The address changes once the code that is mailed to the new one comes back.
-func (a *api) changeEmail(c *echo.Context) error {
-	var body struct {
-		Password password.Password   `json:"current_password"`
-		Email    string              `json:"email"`
-		TOTP     identity.FactorCode `json:"totp"`
-	}
-	who, err := a.command(c, &body)
-	if err != nil {
-		return err
-	}
-	if err := required("current_password", string(body.Password), "email", body.Email); err != nil {
-		return err
-	}
-	command, err := a.CommandOf(c, "change email", who.ID.String(), string(body.Password), body.Email)
-	if err != nil {
-		return err
-	}
-	proof := identity.Proof{Session: who.Session, Password: body.Password, TOTP: body.TOTP}
-	result, err := a.Identity.RequestEmailChange(c.Request().Context(), who.ID, proof, body.Email, command, who.metadata)
-	if err != nil {
-		return err
-	}
-	return accepted(c, result.Position)
+func (a *api) changeEmail(ctx context.Context, call *server.Call, in struct {
+	proof
+	Email string `json:"email" required:"true"`
+}) (server.Answer, error) {
+	id := call.User.ID
+	command := call.SecretCommandID("change email", id.String(), string(in.Password), in.Email)
+	result, err := a.Identity.RequestEmailChange(ctx, id, in.of(call), in.Email, command, call.Metadata())
+	return server.Accepted().At(result.Position), err
 }

@@ -1,12 +1,11 @@
 package api
 
 import (
-	"net/http"
-	"net/url"
+	"cmp"
+	"context"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 	"usher.example/projections"
@@ -25,146 +24,95 @@ type ownActivity struct {
 }
 
 // listOwnActivity answers GET /v1/me/activity, from the read model: what happened to the user, the newest first.
-func (a *api) listOwnActivity(c *echo.Context) error {
-	who, err := a.Caller(c)
-	if err != nil {
-		return err
+func (a *api) listOwnActivity(ctx context.Context, call *server.Call, in paging) (server.Answer, error) {
+	found, err := a.activity(ctx, call, in, call.User.ID)
+	own := page[ownActivity]{make([]ownActivity, len(found.Items)), found.NextCursor}
+	for i, v := range found.Items {
+		own.Items[i] = ownActivity{v.Position, v.Time, v.Session, v.Type, v.Details, v.Address, v.UserAgent}
 	}
-	values, err := server.Query(c, "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	items, next, err := a.activity(c, values, who.ID)
-	if err != nil {
-		return err
-	}
-	page := struct {
-		Items      []ownActivity `json:"items"`
-		NextCursor string        `json:"next_cursor,omitempty"`
-	}{make([]ownActivity, len(items)), next}
-	for i, item := range items {
-		page.Items[i] = ownActivity{item.Position, item.Time, item.Session, item.Type, item.Details, item.Address, item.UserAgent}
-	}
-	return c.JSON(http.StatusOK, page)
+	return server.OK(own), err
 }
 
 // listActivity answers GET /v1/activity, from the read model: what happened to everybody, or to one user.
-func (a *api) listActivity(c *echo.Context) error {
-	values, err := server.Query(c, "user", "limit", "cursor")
-	if err != nil {
-		return err
-	}
+func (a *api) listActivity(ctx context.Context, call *server.Call, in struct {
+	paging
+	User string `query:"user"`
+}) (server.Answer, error) {
 	var user uuid.UUID
-	if text := values.Get("user"); text != "" {
-		if user, err = uuid.Parse(text); err != nil || len(text) != 36 || user == uuid.Nil {
-			return server.Refuse(identity.CodeInvalidRequest, "user is the id of a user")
+	if in.User != "" {
+		var err error
+		if user, err = uuid.Parse(in.User); err != nil || len(in.User) != 36 || user == uuid.Nil {
+			return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "user is the id of a user")
 		}
 	}
-	items, next, err := a.activity(c, values, user)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
-		Items      []projections.ActivityView `json:"items"`
-		NextCursor string                     `json:"next_cursor,omitempty"`
-	}{items, next})
+	found, err := a.activity(ctx, call, in.paging, user)
+	return server.OK(found), err
 }
 
 // activity reads a page of what happened to a user, or to everybody for the nil UUID.
-func (a *api) activity(c *echo.Context, values url.Values, user uuid.UUID) (items []projections.ActivityView, next string, err error) {
-	f := projections.ActivityFilter{User: user}
-	if f.Limit, err = limit(values); err != nil {
-		return nil, "", err
-	}
+func (a *api) activity(ctx context.Context, call *server.Call, in paging, user uuid.UUID) (found page[projections.ActivityView], err error) {
+	f := projections.ActivityFilter{User: user, Limit: in.Limit.size()}
 	list := "activity of " + user.String()
-	if f.Before, err = parsePositionCursor(a.CursorKey, list, values.Get("cursor")); err != nil {
-		return nil, "", err
+	if f.Before, err = parsePositionCursor(a.CursorKey, list, in.Cursor); err != nil {
+		return found, err
 	}
-	if err := a.awaitReadModel(c, projections.ActivityName); err != nil {
-		return nil, "", err
+	if err := a.awaitReadModel(ctx, call, projections.ActivityName); err != nil {
+		return found, err
 	}
-	items, more, err := a.Activity.List(c.Request().Context(), f)
+	var more bool
+	found.Items, more, err = a.Activity.List(ctx, f)
 	if more {
-		next = positionCursor(a.CursorKey, list, items[len(items)-1].Position)
+		found.NextCursor = positionCursor(a.CursorKey, list, found.Items[len(found.Items)-1].Position)
 	}
-	return items, next, err
+	return found, err
 }
 
 // listUserSessions answers GET /v1/users/{id}/sessions, from the read model: those that go on and those that have ended.
-func (a *api) listUserSessions(c *echo.Context) error {
-	id, err := pathID(c, noUser)
-	if err != nil {
-		return err
-	}
-	values, err := server.Query(c, "open", "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	f := projections.SessionFilter{User: id, Cursor: values.Get("cursor")}
-	switch values.Get("open") {
-	case "true":
-		f.Open = true
-	case "", "false":
-	default:
-		return server.Refuse(identity.CodeInvalidRequest, "open is true or false")
-	}
-	if f.Limit, err = limit(values); err != nil {
-		return err
-	}
+func (a *api) listUserSessions(ctx context.Context, call *server.Call, in struct {
+	ofUser
+	paging
+	Open bool `query:"open"`
+}) (server.Answer, error) {
+	f := projections.SessionFilter{User: in.ID, Open: in.Open, Limit: in.Limit.size(), Cursor: in.Cursor}
 	if err := a.Sessions.Check(f); err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	if err := a.awaitReadModel(c, projections.SessionsName); err != nil {
-		return err
+	if err := a.awaitReadModel(ctx, call, projections.SessionsName); err != nil {
+		return server.Answer{}, err
 	}
-	page, err := a.Sessions.List(c.Request().Context(), f)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, page)
+	found, err := a.Sessions.List(ctx, f)
+	return server.OK(found), err
 }
 
 // showStats answers GET /v1/stats, from the read model. Without times it is of the last 30 days, or the last 48 hours.
-func (a *api) showStats(c *echo.Context) error {
-	values, err := server.Query(c, "from", "to", "interval")
-	if err != nil {
-		return err
-	}
-	span := projections.SpanDay
-	if text := values.Get("interval"); text != "" {
-		span = projections.Span(text)
-	}
+func (a *api) showStats(ctx context.Context, call *server.Call, in struct {
+	From     time.Time        `query:"from"`
+	To       time.Time        `query:"to"`
+	Interval projections.Span `query:"interval"`
+}) (server.Answer, error) {
+	span := cmp.Or(in.Interval, projections.SpanDay)
 	if span.Length() == 0 {
-		return server.Refuse(identity.CodeInvalidRequest, "the interval is hour or day")
+		return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "the interval is hour or day")
 	}
-	from, err := server.TimeParameter(values, "from")
-	if err != nil {
-		return err
-	}
-	to, err := server.TimeParameter(values, "to")
-	if err != nil {
-		return err
-	}
+	to := in.To
 	if to.IsZero() {
 		to = a.Now()
 	}
+	from := in.From
 	if from.IsZero() {
 		from = to.Add(-defaultSpans[span] * span.Length())
 	}
 	if err := a.Stats.Check(span, from, to); err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	if err := a.awaitReadModel(c, projections.StatsName); err != nil {
-		return err
+	if err := a.awaitReadModel(ctx, call, projections.StatsName); err != nil {
+		return server.Answer{}, err
 	}
-	items, err := a.Stats.Between(c.Request().Context(), span, from, to)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
+	items, err := a.Stats.Between(ctx, span, from, to)
+	return server.OK(struct {
 		Interval projections.Span      `json:"interval"`
 		Items    []projections.Figures `json:"items"`
-	}{span, items})
+	}{span, items}), err
 }
 
 // defaultSpans are how many spans back statistics go.

@@ -12,8 +12,8 @@ import (
 )
 
 // jwks answers GET /.well-known/jwks.json, the public keys that verify access tokens (RFC 7517).
-func (a *api) jwks(c *echo.Context) error {
-	return server.Document(c, "application/jwk-set+json", a.Keys.JWKS())
+func (a *api) jwks(*server.Call) (server.Answer, error) {
+	return server.Document("application/jwk-set+json", a.Keys.JWKS()), nil
 }
 
 // serverMetadata describes the authorization server that usher is, as far as it is one (RFC 8414, section 2).
@@ -32,7 +32,7 @@ type serverMetadata struct {
 }
 
 // describeServer answers GET /.well-known/openid-configuration and /.well-known/oauth-authorization-server (RFC 8414).
-func (a *api) describeServer(c *echo.Context) error {
+func (a *api) describeServer(*server.Call) (server.Answer, error) {
 	base := strings.TrimSuffix(a.PublicURL, "/")
 	methods := []string{"client_secret_basic", "client_secret_post"}
 	var algorithms []string
@@ -48,9 +48,9 @@ func (a *api) describeServer(c *echo.Context) error {
 		ResponseTypes: []string{}, GrantTypes: []string{}, SubjectTypes: []string{"public"}, SignatureAlgorithms: algorithms,
 	})
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	return server.Document(c, echo.MIMEApplicationJSON, raw)
+	return server.Document(echo.MIMEApplicationJSON, raw), nil
 }
 
 // The paths that documents name.
@@ -71,21 +71,21 @@ type index struct {
 }
 
 // showIndex answers GET /.
-func (a *api) showIndex(c *echo.Context) error {
+func (a *api) showIndex(*server.Call) (server.Answer, error) {
 	base := strings.TrimSuffix(a.PublicURL, "/")
 	raw, err := json.Marshal(index{"usher", base + pathOpenAPI, base + pathMetadata})
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	return server.Document(c, echo.MIMEApplicationJSON, raw)
+	return server.Document(echo.MIMEApplicationJSON, raw), nil
 }
 
 // openAPI answers GET /openapi.yaml, the description of this API.
-func (a *api) openAPI(c *echo.Context) error {
-	return server.Document(c, "application/yaml", schema.OpenAPI)
+func (a *api) openAPI(*server.Call) (server.Answer, error) {
+	return server.Document("application/yaml", schema.OpenAPI), nil
 }
 
 // openAPIJSON answers GET /openapi.json, the same in JSON.
-func (a *api) openAPIJSON(c *echo.Context) error {
-	return server.Document(c, echo.MIMEApplicationJSON, schema.OpenAPIJSON())
+func (a *api) openAPIJSON(*server.Call) (server.Answer, error) {
+	return server.Document(echo.MIMEApplicationJSON, schema.OpenAPIJSON()), nil
 }

@@ -43,3 +43,11 @@ func ViewEvent(e eventstore.Event) EventView {
 		Metadata: metadataView{Metadata: e.Metadata, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent},
 	}
 }
+
+func viewEvents(events []eventstore.Event) []EventView {
+	views := make([]EventView, len(events))
+	for i, e := range events {
+		views[i] = ViewEvent(e)
+	}
+	return views
+}

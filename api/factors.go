@@ -1,94 +1,58 @@
 package api
 
 import (
-	"net/http"
-
-	"github.com/labstack/echo/v5"
+	"context"
 
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/server"
 )
 
-// proof reads a request in which a user shows to be that user.
-func (a *api) proof(c *echo.Context) (commander, identity.Proof, error) {
-	who, p, err := a.optionalProof(c)
-	if err == nil {
-		err = required("current_password", string(p.Password))
-	}
-	return who, p, err
+// proof is how a user shows to be that user.
+type proof struct {
+	Password password.Password   `json:"current_password" required:"true"`
+	TOTP     identity.FactorCode `json:"totp"`
 }
 
-// optionalProof reads one in which a user may show that.
-func (a *api) optionalProof(c *echo.Context) (commander, identity.Proof, error) {
-	var body struct {
-		Password password.Password   `json:"current_password"`
-		TOTP     identity.FactorCode `json:"totp"`
-	}
-	who, err := a.command(c, &body)
-	return who, identity.Proof{Session: who.Session, Password: body.Password, TOTP: body.TOTP}, err
+func (p proof) of(call *server.Call) identity.Proof {
+	return identity.Proof{Session: call.Session, Password: p.Password, TOTP: p.TOTP}
 }
+
+// optionalProof is how a user may.
+type optionalProof struct {
+	Password password.Password   `json:"current_password"`
+	TOTP     identity.FactorCode `json:"totp"`
+}
+
+func (p optionalProof) of(call *server.Call) identity.Proof { return proof(p).of(call) }
 
 // startTOTP answers POST /v1/me/totp.
-func (a *api) startTOTP(c *echo.Context) error {
-	who, p, err := a.proof(c)
-	if err != nil {
-		return err
-	}
-	key, err := a.Identity.StartTOTP(c.Request().Context(), who.ID, p, who.metadata)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
+func (a *api) startTOTP(ctx context.Context, call *server.Call, in proof) (server.Answer, error) {
+	key, err := a.Identity.StartTOTP(ctx, call.User.ID, in.of(call), call.Metadata())
+	return server.OK(struct {
 		Secret string `json:"secret"`
 		URL    string `json:"otpauth_url"`
-	}{string(key.Secret), string(key.URL)})
+	}{string(key.Secret), string(key.URL)}), err
 }
 
 // confirmTOTP answers POST /v1/me/totp/confirm.
-func (a *api) confirmTOTP(c *echo.Context) error {
-	var body struct {
-		Code identity.FactorCode `json:"code"`
-	}
-	who, err := a.command(c, &body)
-	if err != nil {
-		return err
-	}
-	if err := required("code", string(body.Code)); err != nil {
-		return err
-	}
-	result, err := a.Identity.ConfirmTOTP(c.Request().Context(), who.ID, body.Code, who.metadata)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+func (a *api) confirmTOTP(ctx context.Context, call *server.Call, in struct {
+	Code identity.FactorCode `json:"code" required:"true"`
+}) (server.Answer, error) {
+	result, err := a.Identity.ConfirmTOTP(ctx, call.User.ID, in.Code, call.Metadata())
+	return server.Done(result.Position), err
 }
 
 // disableTOTP answers DELETE /v1/me/totp.
-func (a *api) disableTOTP(c *echo.Context) error {
-	who, p, err := a.proof(c)
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.DisableTOTP(c.Request().Context(), who.ID, p, who.metadata)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+func (a *api) disableTOTP(ctx context.Context, call *server.Call, in proof) (server.Answer, error) {
+	result, err := a.Identity.DisableTOTP(ctx, call.User.ID, in.of(call), call.Metadata())
+	return server.Done(result.Position), err
 }
 
 // newRecoveryCodes answers POST /v1/me/recovery-codes.
-func (a *api) newRecoveryCodes(c *echo.Context) error {
-	who, p, err := a.proof(c)
-	if err != nil {
-		return err
-	}
-	codes, result, err := a.Identity.NewRecoveryCodes(c.Request().Context(), who.ID, p, who.metadata)
-	if err != nil {
-		return err
-	}
-	server.SetPosition(c, result.Position)
-	return c.JSON(http.StatusOK, struct {
+func (a *api) newRecoveryCodes(ctx context.Context, call *server.Call, in proof) (server.Answer, error) {
+	codes, result, err := a.Identity.NewRecoveryCodes(ctx, call.User.ID, in.of(call), call.Metadata())
+	return server.OK(struct {
 		Codes []identity.FactorCode `json:"codes"`
-	}{codes})
+	}{codes}).At(result.Position), err
 }

@@ -83,8 +83,8 @@ func (a *authenticator) fill(t *testing.T, text string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// proof is the body of a request that takes one.
-func proof(password, code string, more ...string) string {
+// proofBody is the body of a request that takes one.
+func proofBody(password, code string, more ...string) string {
 	fields := append([]string{"current_password", password}, more...)
 	if code != "" {
 		fields = append(fields, "totp", code)
@@ -95,7 +95,7 @@ func proof(password, code string, more ...string) string {
 // asksForTheFactor is a call of fay's that takes a proof, with every proof that does not suffice.
 func asksForTheFactor(name, method, path, password string, more ...string) []scenario {
 	refused := func(what, password, code string, want identity.Code) scenario {
-		return scenario{name: name + ", " + what, method: method, path: path, as: "fay", body: proof(password, code, more...), status: 401, code: want,
+		return scenario{name: name + ", " + what, method: method, path: path, as: "fay", body: proofBody(password, code, more...), status: 401, code: want,
 			lacks: []string{"000000", password}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}}
 	}
 	return []scenario{
@@ -108,7 +108,7 @@ func asksForTheFactor(name, method, path, password string, more ...string) []sce
 // setsUpTOTP are the calls that give fay a second factor.
 func setsUpTOTP(name, password string) []scenario {
 	return []scenario{
-		{name: name + ", start", method: "POST", path: ownTOTP, as: "fay", body: proof(password, ""), status: 200, has: []string{`"secret":"`, `"otpauth_url":"otpauth://totp/`}},
+		{name: name + ", start", method: "POST", path: ownTOTP, as: "fay", body: proofBody(password, ""), status: 200, has: []string{`"secret":"`, `"otpauth_url":"otpauth://totp/`}},
 		{name: name + ", confirm", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "{one-time password}"), status: 204, events: []string{"user.totp_enabled"}},
 	}
 }
@@ -119,15 +119,15 @@ func loginWith(code string) string {
 
 var factorScenarios = slices.Concat([]scenario{
 	{name: "factor, nothing to confirm", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "123456"), status: 409, code: identity.CodeTOTPNotEnabled},
-	{name: "factor, no recovery codes without one", method: "POST", path: recoveryCodes, as: "fay", body: proof(secret, ""), status: 409, code: identity.CodeTOTPNotEnabled},
-	{name: "factor, wrong password", method: "POST", path: ownTOTP, as: "fay", body: proof("wrong password", ""), status: 401, code: identity.CodeInvalidCredentials,
+	{name: "factor, no recovery codes without one", method: "POST", path: recoveryCodes, as: "fay", body: proofBody(secret, ""), status: 409, code: identity.CodeTOTPNotEnabled},
+	{name: "factor, wrong password", method: "POST", path: ownTOTP, as: "fay", body: proofBody("wrong password", ""), status: 401, code: identity.CodeInvalidCredentials,
 		lacks: []string{"secret"}},
 	{name: "factor, no password", method: "POST", path: ownTOTP, as: "fay", status: 400, code: identity.CodeInvalidRequest, has: []string{"current_password"}},
-	{name: "factor, address not verified", method: "POST", path: ownTOTP, as: "ada", body: proof(secret, ""), status: 403, code: identity.CodeEmailNotVerified,
+	{name: "factor, address not verified", method: "POST", path: ownTOTP, as: "ada", body: proofBody(secret, ""), status: 403, code: identity.CodeEmailNotVerified,
 		has: []string{"verify-email/resend"}, answered: []string{"Cache-Control", "no-store"}},
-	{name: "factor, unknown field", method: "POST", path: ownTOTP, as: "fay", body: proof(secret, "", "digits", "8"), status: 400, code: identity.CodeInvalidRequest},
-	{name: "factor, for nobody", method: "POST", path: ownTOTP, body: proof(secret, ""), status: 401, code: identity.CodeUnauthenticated},
-	{name: "factor, start", method: "POST", path: ownTOTP, as: "fay", body: proof(secret, ""), status: 200,
+	{name: "factor, unknown field", method: "POST", path: ownTOTP, as: "fay", body: proofBody(secret, "", "digits", "8"), status: 400, code: identity.CodeInvalidRequest},
+	{name: "factor, for nobody", method: "POST", path: ownTOTP, body: proofBody(secret, ""), status: 401, code: identity.CodeUnauthenticated},
+	{name: "factor, start", method: "POST", path: ownTOTP, as: "fay", body: proofBody(secret, ""), status: 200,
 		has: []string{`"secret":"`, `"otpauth_url":"otpauth://totp/usher:fay@example.org?`}, answered: []string{"Cache-Control", "no-store"}},
 	{name: "factor, log in while it is not confirmed", method: "POST", path: login, body: credentials("fay@example.org", secret), status: 200, events: []string{"session.started"}},
 	{name: "factor, confirm with a wrong code", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "00000"), status: 422, code: identity.CodeInvalidCode,
@@ -137,7 +137,7 @@ var factorScenarios = slices.Concat([]scenario{
 	{name: "factor, confirm", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "{one-time password}"), status: 204,
 		events: []string{"user.totp_enabled"}, answered: []string{"Cache-Control", "no-store"}},
 	{name: "factor, shown", path: "/v1/me", as: "fay", status: 200, has: []string{`"totp_enabled":true`}, lacks: []string{"{totp secret}"}},
-	{name: "factor, start again", method: "POST", path: ownTOTP, as: "fay", body: proof(secret, ""), status: 409, code: identity.CodeTOTPEnabled,
+	{name: "factor, start again", method: "POST", path: ownTOTP, as: "fay", body: proofBody(secret, ""), status: 409, code: identity.CodeTOTPEnabled,
 		lacks: []string{"{totp secret}"}},
 	{name: "factor, confirm again", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "{one-time password}"), status: 409, code: identity.CodeTOTPEnabled},
 
@@ -151,26 +151,26 @@ var factorScenarios = slices.Concat([]scenario{
 		events: []string{"session.started"}},
 	{name: "factor, log in with a code that was used", method: "POST", path: login, body: loginWith("{used one-time password}"), status: 401, code: identity.CodeInvalidCredentials},
 
-	{name: "recovery codes", method: "POST", path: recoveryCodes, as: "fay", body: proof(secret, "{one-time password}"), status: 200, has: []string{`"codes":["`},
+	{name: "recovery codes", method: "POST", path: recoveryCodes, as: "fay", body: proofBody(secret, "{one-time password}"), status: 200, has: []string{`"codes":["`},
 		lacks: []string{"{totp secret}"}, events: []string{"user.recovery_codes_generated"}, answered: []string{"Cache-Control", "no-store"}},
-	{name: "recovery codes, for nobody", method: "POST", path: recoveryCodes, body: proof(secret, ""), status: 401, code: identity.CodeUnauthenticated},
+	{name: "recovery codes, for nobody", method: "POST", path: recoveryCodes, body: proofBody(secret, ""), status: 401, code: identity.CodeUnauthenticated},
 }, asksForTheFactor("recovery codes", "POST", recoveryCodes, secret), []scenario{
 	{name: "recovery codes, log in with one", method: "POST", path: login, body: loginWith("{first recovery code}"), status: 200, events: []string{"session.started"}},
 	{name: "recovery codes, log in with one again", method: "POST", path: login, body: loginWith("{first recovery code}"), status: 401, code: identity.CodeInvalidCredentials},
-	{name: "factor, shown for an address that is taken", method: "POST", path: ownEmail, as: "fay", body: proof(secret, "{one-time password}", "email", "ada@example.org"),
+	{name: "factor, shown for an address that is taken", method: "POST", path: ownEmail, as: "fay", body: proofBody(secret, "{one-time password}", "email", "ada@example.org"),
 		status: 409, code: identity.CodeEmailTaken},
 }, asksForTheFactor("factor and password", "POST", ownPassword, secret, "new_password", newSecret), []scenario{
-	{name: "factor and password", method: "POST", path: ownPassword, as: "fay", body: proof(secret, "{second recovery code}", "new_password", newSecret), status: 204,
+	{name: "factor and password", method: "POST", path: ownPassword, as: "fay", body: proofBody(secret, "{second recovery code}", "new_password", newSecret), status: 204,
 		events: []string{"user.password_changed", "session.ended", "session.ended", "session.ended"}},
 }, asksForTheFactor("factor and address", "POST", ownEmail, newSecret, "email", "fay@example.net"), []scenario{
-	{name: "factor and address", method: "POST", path: ownEmail, as: "fay", body: proof(newSecret, "{one-time password}", "email", "fay@example.net"), status: 202,
+	{name: "factor and address", method: "POST", path: ownEmail, as: "fay", body: proofBody(newSecret, "{one-time password}", "email", "fay@example.net"), status: 202,
 		events: []string{"user.email_change_requested"}},
 }, asksForTheFactor("factor, taken away", "DELETE", ownTOTP, newSecret), []scenario{
 	{name: "factor, taken away, no password", method: "DELETE", path: ownTOTP, as: "fay", body: body("totp", "{one-time password}"), status: 400, code: identity.CodeInvalidRequest},
-	{name: "factor, taken away, for nobody", method: "DELETE", path: ownTOTP, body: proof(newSecret, ""), status: 401, code: identity.CodeUnauthenticated},
-	{name: "factor, taken away", method: "DELETE", path: ownTOTP, as: "fay", body: proof(newSecret, "{one-time password}"), status: 204, events: []string{"user.totp_disabled"},
+	{name: "factor, taken away, for nobody", method: "DELETE", path: ownTOTP, body: proofBody(newSecret, ""), status: 401, code: identity.CodeUnauthenticated},
+	{name: "factor, taken away", method: "DELETE", path: ownTOTP, as: "fay", body: proofBody(newSecret, "{one-time password}"), status: 204, events: []string{"user.totp_disabled"},
 		answered: []string{"Cache-Control", "no-store"}},
-	{name: "factor, taken away again", method: "DELETE", path: ownTOTP, as: "fay", body: proof(newSecret, ""), status: 204},
+	{name: "factor, taken away again", method: "DELETE", path: ownTOTP, as: "fay", body: proofBody(newSecret, ""), status: 204},
 	{name: "factor, shown to be gone", path: "/v1/me", as: "fay", status: 200, has: []string{`"totp_enabled":false`}},
 	{name: "factor, log in without it", method: "POST", path: login, body: credentials("fay@example.org", newSecret), status: 200, events: []string{"session.started"}},
 
@@ -182,7 +182,7 @@ var factorScenarios = slices.Concat([]scenario{
 	{name: "factor of a user", method: "DELETE", path: "/v1/users/{fay}/totp", as: "admin", status: 204, events: []string{"user.totp_disabled"}},
 	{name: "factor of a user, log in without it", method: "POST", path: login, body: credentials("fay@example.org", newSecret), status: 200, events: []string{"session.started"}},
 }, setsUpTOTP("factor of who is erased", newSecret), asksForTheFactor("factor and erasure", "DELETE", "/v1/me", newSecret), []scenario{
-	{name: "factor and erasure", method: "DELETE", path: "/v1/me", as: "fay", body: proof(newSecret, "{one-time password}"), status: 204,
+	{name: "factor and erasure", method: "DELETE", path: "/v1/me", as: "fay", body: proofBody(newSecret, "{one-time password}"), status: 204,
 		events: []string{"session.ended", "session.ended", "session.ended", "user.erased"}},
 })
 
@@ -195,7 +195,7 @@ func TestASVS_7_4_3_SessionsCanEndAfterAFactorChanged(t *testing.T) {
 		s := newStack(t, db, options{document: true, identity: func(c *identity.Config) { c.Now = fay.now }})
 		s.user("fay@example.org", verified("fay@example.org"))
 		here, there := s.tokens("fay@example.org"), s.tokens("fay@example.org")
-		started := s.as(here.access, "POST", ownTOTP, proof(secret, ""))
+		started := s.as(here.access, "POST", ownTOTP, proofBody(secret, ""))
 		s.want(started, http.StatusOK, "")
 		fay.learn(started.body)
 		s.want(s.as(here.access, "POST", confirmTOTP, fay.fill(t, body("code", "{one-time password}"))), http.StatusNoContent, "")

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/labstack/echo/v5"
 
 	"usher.example/eventstore"
 	"usher.example/identity"
@@ -33,8 +30,40 @@ type feed struct {
 	waiting atomic.Int64
 }
 
-// feedQuery says which part of the log a request asks for.
+// feedQuery is which part of the log a request asks for.
 type feedQuery struct {
+	After  *string   `query:"after"`
+	Cursor *string   `query:"cursor"`
+	Type   *string   `query:"type"`
+	Limit  feedLimit `query:"limit"`
+	Wait   feedWait  `query:"wait"`
+}
+
+// feedLimit is how many events a page has at most.
+type feedLimit struct{ limit }
+
+// UnmarshalText reads a limit.
+func (l *feedLimit) UnmarshalText(text []byte) error {
+	n, err := parseLimit(string(text), maxFeedPage)
+	l.limit = limit(n)
+	return err
+}
+
+// feedWait is how long a request waits for events.
+type feedWait time.Duration
+
+// UnmarshalText reads a number of seconds.
+func (w *feedWait) UnmarshalText(text []byte) error {
+	seconds, err := strconv.Atoi(string(text))
+	if err != nil || seconds < 0 || seconds > maxFeedWait {
+		return server.Refuse(identity.CodeInvalidRequest, "wait is a number of seconds from 0 to %d", maxFeedWait)
+	}
+	*w = feedWait(time.Duration(seconds) * time.Second)
+	return nil
+}
+
+// part is a part of the log.
+type part struct {
 	after  int64
 	limit  int
 	wait   time.Duration
@@ -45,55 +74,43 @@ type feedQuery struct {
 // far it looked, also when it found nothing: who goes on from there misses nothing and sees nothing twice. A page that
 // looked no further than where it began is at the end of the log; with a wait it is answered once there is something, or
 // the time is up.
-func (a *api) listEvents(c *echo.Context) error {
-	values, err := server.Query(c, "after", "cursor", "type", "limit", "wait")
+func (a *api) listEvents(ctx context.Context, call *server.Call, in feedQuery) (server.Answer, error) {
+	f, err := a.part(ctx, in)
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	f, err := a.feedQuery(c.Request().Context(), values)
-	if err != nil {
-		return err
+	if _, err := call.MinPosition(ctx); err != nil {
+		return server.Answer{}, err
 	}
-	if _, err := a.MinPosition(c); err != nil {
-		return err
-	}
-	events, through, err := a.scan(c.Request().Context(), f)
+	events, through, err := a.scan(ctx, f)
 	if err == nil && through == f.after && f.wait > 0 {
-		if events, through, err = a.awaitEvents(c, f); err == nil {
-			err = a.Again(c, a.Identity.ReadSessionUser)
+		if events, through, err = a.awaitEvents(ctx, call, f); err == nil {
+			err = call.Again(ctx, a.Identity.ReadSessionUser)
 		}
 	}
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	page := struct {
-		Items      []EventView `json:"items"`
-		NextCursor string      `json:"next_cursor"`
-	}{make([]EventView, len(events)), strconv.FormatInt(through, 10)}
-	for i, e := range events {
-		page.Items[i] = ViewEvent(e)
-	}
-	return c.JSON(http.StatusOK, page)
+	return server.OK(page[EventView]{viewEvents(events), strconv.FormatInt(through, 10)}), nil
 }
 
-func (a *api) scan(ctx context.Context, f feedQuery) ([]eventstore.Event, int64, error) {
+func (a *api) scan(ctx context.Context, f part) ([]eventstore.Event, int64, error) {
 	return a.Log.Scan(ctx, f.after, f.limit, feedSpan, f.wanted)
 }
 
 // awaitEvents waits at the end of the log until there is an event that is wanted, or the time is up. Commits of this process
 // wake it, and so does whatever identity.Service.Follow finds of other processes.
-func (a *api) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.Event, through int64, err error) {
+func (a *api) awaitEvents(ctx context.Context, call *server.Call, f part) (events []eventstore.Event, through int64, err error) {
 	if a.feed.waiting.Add(1) > maxWaiting {
 		a.feed.waiting.Add(-1)
 		return nil, 0, server.Refuse(identity.CodeOverloaded, "too many requests wait for events")
 	}
 	defer a.feed.waiting.Add(-1)
 	// A server that can't be told has no such limit.
-	err = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(f.wait + server.WriteTimeout))
+	err = http.NewResponseController(call.Echo().Response()).SetWriteDeadline(time.Now().Add(f.wait + server.WriteTimeout))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, 0, err
 	}
-	ctx := c.Request().Context()
 	committed, stop := a.Log.Watch()
 	defer stop()
 	over := time.NewTimer(f.wait)
@@ -123,24 +140,25 @@ func (a *api) awaitEvents(c *echo.Context, f feedQuery) (events []eventstore.Eve
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
 		}
-		if err := a.Again(c, a.Identity.SessionUser); err != nil {
+		if err := call.Again(ctx, a.Identity.SessionUser); err != nil {
 			return nil, 0, err // what woke it may have been a lock
 		}
 	}
 }
 
-func (a *api) feedQuery(ctx context.Context, values url.Values) (f feedQuery, err error) {
-	from := "after"
-	if values.Has("cursor") { // under the name that other lists have for it
-		from = "cursor"
+func (a *api) part(ctx context.Context, in feedQuery) (f part, err error) {
+	f = part{limit: in.Limit.size(), wait: time.Duration(in.Wait)}
+	from, name := in.After, "after"
+	if in.Cursor != nil { // under the name that other lists have for it
+		from, name = in.Cursor, "cursor"
 	}
-	if values.Has("after") && values.Has("cursor") {
+	if in.After != nil && in.Cursor != nil {
 		return f, server.Refuse(identity.CodeInvalidRequest, "after and cursor are the same; one of them will do")
 	}
-	if values.Has(from) {
-		position, ok := server.ParsePosition(values.Get(from))
+	if from != nil {
+		position, ok := server.ParsePosition(*from)
 		if !ok {
-			return f, server.Refuse(server.CodeInvalidPosition, "%s is a position, or the next_cursor of a page", from)
+			return f, server.Refuse(server.CodeInvalidPosition, "%s is a position, or the next_cursor of a page", name)
 		}
 		head, err := a.Reach(ctx, position)
 		if err != nil {
@@ -151,35 +169,22 @@ func (a *api) feedQuery(ctx context.Context, values url.Values) (f feedQuery, er
 		}
 		f.after = position
 	}
-	if f.limit, err = limitUpTo(values, maxFeedPage); err != nil {
-		return f, err
-	}
-	if f.wanted, err = typeFilter(values); err != nil {
-		return f, err
-	}
-	if text := values.Get("wait"); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < 0 || seconds > maxFeedWait {
-			return f, server.Refuse(identity.CodeInvalidRequest, "wait is a number of seconds from 0 to %d", maxFeedWait)
-		}
-		f.wait = time.Duration(seconds) * time.Second
-	}
-	return f, nil
+	f.wanted, err = typeFilter(in.Type)
+	return f, err
 }
 
 var typeForm = regexp.MustCompile(`^[a-z_]{1,64}\.([a-z_]{1,64}|\*)$`)
 
 // typeFilter reads the parameter type: a type of events, or all that begin with a word, such as user.*
-func typeFilter(values url.Values) (func(string) bool, error) {
-	if !values.Has("type") {
+func typeFilter(text *string) (func(string) bool, error) {
+	if text == nil {
 		return func(string) bool { return true }, nil
 	}
-	text := values.Get("type")
-	if !typeForm.MatchString(text) {
+	if !typeForm.MatchString(*text) {
 		return nil, server.Refuse(identity.CodeInvalidRequest, "type is a type of events, such as user.registered, or the beginning of some, such as user.*")
 	}
-	if prefix, all := strings.CutSuffix(text, "*"); all {
+	if prefix, all := strings.CutSuffix(*text, "*"); all {
 		return func(t string) bool { return strings.HasPrefix(t, prefix) }, nil
 	}
-	return func(t string) bool { return t == text }, nil
+	return func(t string) bool { return t == *text }, nil
 }

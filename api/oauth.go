@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -55,29 +56,30 @@ const (
 )
 
 // onToken makes a call of a client (see identity.Client) on a token, which both come in a form.
-func (a *api) onToken(do func(c *echo.Context, who identity.Client, token string, form url.Values) error) echo.HandlerFunc {
-	return func(c *echo.Context) error {
-		form, err := server.DecodeForm(c)
+func (a *api) onToken(do func(ctx context.Context, call *server.Call, who identity.Client, token string, form url.Values) (server.Answer, error)) server.Handler {
+	return func(call *server.Call) (server.Answer, error) {
+		form, err := call.Form()
 		if err != nil {
-			return err
+			return server.Answer{}, err
 		}
-		who, err := a.client(c, form)
+		ctx := call.Request().Context()
+		who, err := a.client(ctx, call.Request().Header[echo.HeaderAuthorization], form)
 		if err != nil {
-			return err
+			return server.Answer{}, err
 		}
 		token := form.Get(formToken)
 		if token == "" {
-			return server.Refuse(identity.CodeInvalidRequest, "the parameter token is needed")
+			return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "the parameter token is needed")
 		}
-		return do(c, who, token, form)
+		return do(ctx, call, who, token, form)
 	}
 }
 
 // client finds out which client a request is from: by the Authorization header or by the form, not by both (RFC 6749,
 // section 2.3).
-func (a *api) client(c *echo.Context, form url.Values) (identity.Client, error) {
+func (a *api) client(ctx context.Context, headers []string, form url.Values) (identity.Client, error) {
 	id, secret := form.Get(formClientID), form.Get(formClientSecret)
-	if headers := c.Request().Header[echo.HeaderAuthorization]; len(headers) > 0 {
+	if len(headers) > 0 {
 		named, proof, ok := basicCredentials(headers)
 		switch {
 		case !ok:
@@ -90,7 +92,7 @@ func (a *api) client(c *echo.Context, form url.Values) (identity.Client, error) 
 	if id == "" || secret == "" {
 		return identity.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
 	}
-	who, err := a.Identity.AuthenticateClient(c.Request().Context(), id, identity.ClientSecret(secret))
+	who, err := a.Identity.AuthenticateClient(ctx, id, identity.ClientSecret(secret))
 	if errors.Is(err, identity.ErrNoClient) {
 		err = server.Refuse(identity.CodeUnauthenticated, "there is no such client, or the secret is wrong")
 	}
@@ -139,54 +141,47 @@ type introspection struct {
 
 // introspect answers POST /oauth2/introspect. Refresh tokens are told of only if the client asks for one: whoever takes
 // any active token for an access token must not be handed one that lives for days.
-func (a *api) introspect(c *echo.Context, _ identity.Client, raw string, form url.Values) error {
-	ctx := c.Request().Context()
+func (a *api) introspect(ctx context.Context, _ *server.Call, _ identity.Client, raw string, form url.Values) (server.Answer, error) {
 	if form.Get(formTokenHint) == hintRefreshToken {
 		info, err := a.Identity.InspectRefresh(ctx, identity.RefreshToken(raw))
 		switch {
 		case err == nil:
-			return c.JSON(http.StatusOK, introspection{
+			return server.OK(introspection{
 				Active: true, Subject: info.User.ID.String(), Client: token.LoginClient, Session: info.Session.String(), Roles: info.User.Roles, Issuer: a.Issuer.Name(),
 				IssuedAt: info.IssuedAt.Unix(), ExpiresAt: info.ExpiresAt.Unix(),
-			})
+			}), nil
 		case !errors.Is(err, identity.ErrInvalidRefreshToken):
-			return err
+			return server.Answer{}, err
 		}
 	}
 	claims, who, err := a.Verify(ctx, raw)
 	switch {
 	case server.IsRefused(err):
-		return c.JSON(http.StatusOK, introspection{})
+		return server.OK(introspection{}), nil
 	case err != nil:
-		return err
+		return server.Answer{}, err
 	}
-	return c.JSON(http.StatusOK, introspection{
-		Active: true, TokenType: server.BearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: who.Roles, Issuer: claims.Issuer,
+	return server.OK(introspection{
+		Active: true, TokenType: server.BearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: who.User.Roles, Issuer: claims.Issuer,
 		Audience: claims.Audience, ID: claims.ID,
 		IssuedAt: claims.IssuedAt.Unix(), NotBefore: claims.NotBefore.Unix(), ExpiresAt: claims.ExpiresAt.Unix(),
-	})
+	}), nil
 }
 
 // revoke answers POST /oauth2/revoke (RFC 7009): it ends the session of an access token or of a refresh token. A token that
 // is not good needs no revoking.
-func (a *api) revoke(c *echo.Context, who identity.Client, raw string, _ url.Values) error {
-	ctx := c.Request().Context()
-	m, err := server.Metadata(c, identity.ActorClient(who.ID))
-	if err != nil {
-		return err
-	}
+func (a *api) revoke(ctx context.Context, call *server.Call, who identity.Client, raw string, _ url.Values) (server.Answer, error) {
+	m := call.Metadata()
+	m.Actor = identity.ActorClient(who.ID)
 	result, err := a.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, m)
 	if errors.Is(err, identity.ErrInvalidRefreshToken) {
 		var user server.Caller
 		if _, user, err = a.Verify(ctx, raw); err == nil {
-			result, err = a.Identity.EndSession(ctx, user.ID, user.Session, identity.EndedRevoked, m)
+			result, err = a.Identity.EndSession(ctx, user.User.ID, user.Session, identity.EndedRevoked, m)
 		}
 	}
 	if err != nil && !server.IsRefused(err) && !errors.Is(err, identity.ErrNotFound) {
-		return err
+		return server.Answer{}, err
 	}
-	if result.Position > 0 {
-		server.SetPosition(c, result.Position)
-	}
-	return c.NoContent(http.StatusOK)
+	return server.With(http.StatusOK, nil).At(result.Position), nil
 }

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"net/http"
-
-	"github.com/labstack/echo/v5"
+	"context"
 
 	"usher.example/server"
 )
@@ -18,13 +16,7 @@ type Outbox struct {
 }
 
 // showOutbox answers GET /v1/outbox.
-func (a *api) showOutbox(c *echo.Context) error {
-	if _, err := server.Query(c); err != nil {
-		return err
-	}
-	o, err := a.Outbox(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, o)
+func (a *api) showOutbox(ctx context.Context, _ *server.Call, _ server.Nothing) (server.Answer, error) {
+	o, err := a.Outbox(ctx)
+	return server.OK(o), err
 }

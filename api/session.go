@@ -1,124 +1,68 @@
 package api
 
 import (
-	"net/http"
+	"context"
 
-	"github.com/labstack/echo/v5"
+	"github.com/google/uuid"
 
 	"usher.example/identity"
 	"usher.example/server"
 )
 
 // refresh answers POST /v1/auth/refresh.
-func (a *api) refresh(c *echo.Context) error {
-	result, err := a.doRefresh(c)
-	a.metrics.refreshed(err)
+func (a *api) refresh(ctx context.Context, call *server.Call, in struct {
+	RefreshToken identity.RefreshToken `json:"refresh_token" required:"true"`
+}) (server.Answer, error) {
+	result, err := a.Identity.Refresh(ctx, in.RefreshToken, call.Metadata())
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	return a.grant(c, result)
-}
-
-func (a *api) doRefresh(c *echo.Context) (identity.LoginResult, error) {
-	var body struct {
-		RefreshToken string `json:"refresh_token"`
-	}
-	if err := server.Decode(c, &body); err != nil {
-		return identity.LoginResult{}, err
-	}
-	if err := required("refresh_token", body.RefreshToken); err != nil {
-		return identity.LoginResult{}, err
-	}
-	m, err := server.Metadata(c, identity.ActorAnonymous)
-	if err != nil {
-		return identity.LoginResult{}, err
-	}
-	return a.Identity.Refresh(c.Request().Context(), identity.RefreshToken(body.RefreshToken), m)
+	return a.grant(result)
 }
 
 // logout answers POST /v1/auth/logout: it ends the session of the refresh token in the body, whatever has become of the access
 // token by then, or without one that of the access token.
-func (a *api) logout(c *echo.Context) error {
-	var body struct {
-		RefreshToken identity.RefreshToken `json:"refresh_token"`
+func (a *api) logout(ctx context.Context, call *server.Call, in struct {
+	RefreshToken identity.RefreshToken `json:"refresh_token"`
+}) (server.Answer, error) {
+	if in.RefreshToken != "" {
+		return a.logoutBy(ctx, call, in.RefreshToken)
 	}
-	if err := server.Decode(c, &body); err != nil {
-		return err
+	if err := call.Admit(server.User); err != nil {
+		return server.Answer{}, err
 	}
-	if body.RefreshToken != "" {
-		return a.logoutBy(c, body.RefreshToken)
-	}
-	who, err := a.command(c, nil)
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.EndSession(c.Request().Context(), who.ID, who.Session, identity.EndedLogout, who.metadata)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+	result, err := a.Identity.EndSession(ctx, call.User.ID, call.Session, identity.EndedLogout, call.Metadata())
+	return server.Done(result.Position), err
 }
 
 // logoutBy ends the session of a refresh token, which counts as a refresh does.
-func (a *api) logoutBy(c *echo.Context, t identity.RefreshToken) error {
-	if err := a.Spend(c, &quotaRefresh, server.Network(c)); err != nil {
-		return err
+func (a *api) logoutBy(ctx context.Context, call *server.Call, t identity.RefreshToken) (server.Answer, error) {
+	if err := call.Admit(server.Anyone(&quotaRefresh)); err != nil {
+		return server.Answer{}, err
 	}
-	m, err := server.Metadata(c, "")
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.EndSessionOf(c.Request().Context(), t, identity.EndedLogout, m)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+	m := call.Metadata()
+	m.Actor = "" // whose session it is
+	result, err := a.Identity.EndSessionOf(ctx, t, identity.EndedLogout, m)
+	return server.Done(result.Position), err
 }
 
 // logoutAll answers POST /v1/auth/logout-all: it ends every session of the caller, this one too.
-func (a *api) logoutAll(c *echo.Context) error {
-	who, p, err := a.optionalProof(c)
-	if err != nil {
-		return err
-	}
-	position, err := a.Identity.EndOwnSessions(c.Request().Context(), who.ID, who.Session, p, who.metadata)
-	if err != nil {
-		return err
-	}
-	return done(c, position)
+func (a *api) logoutAll(ctx context.Context, call *server.Call, in optionalProof) (server.Answer, error) {
+	position, err := a.Identity.EndOwnSessions(ctx, call.User.ID, call.Session, in.of(call), call.Metadata())
+	return server.Done(position), err
 }
 
 // listSessions answers GET /v1/me/sessions.
-func (a *api) listSessions(c *echo.Context) error {
-	who, err := a.Caller(c)
-	if err != nil {
-		return err
-	}
-	if _, err := server.Query(c); err != nil {
-		return err
-	}
-	list, err := a.Identity.Sessions(c.Request().Context(), who.ID, who.Session)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
-		Items []identity.Session `json:"items"`
-	}{list})
+func (a *api) listSessions(ctx context.Context, call *server.Call, _ server.Nothing) (server.Answer, error) {
+	list, err := a.Identity.Sessions(ctx, call.User.ID, call.Session)
+	return server.OK(page[identity.Session]{Items: list}), err
 }
 
 // endSession answers DELETE /v1/me/sessions/{id}.
-func (a *api) endSession(c *echo.Context) error {
-	who, p, err := a.optionalProof(c)
-	if err != nil {
-		return err
-	}
-	session, err := pathID(c, "there is no such session")
-	if err != nil {
-		return err
-	}
-	result, err := a.Identity.EndOwnSession(c.Request().Context(), who.ID, who.Session, session, p, who.metadata)
-	if err != nil {
-		return err
-	}
-	return done(c, result.Position)
+func (a *api) endSession(ctx context.Context, call *server.Call, in struct {
+	optionalProof
+	ID uuid.UUID `path:"id" missing:"there is no such session"`
+}) (server.Answer, error) {
+	result, err := a.Identity.EndOwnSession(ctx, call.User.ID, call.Session, in.ID, in.of(call), call.Metadata())
+	return server.Done(result.Position), err
 }

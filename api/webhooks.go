@@ -1,17 +1,19 @@
 package api
 
 import (
-	"net/http"
+	"context"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 	"usher.example/publisher/webhook"
 	"usher.example/server"
 )
 
-const noWebhook = "there is no such webhook"
+// ofWebhook is a path that names a webhook.
+type ofWebhook struct {
+	ID uuid.UUID `path:"id" missing:"there is no such webhook"`
+}
 
 // webhookView is a webhook as an answer shows it: with its secret only where that is new.
 type webhookView struct {
@@ -20,195 +22,108 @@ type webhookView struct {
 }
 
 // listWebhooks answers GET /v1/webhooks, in the order in which they were made.
-func (a *api) listWebhooks(c *echo.Context) error {
-	values, err := server.Query(c, "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	size, err := limit(values)
-	if err != nil {
-		return err
-	}
+func (a *api) listWebhooks(ctx context.Context, _ *server.Call, in paging) (server.Answer, error) {
 	const list = "webhooks"
-	after, err := parseIDCursor(a.CursorKey, list, values.Get("cursor"))
+	after, err := parseIDCursor(a.CursorKey, list, in.Cursor)
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	hooks, err := a.Webhooks.List(c.Request().Context(), after, size+1)
+	size := in.Limit.size()
+	hooks, err := a.Webhooks.List(ctx, after, size+1)
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	return c.JSON(http.StatusOK, pageOf(hooks, size, func(last webhook.Webhook) string { return idCursor(a.CursorKey, list, last.ID) }))
+	return server.OK(pageOf(hooks, size, func(last webhook.Webhook) string { return idCursor(a.CursorKey, list, last.ID) })), nil
 }
 
 // createWebhook answers POST /v1/webhooks.
-func (a *api) createWebhook(c *echo.Context) error {
-	var body struct {
-		URL    string   `json:"url"`
-		Events []string `json:"events"`
-		From   *int64   `json:"from"`
-	}
-	who, err := a.command(c, &body)
-	if err != nil {
-		return err
-	}
-	if err := required("url", body.URL); err != nil {
-		return err
-	}
-	w := webhook.Wish{URL: body.URL, Events: body.Events}
-	if body.From != nil {
-		if w.From = *body.From; w.From < 1 {
-			return server.Refuse(identity.CodeInvalidRequest, "a webhook begins at a position from 1 up")
+func (a *api) createWebhook(ctx context.Context, call *server.Call, in struct {
+	URL    string   `json:"url" required:"true"`
+	Events []string `json:"events"`
+	From   *int64   `json:"from"`
+}) (server.Answer, error) {
+	w := webhook.Wish{URL: in.URL, Events: in.Events, CommandID: call.CommandID("create webhook")}
+	if in.From != nil {
+		if w.From = *in.From; w.From < 1 {
+			return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "a webhook begins at a position from 1 up")
 		}
 	}
-	if w.CommandID, err = who.commandID(c, "create webhook"); err != nil {
-		return err
-	}
-	hook, secret, err := a.Webhooks.Create(c.Request().Context(), w)
-	if err != nil {
-		return err
-	}
-	c.Response().Header().Set(echo.HeaderLocation, "/v1/webhooks/"+hook.ID.String())
-	return c.JSON(http.StatusCreated, webhookView{hook, secret.Reveal()})
+	hook, secret, err := a.Webhooks.Create(ctx, w)
+	return server.Created("/v1/webhooks/"+hook.ID.String(), webhookView{hook, secret.Reveal()}), err
 }
 
 // showWebhook answers GET /v1/webhooks/{id}.
-func (a *api) showWebhook(c *echo.Context) error {
-	id, err := pathID(c, noWebhook)
-	if err != nil {
-		return err
-	}
-	if _, err := server.Query(c); err != nil {
-		return err
-	}
-	hook, err := a.Webhooks.Get(c.Request().Context(), id)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, hook)
+func (a *api) showWebhook(ctx context.Context, _ *server.Call, in ofWebhook) (server.Answer, error) {
+	hook, err := a.Webhooks.Get(ctx, in.ID)
+	return server.OK(hook), err
 }
 
 // changeWebhook answers PATCH /v1/webhooks/{id}.
-func (a *api) changeWebhook(c *echo.Context) error {
-	var body struct {
-		URL          *string         `json:"url"`
-		Events       *[]string       `json:"events"`
-		Status       *webhook.Status `json:"status"`
-		RotateSecret bool            `json:"rotate_secret"`
-	}
-	who, err := a.command(c, &body)
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, noWebhook)
-	if err != nil {
-		return err
-	}
-	changed, err := a.Webhooks.Update(c.Request().Context(), id, webhook.Change{
-		URL: body.URL, Events: body.Events, Status: body.Status, RotateSecret: body.RotateSecret,
-	}, who.metadata)
-	if err != nil {
-		return err
-	}
-	if changed.Position > 0 {
-		server.SetPosition(c, changed.Position)
-	}
-	return c.JSON(http.StatusOK, webhookView{changed.Webhook, changed.Secret.Reveal()})
+func (a *api) changeWebhook(ctx context.Context, call *server.Call, in struct {
+	ofWebhook
+	URL          *string         `json:"url"`
+	Events       *[]string       `json:"events"`
+	Status       *webhook.Status `json:"status"`
+	RotateSecret bool            `json:"rotate_secret"`
+}) (server.Answer, error) {
+	changed, err := a.Webhooks.Update(ctx, in.ID, webhook.Change{
+		URL: in.URL, Events: in.Events, Status: in.Status, RotateSecret: in.RotateSecret,
+	}, call.Metadata())
+	return server.OK(webhookView{changed.Webhook, changed.Secret.Reveal()}).At(changed.Position), err
 }
 
 // deleteWebhook answers DELETE /v1/webhooks/{id}.
-func (a *api) deleteWebhook(c *echo.Context) error {
-	if _, err := a.command(c, nil); err != nil {
-		return err
-	}
-	id, err := pathID(c, noWebhook)
-	if err != nil {
-		return err
-	}
-	if err := a.Webhooks.Delete(c.Request().Context(), id); err != nil {
-		return err
-	}
-	return done(c, 0)
+func (a *api) deleteWebhook(ctx context.Context, _ *server.Call, in ofWebhook) (server.Answer, error) {
+	return server.Done(0), a.Webhooks.Delete(ctx, in.ID)
 }
 
 // listDeliveries answers GET /v1/webhooks/{id}/deliveries, the newest first.
-func (a *api) listDeliveries(c *echo.Context) error {
-	id, err := pathID(c, noWebhook)
+func (a *api) listDeliveries(ctx context.Context, _ *server.Call, in struct {
+	ofWebhook
+	paging
+	Status webhook.DeliveryStatus `query:"status"`
+}) (server.Answer, error) {
+	size := in.Limit.size()
+	f := webhook.DeliveryFilter{Status: in.Status, Limit: size + 1}
+	list := "deliveries of " + in.ID.String() + " " + string(in.Status)
+	var err error
+	if f.Before, err = parsePositionCursor(a.CursorKey, list, in.Cursor); err != nil {
+		return server.Answer{}, err
+	}
+	deliveries, err := a.Webhooks.Deliveries(ctx, in.ID, f)
 	if err != nil {
-		return err
+		return server.Answer{}, err
 	}
-	values, err := server.Query(c, "status", "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	size, err := limit(values)
-	if err != nil {
-		return err
-	}
-	f := webhook.DeliveryFilter{Status: webhook.DeliveryStatus(values.Get("status")), Limit: size + 1}
-	list := "deliveries of " + id.String() + " " + values.Get("status")
-	if f.Before, err = parsePositionCursor(a.CursorKey, list, values.Get("cursor")); err != nil {
-		return err
-	}
-	deliveries, err := a.Webhooks.Deliveries(c.Request().Context(), id, f)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, pageOf(deliveries, size, func(last webhook.Delivery) string {
+	return server.OK(pageOf(deliveries, size, func(last webhook.Delivery) string {
 		return positionCursor(a.CursorKey, list, last.Position)
-	}))
+	})), nil
 }
 
-// redriveAll answers POST /v1/webhooks/{id}/redrive.
-func (a *api) redriveAll(c *echo.Context) error { return a.redrive(c, uuid.Nil) }
+// redriveAll answers POST /v1/webhooks/{id}/redrive. Done twice is as good as done once, with an idempotency key or without.
+func (a *api) redriveAll(ctx context.Context, _ *server.Call, in ofWebhook) (server.Answer, error) {
+	return a.redrive(ctx, in.ID, uuid.Nil)
+}
 
 // redriveOne answers POST /v1/webhooks/{id}/deliveries/{delivery}/redrive.
-func (a *api) redriveOne(c *echo.Context) error {
-	delivery, err := uuid.Parse(c.Param("delivery"))
-	if err != nil || delivery == uuid.Nil {
-		return server.Refuse(identity.CodeNotFound, "the webhook has no such delivery")
+func (a *api) redriveOne(ctx context.Context, _ *server.Call, in struct {
+	ofWebhook
+	Delivery uuid.UUID `path:"delivery" missing:"the webhook has no such delivery"`
+}) (server.Answer, error) {
+	if in.Delivery == uuid.Nil { // which stands for all of them
+		return server.Answer{}, server.Refuse(identity.CodeNotFound, "the webhook has no such delivery")
 	}
-	return a.redrive(c, delivery)
+	return a.redrive(ctx, in.ID, in.Delivery)
 }
 
-func (a *api) redrive(c *echo.Context, delivery uuid.UUID) error {
-	if _, err := a.command(c, nil); err != nil {
-		return err
-	}
-	id, err := pathID(c, noWebhook)
-	if err != nil {
-		return err
-	}
-	// Checked for its form only: done twice is as good as done once.
-	if _, err := server.IdempotencyKey(c); err != nil {
-		return err
-	}
-	redriven, err := a.Webhooks.Redrive(c.Request().Context(), id, delivery)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, struct {
+func (a *api) redrive(ctx context.Context, id, delivery uuid.UUID) (server.Answer, error) {
+	redriven, err := a.Webhooks.Redrive(ctx, id, delivery)
+	return server.OK(struct {
 		Redriven int `json:"redriven"`
-	}{redriven})
+	}{redriven}), err
 }
 
 // testWebhook answers POST /v1/webhooks/{id}/test. A request repeated with its Idempotency-Key sends again, under the same id.
-func (a *api) testWebhook(c *echo.Context) error {
-	who, err := a.command(c, nil)
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, noWebhook)
-	if err != nil {
-		return err
-	}
-	trial, err := who.commandID(c, "test webhook "+id.String())
-	if err != nil {
-		return err
-	}
-	outcome, err := a.Webhooks.Test(c.Request().Context(), id, trial)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, outcome)
+func (a *api) testWebhook(ctx context.Context, call *server.Call, in ofWebhook) (server.Answer, error) {
+	outcome, err := a.Webhooks.Test(ctx, in.ID, call.CommandID("test webhook "+in.ID.String()))
+	return server.OK(outcome), err
 }

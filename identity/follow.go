@@ -74,6 +74,7 @@ func (s *Service) catchUp(ctx context.Context, f *tail) error {
 	}
 	s.trust.lose()
 	s.logger.ErrorContext(ctx, "the log is another one than was read before: what is in memory is dropped", slog.Any("error", err))
+	s.doubts.begin(s.now())
 	done := s.forked()
 	f.at, f.known = eventstore.Anchor{}, false
 	if err := s.readOnFrom(ctx, f); err != nil {

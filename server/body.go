@@ -22,28 +22,21 @@ import (
 // maxBody bounds a request's body.
 const maxBody = 64 << 10
 
-// Decode reads a JSON body into the struct that into points to, strictly: one object, of known fields, each once and
+// decode reads a JSON body into the struct that into points to, strictly: one object, of known fields, each once and
 // spelled as documented, all text valid Unicode without NUL. An empty body stands for {}. Errors have a code and never
 // show what was sent, except the names of fields.
 //
 // null is refused, since a client that sends it means something and would believe that it was done, but where it takes
 // something away: see PatchText and MergePatch.
-//
-// The idempotency key of a POST has its form checked here too: what it means is for each call to say.
-func Decode(c *echo.Context, into any) error {
-	if c.Request().Method == http.MethodPost {
-		if _, err := IdempotencyKey(c); err != nil {
-			return err
-		}
-	}
-	body, err := ReadBody(c)
+func decode(c *echo.Context, fields map[string]nulls, into any) error {
+	body, err := readBody(c)
 	if err != nil || len(body) == 0 {
 		return err
 	}
 	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationJSON) {
 		return Refuse(CodeUnsupportedType, "the Content-Type has to be application/json")
 	}
-	if err := checkJSON(body, fieldsOf(into)); err != nil {
+	if err := checkJSON(body, fields); err != nil {
 		return &identity.Error{Code: identity.CodeInvalidRequest, Detail: err.Error()}
 	}
 	if err := json.Unmarshal(body, into); err != nil {
@@ -56,8 +49,8 @@ func Decode(c *echo.Context, into any) error {
 	return nil
 }
 
-// ReadBody reads a body of bounded size.
-func ReadBody(c *echo.Context) ([]byte, error) {
+// readBody reads a body of bounded size.
+func readBody(c *echo.Context) ([]byte, error) {
 	r := c.Request()
 	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && encoding != "identity" {
 		return nil, Refuse(CodeUnsupportedType, "the body must not be compressed")
@@ -107,22 +100,15 @@ const (
 	nullMembers       // members of objects may, outside of lists
 )
 
-// fieldsOf are the JSON names of the fields of the struct that v points to, and where in each null may stand.
-func fieldsOf(v any) map[string]nulls {
-	t := reflect.TypeOf(v).Elem()
-	fields := make(map[string]nulls, t.NumField())
-	for f := range t.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch f.Type {
-		case reflect.TypeFor[PatchText]():
-			fields[name] = nullItself
-		case reflect.TypeFor[MergePatch]():
-			fields[name] = nullMembers
-		default:
-			fields[name] = nullNowhere
-		}
+// nullsOf says where in a field of a type null may stand.
+func nullsOf(t reflect.Type) nulls {
+	switch t {
+	case reflect.TypeFor[PatchText]():
+		return nullItself
+	case reflect.TypeFor[MergePatch]():
+		return nullMembers
 	}
-	return fields
+	return nullNowhere
 }
 
 // checkJSON finds what encoding/json lets pass: it takes names in any case, the last of equal names, null for anything, and

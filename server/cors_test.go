@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 )
@@ -33,7 +32,7 @@ func TestCORS(t *testing.T) {
 	t.Parallel()
 	const app = "https://app.example.org"
 	me := func(s *Server) *Server {
-		s.Routes(Surface{}).GET("/v1/me", func(*echo.Context) error { return Refuse(identity.CodeUnauthenticated, "") })
+		s.Routes(Surface{}).GET("/v1/me", Open, func(*Call) (Answer, error) { return Answer{}, Refuse(identity.CodeUnauthenticated, "") })
 		return s
 	}
 	s := me(New(Config{AllowedOrigins: []string{app, "http://localhost:3000"}}))

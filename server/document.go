@@ -19,16 +19,18 @@ var publicFor = []string{fmt.Sprintf("public, max-age=%d", DocumentMaxAge/time.S
 
 // Document answers with something that everybody may see and keep for a while, and after that ask whether it is still the
 // same (RFC 9110, section 13.1.2).
-func Document(c *echo.Context, contentType string, content []byte) error {
+func Document(contentType string, content []byte) Answer {
 	sum := sha256.Sum256(content)
 	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-	h := c.Response().Header()
-	h[echo.HeaderCacheControl] = publicFor
-	h["Etag"] = []string{tag}
-	if matches(c.Request().Header["If-None-Match"], tag) {
-		return c.NoContent(http.StatusNotModified)
-	}
-	return c.Blob(http.StatusOK, contentType, content)
+	return Written(func(c *echo.Context) error {
+		h := c.Response().Header()
+		h[echo.HeaderCacheControl] = publicFor
+		h["Etag"] = []string{tag}
+		if matches(c.Request().Header["If-None-Match"], tag) {
+			return c.NoContent(http.StatusNotModified)
+		}
+		return c.Blob(http.StatusOK, contentType, content)
+	})
 }
 
 // matches says whether a tag is among those of an If-None-Match header.

@@ -10,14 +10,14 @@ import (
 	"usher.example/identity"
 )
 
-// DecodeForm reads a body of form parameters, each at most once, in valid Unicode without NUL. One without a value is as
+// Form reads a body of form parameters, each at most once, in valid Unicode without NUL. One without a value is as
 // if it were not there, and one that is unknown is left alone: RFC 6749, section 3.2, asks for that.
-func DecodeForm(c *echo.Context) (url.Values, error) {
-	body, err := ReadBody(c)
+func (c *Call) Form() (url.Values, error) {
+	body, err := readBody(c.echo)
 	if err != nil || len(body) == 0 {
 		return url.Values{}, err
 	}
-	if !isMedia(c.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationForm) {
+	if !isMedia(c.echo.Request().Header.Values(echo.HeaderContentType), echo.MIMEApplicationForm) {
 		return nil, Refuse(CodeUnsupportedType, "the Content-Type has to be application/x-www-form-urlencoded")
 	}
 	return parseForm(string(body))

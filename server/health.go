@@ -2,28 +2,26 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 )
 
 // livez answers GET /livez: the process answers.
-func (s *Server) livez(c *echo.Context) error {
-	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ok"}`))
+func (s *Server) livez(*Call) (Answer, error) {
+	return OK(json.RawMessage(`{"status":"ok"}`)), nil
 }
 
 // readyz answers GET /readyz: everything that requests need is there.
-func (s *Server) readyz(c *echo.Context) error {
-	if failed := s.ready.check(c.Request().Context()); len(failed) > 0 {
-		return loggedError{Refuse(identity.CodeUnavailable, "not ready: %s", strings.Join(failed, ", "))}
+func (s *Server) readyz(c *Call) (Answer, error) {
+	if failed := s.ready.check(c.echo.Request().Context()); len(failed) > 0 {
+		return Answer{}, loggedError{Refuse(identity.CodeUnavailable, "not ready: %s", strings.Join(failed, ", "))}
 	}
-	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ready"}`))
+	return OK(json.RawMessage(`{"status":"ready"}`)), nil
 }
 
 // loggedError is an error that was logged where it arose: who probes every second must not fill the log.

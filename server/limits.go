@@ -71,19 +71,9 @@ func (l *limits) spend(of *Quota, name string) error {
 	return nil
 }
 
-// Limited lets a network pass as often as its quota says.
-func (s *Server) Limited(of *Quota, next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
-		if err := s.Spend(c, of, Network(c)); err != nil {
-			return err
-		}
-		return next(c)
-	}
-}
-
-// Spend takes one of what a network or a user may have, where there are limits, and counts who is refused. It fails with
+// spend takes one of what a network or a user may have, where there are limits, and counts who is refused. It fails with
 // CodeRateLimited.
-func (s *Server) Spend(c *echo.Context, of *Quota, name string) error {
+func (s *Server) spend(c *echo.Context, of *Quota, name string) error {
 	if !s.RateLimits {
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/labstack/echo/v5"
 
 	"usher.example/eventstore"
-	"usher.example/identity"
 )
 
 // Headers of ours.
@@ -89,46 +87,28 @@ func RequestID(c *echo.Context) string {
 	return ""
 }
 
-// SetPosition says where in the log what was written is.
-func SetPosition(c *echo.Context, position int64) {
-	c.Response().Header().Set(HeaderPosition, strconv.FormatInt(position, 10))
-}
-
-// Metadata is that of the events which a request causes.
-func Metadata(c *echo.Context, actor string) (eventstore.Metadata, error) {
-	correlation, err := uuid.Parse(RequestID(c))
-	if err != nil {
-		return eventstore.Metadata{}, fmt.Errorf("read the request's id: %w", err)
+// metadata is that of the events which a request causes.
+func metadata(c *echo.Context, actor string) eventstore.Metadata {
+	m := eventstore.Metadata{
+		Correlation: uuid.MustParse(RequestID(c)), // which attend made
+		Actor:       actor, Address: c.RealIP(), Network: network(c), UserAgent: userAgent(c.Request().UserAgent()),
 	}
-	m := eventstore.Metadata{Correlation: correlation, Actor: actor, Address: c.RealIP(), Network: Network(c), UserAgent: userAgent(c.Request().UserAgent())}
 	if m.TraceParent = eventstore.NewTraceParent(c.Request().Context()); m.TraceParent != "" {
-		return m, nil
+		return m
 	}
 	if parent := c.Request().Header.Get(headerTraceParent); traceParent.MatchString(parent) {
 		m.TraceParent = parent // of a trace that is not recorded here
 	}
-	return m, nil
+	return m
 }
 
 // networkKey is where attend keeps what a request's client is counted as.
 const networkKey = "network"
 
-// Network is what a request's client is counted as, together with others.
-func Network(c *echo.Context) string {
+// network is what a request's client is counted as, together with others.
+func network(c *echo.Context) string {
 	text, _ := c.Get(networkKey).(string)
 	return text
-}
-
-// Device is the token of the device that a request comes from, empty for none. One that is not good is as none.
-func Device(c *echo.Context) identity.DeviceToken {
-	return identity.DeviceToken(c.Request().Header.Get(HeaderDevice))
-}
-
-// SetDevice gives a device what it is known by from now on, if there is anything.
-func SetDevice(c *echo.Context, t identity.DeviceToken) {
-	if t != "" {
-		c.Response().Header().Set(HeaderDevice, string(t))
-	}
 }
 
 // traceParent is the header of W3C Trace Context, version 00.
@@ -149,27 +129,3 @@ func userAgent(text string) string {
 	}
 	return text
 }
-
-// IdempotencyKey is the request's key, or "" where it has none.
-func IdempotencyKey(c *echo.Context) (string, error) {
-	values := c.Request().Header.Values(HeaderIdempotencyKey)
-	if len(values) == 0 {
-		return "", nil
-	}
-	if len(values) > 1 || !printable.MatchString(values[0]) {
-		return "", Refuse(identity.CodeInvalidRequest, "the Idempotency-Key has to be one value of 1 to 255 printable ASCII characters")
-	}
-	return values[0], nil
-}
-
-// CommandOf is the command id that the request's idempotency key stands for in a kind of requests that these secrets tell
-// apart; the nil UUID for no key.
-func (s *Server) CommandOf(c *echo.Context, kind string, secrets ...string) (uuid.UUID, error) {
-	key, err := IdempotencyKey(c)
-	if err != nil || key == "" {
-		return uuid.Nil, err
-	}
-	return s.Identity.SecretCommandID(kind, key, secrets...), nil
-}
-
-var printable = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)

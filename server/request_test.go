@@ -18,7 +18,7 @@ func TestPanic(t *testing.T) {
 	t.Parallel()
 	var logged strings.Builder
 	s := New(Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
-	s.Routes(Surface{}).GET("/panic", func(*echo.Context) error { panic("out of order") })
+	s.Routes(Surface{}).GET("/panic", Open, func(*Call) (Answer, error) { panic("out of order") })
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, httptest.NewRequest("GET", "/panic", nil))
 	var p Problem
@@ -46,9 +46,9 @@ func TestSurfacesTellTheirErrors(t *testing.T) {
 			return c.String(f.Status, "theatre: "+string(f.Code)+" "+f.Detail)
 		},
 	})
-	theatre.POST("/seats", func(*echo.Context) error { return full })
-	theatre.POST("/panic", func(*echo.Context) error { panic("fire") })
-	s.Routes(Surface{}).GET("/seats", func(*echo.Context) error { return full })
+	theatre.POST("/seats", Open, func(*Call) (Answer, error) { return Answer{}, full })
+	theatre.POST("/panic", Open, func(*Call) (Answer, error) { panic("fire") })
+	s.Routes(Surface{}).GET("/seats", Open, func(*Call) (Answer, error) { return Answer{}, full })
 	for _, c := range []struct {
 		method, path string
 		status       int

@@ -35,19 +35,44 @@ func (s *Server) Routes(of Surface) *Routes {
 }
 
 // GET adds a route for GET, and for HEAD: net/http leaves the body out.
-func (r *Routes) GET(path string, answer echo.HandlerFunc) {
-	r.add(http.MethodGet, path, answer)
-	r.add(http.MethodHead, path, answer)
+func (r *Routes) GET(path string, of Access, answer Handler) {
+	r.add(http.MethodGet, path, of, answer)
+	r.add(http.MethodHead, path, of, answer)
 }
 
-func (r *Routes) POST(path string, answer echo.HandlerFunc)   { r.add(http.MethodPost, path, answer) }
-func (r *Routes) PUT(path string, answer echo.HandlerFunc)    { r.add(http.MethodPut, path, answer) }
-func (r *Routes) PATCH(path string, answer echo.HandlerFunc)  { r.add(http.MethodPatch, path, answer) }
-func (r *Routes) DELETE(path string, answer echo.HandlerFunc) { r.add(http.MethodDelete, path, answer) }
+// POST adds a route for POST.
+func (r *Routes) POST(path string, of Access, answer Handler) {
+	r.add(http.MethodPost, path, of, answer)
+}
 
-func (r *Routes) add(method, path string, answer echo.HandlerFunc) {
-	r.server.echo.Add(method, path, answer)
+// PUT adds a route for PUT.
+func (r *Routes) PUT(path string, of Access, answer Handler) {
+	r.add(http.MethodPut, path, of, answer)
+}
+
+// PATCH adds a route for PATCH.
+func (r *Routes) PATCH(path string, of Access, answer Handler) {
+	r.add(http.MethodPatch, path, of, answer)
+}
+
+// DELETE adds a route for DELETE.
+func (r *Routes) DELETE(path string, of Access, answer Handler) {
+	r.add(http.MethodDelete, path, of, answer)
+}
+
+func (r *Routes) add(method, path string, of Access, answer Handler) {
 	r.server.surfaces[Endpoint{method, path}] = r.surface
+	r.server.echo.Add(method, path, func(c *echo.Context) error {
+		call := &Call{server: r.server, echo: c}
+		if err := call.Admit(of); err != nil {
+			return err
+		}
+		a, err := answer(call)
+		if err != nil {
+			return err
+		}
+		return a.send(c)
+	})
 }
 
 // Endpoint is a route: a method and a path, as it was registered.

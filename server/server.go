@@ -92,8 +92,8 @@ func New(c Config) *Server {
 	s.echo.Use(s.attend)
 	health := s.Routes(Surface{})
 	s.elsewhere = health.surface
-	health.GET("/livez", s.livez)
-	health.GET("/readyz", s.readyz)
+	health.GET("/livez", Open, s.livez)
+	health.GET("/readyz", Open, s.readyz)
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ import (
 )
 
 // failovers makes the tests of a database that gives way to its standby longer: -failovers 20.
-var failovers = flag.Int("failovers", 2, "how often a database gives way to its standby, or loses its newest commits")
+var failovers = flag.Int("failovers", 1, "how often a database gives way to its standby, or loses its newest commits")
 
 // follower is a service that keeps a copy of the events, and takes back what it is told did not happen.
 type follower struct {
@@ -232,10 +233,15 @@ func TestFailoverHalts(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := c.mustRegister(t, "before@example.org")
+	who := credentials{"before@example.org", userPassword}
+	name, kept := bearer(c.login(t, who))
+	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, kept)
 	eventually(t, "it is published", func() error { return d.caughtUp(before.position) })
 	if err := standby.Cut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	_, void := bearer(c.login(t, who))
+	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, void)
 	lost := c.mustRegister(t, "lost@example.org")
 	eventually(t, "it is published too", func() error { return d.caughtUp(lost.position) })
 	if err := errors.Join(primary.Kill(), standby.Promote(t.Context())); err != nil {
@@ -251,6 +257,14 @@ func TestFailoverHalts(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, "the token of a login that the standby does not have is refused", func() error {
+		a, err := c.call("GET", "/v1/me", nil, name, void)
+		if err == nil && a.status != http.StatusUnauthorized {
+			err = fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return err
+	})
+	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, kept)
 	if n := len(f.ids()); int64(n) > lost.position {
 		t.Errorf("the follower has %d events, the last %d of them after what did not happen", n, int64(n)-lost.position)
 	}

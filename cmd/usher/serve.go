@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"usher.example/api"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/projections"
@@ -323,35 +322,10 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		return nil, err
 	}
 	group.Go(func() error { return keys.run(ctx) })
-	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Lifetime: c.accessLifetime()})
+	front, err := d.front(p, registry, foundation{users, pool, keys, revocations, checkpoints})
 	if err != nil {
 		return nil, err
 	}
-	proxies, err := server.ParseProxies(c.TrustedProxies)
-	if err != nil {
-		return nil, err
-	}
-	origins, err := server.ParseOrigins(c.AllowedOrigins)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
-		Missing: keys.missing, Revoked: revocations.Revoked})
-	if err != nil {
-		return nil, err
-	}
-	front := server.New(server.Config{
-		Identity: users, Log: d.log, Verifier: verifier,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
-		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
-	})
-	api.Register(front, api.Config{
-		Passwords: pool, Issuer: issuer, Keys: keys.ring, PublicURL: c.PublicURL,
-		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
-		Stats: projections.Stats{DB: d.store}, Checkpoints: checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
-		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
-		Outbox:      d.outbox,
-	})
 	return func(ctx context.Context) error {
 		if err := p.ready(madeAdmin); err != nil {
 			return err
@@ -393,9 +367,4 @@ func (d *deployment) wake(ctx context.Context, conn *nats.Conn, users *identity.
 		}
 	}()
 	return wake
-}
-
-func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
-	s, err := publisher.ReadStatus(ctx, d.log, d.store, publisher.DefaultStream, time.Now())
-	return api.Outbox{Head: s.Head, Published: s.Published, Lag: s.Lag, State: string(s.State), Error: s.Error}, err
 }

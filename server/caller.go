@@ -6,33 +6,39 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 	"usher.example/token"
 )
 
-// Caller is who the request's access token was issued to.
+// Caller is who asks: the user whom an access token was issued to.
 type Caller struct {
-	*identity.User
-	Session uuid.UUID
+	User    *identity.User // nil while nobody is known
+	Session uuid.UUID      // of the token
 }
 
-// callerKey is where Admin keeps who it let pass.
-const callerKey = "caller"
+// Actor is the caller as events name who caused them.
+func (who Caller) Actor() string {
+	if who.User == nil {
+		return identity.ActorAnonymous
+	}
+	return identity.ActorUser(who.User.ID)
+}
 
-// Caller reads and checks the request's access token. The user's own state decides with it: who was locked or disabled
-// since it was issued, or whose session has ended, is refused.
-func (s *Server) Caller(c *echo.Context) (Caller, error) {
-	if who, known := c.Get(callerKey).(Caller); known {
-		return who, nil
+// name is what a caller's idempotency keys and changes go by; "" while nobody is known.
+func (who Caller) name() string {
+	if who.User == nil {
+		return ""
 	}
-	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
-	if err != nil {
-		return Caller{}, err
+	return who.User.ID.String()
+}
+
+// quota is how much a caller may change.
+func (who Caller) quota() *Quota {
+	if who.User.HasRole(identity.RoleAdmin) {
+		return &QuotaAdmin
 	}
-	_, who, err := s.Verify(c.Request().Context(), raw)
-	return who, err
+	return &QuotaChange
 }
 
 // Verify checks an access token: its claims, and whether its session goes on.
@@ -85,42 +91,4 @@ func bearer(headers []string) (string, error) {
 func Credentials(headers []string, wanted string) (credentials string, ok bool) {
 	scheme, rest, _ := strings.Cut(headers[0], " ")
 	return strings.TrimLeft(rest, " "), len(headers) == 1 && strings.EqualFold(scheme, wanted)
-}
-
-// Admin lets administrators pass. The role is that of the user's own state, so that it counts from the moment it is
-// granted or revoked and not from the next token.
-func (s *Server) Admin(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
-		who, err := s.Caller(c)
-		if err == nil {
-			err = needAdmin(who)
-		}
-		if err != nil {
-			return err
-		}
-		c.Set(callerKey, who)
-		return next(c)
-	}
-}
-
-func needAdmin(who Caller) error {
-	if !who.HasRole(identity.RoleAdmin) {
-		return Refuse(identity.CodeForbidden, "the role %s is needed", identity.RoleAdmin)
-	}
-	return nil
-}
-
-// Again looks once more, after a request has waited, whether whoever sent it may have the answer: a lock, a logout or the end
-// of the access token counts for requests that are open too. sessionUser is SessionUser, or ReadSessionUser where what
-// the answer tells of may have come after the lock.
-func (s *Server) Again(c *echo.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
-	raw, err := bearer(c.Request().Header[echo.HeaderAuthorization])
-	if err != nil {
-		return err
-	}
-	_, who, err := s.verifyBy(c.Request().Context(), raw, sessionUser)
-	if _, byAdmin := c.Get(callerKey).(Caller); err == nil && byAdmin {
-		err = needAdmin(who)
-	}
-	return err
 }
