@@ -11,8 +11,8 @@ import (
 	"usher.example/identity"
 )
 
-// doRebuilds does the rebuilds that are asked for of this version of the code, and drops what was discarded, whether or not
-// this process holds the projection's lease, until ctx ends. A rebuild that was interrupted is gone on with.
+// doRebuilds does the rebuilds and rollbacks that are asked for of this version of the code, and drops what was discarded, whether
+// or not this process holds the projection's lease, until ctx ends. A rebuild that was interrupted is gone on with.
 func (r *Runner) doRebuilds(ctx context.Context, m model, holder string) {
 	asked := false
 	for ctx.Err() == nil {
@@ -48,6 +48,9 @@ func (r *Runner) lookForRebuild(ctx context.Context, m model, holder string, ask
 		return err
 	}
 	if err := m.dropDiscarded(ctx); err != nil {
+		return err
+	}
+	if err := m.doRollback(ctx, r.ttl()); err != nil && !errors.Is(err, ErrRebuilding) { // another process may be at it
 		return err
 	}
 	b, err := m.readBeside(ctx, r.DB, roleNext)

@@ -46,10 +46,10 @@ func (s ScrubReport) Damaged() bool { return (s.Missing > 0 || s.Misplaced > 0) 
 func (s ScrubReport) found() error {
 	switch {
 	case s.Foreign > 0:
-		return fmt.Errorf("%w: a scrub of positions %d to %d found %d messages that are not the log's, and %d missing, at %v. "+restoredHint,
+		return fmt.Errorf("%w: a scrub of positions %d to %d found messages that are not the log's: %d, and missing: %d, at %v. "+restoredHint,
 			ErrForeignStream, s.First, s.Last, s.Foreign, s.Missing, s.Positions)
 	case s.Damaged():
-		return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d misplaced, at %v", ErrDamaged,
+		return fmt.Errorf("%w: a scrub of positions %d to %d found messages that are missing: %d, and misplaced: %d, at %v", ErrDamaged,
 			s.First, s.Last, s.Missing, s.Misplaced, s.Positions)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log"
 	"net/url"
@@ -37,6 +38,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := &account{usher: *usher, email: *email, password: os.Getenv("USHER_PASSWORD")}
+	if err := a.given(); err != nil {
+		fmt.Fprintln(flag.CommandLine.Output(), err)
+		flag.Usage()
+		os.Exit(2)
+	}
 	if err := follow(ctx, a, *server, *name, &userFile{path: *file}); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
@@ -60,7 +66,7 @@ func follow(ctx context.Context, a *account, server, name string, users *userFil
 			return err
 		}
 	}
-	log.Printf("copied %d users, up to position %d", len(users.Users), users.Checkpoint)
+	log.Printf("the copy has what there is up to position %d; users: %d", users.Checkpoint, len(users.Users))
 	conn, err := connect(server)
 	if err != nil {
 		return err
