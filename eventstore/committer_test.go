@@ -2,8 +2,10 @@ package eventstore_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -116,6 +118,30 @@ func TestBatches(t *testing.T) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
+	}
+}
+
+// A batch is bounded by what is in it, and who does not fit into one lets nobody pass.
+func TestBatchesOfLargeAppends(t *testing.T) {
+	t.Parallel()
+	const most = 4 << 20 / eventstore.MaxEventBytes
+	appends := make([]eventstore.Append, 2*most)
+	for i := range appends {
+		appends[i] = fact(newID())
+		if i != 2*most-2 {
+			appends[i].Events[0].Data = json.RawMessage(`"` + strings.Repeat("d", eventstore.MaxEventBytes-1024) + `"`)
+		}
+	}
+	batches, errs := behind(t, appends, nil)
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	var sizes []int
+	for _, b := range batches {
+		sizes = append(sizes, len(b))
+	}
+	if diff := cmp.Diff([]int{most, most}, sizes); diff != "" {
+		t.Errorf("appends in each batch (-want +got)\n%s", diff)
 	}
 }
 
