@@ -214,6 +214,8 @@ func TestFailoverHalts(t *testing.T) {
 	d := newServeDeployment(t, fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write", primary.Host(), standby.Host()),
 		devstack.NATSProcess(t, t.TempDir(), 0).URL())
 	_, c := d.startServe("--with", "publisher,projections")
+	_, other := d.startServe()
+	shop := d.addClient("shop")
 	f := d.followEvents()
 	if out := d.command("check", "--component", "database"); !strings.Contains(out, "none of the standbys is synchronous") {
 		t.Errorf("usher check does not warn of a standby that is asynchronous:\n%s", out)
@@ -234,16 +236,22 @@ func TestFailoverHalts(t *testing.T) {
 	}
 	before := c.mustRegister(t, "before@example.org")
 	who := credentials{"before@example.org", userPassword}
-	name, kept := bearer(c.login(t, who))
-	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, kept)
+	kept := c.login(t, who)
 	eventually(t, "it is published", func() error { return d.caughtUp(before.position) })
 	if err := standby.Cut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, void := bearer(c.login(t, who))
-	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, void)
-	lost := c.mustRegister(t, "lost@example.org")
-	eventually(t, "it is published too", func() error { return d.caughtUp(lost.position) })
+	c.mustRegister(t, "lost@example.org")
+	void := []string{c.login(t, who), c.login(t, credentials{"lost@example.org", userPassword})}
+	lost := int64(len(d.history()))
+	apis := []*client{c, other}
+	for _, api := range apis {
+		for _, token := range append(void, kept) {
+			name, value := bearer(token)
+			api.want(t, http.StatusOK, "GET", "/v1/me", nil, name, value)
+		}
+	}
+	eventually(t, "it is published too", func() error { return d.caughtUp(lost) })
 	if err := errors.Join(primary.Kill(), standby.Promote(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -257,16 +265,28 @@ func TestFailoverHalts(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, "the token of a login that the standby does not have is refused", func() error {
-		a, err := c.call("GET", "/v1/me", nil, name, void)
-		if err == nil && a.status != http.StatusUnauthorized {
-			err = fmt.Errorf("%d %s", a.status, a.body)
+	for _, api := range apis {
+		for _, token := range void {
+			name, value := bearer(token)
+			eventually(t, "the token of a login that the standby does not have is refused", func() error {
+				a, err := api.call("GET", "/v1/me", nil, name, value)
+				if err == nil && a.status != http.StatusUnauthorized {
+					err = fmt.Errorf("%d %s", a.status, a.body)
+				}
+				return err
+			})
+			if status, body := shop.ask(t, api, "/oauth2/introspect", token); status != http.StatusOK || strings.TrimSpace(body) != `{"active":false}` {
+				t.Errorf("introspect: %d %s", status, body)
+			}
 		}
-		return err
-	})
-	c.want(t, http.StatusOK, "GET", "/v1/me", nil, name, kept)
-	if n := len(f.ids()); int64(n) > lost.position {
-		t.Errorf("the follower has %d events, the last %d of them after what did not happen", n, int64(n)-lost.position)
+		name, value := bearer(kept)
+		api.want(t, http.StatusOK, "GET", "/v1/me", nil, name, value)
+		if status, body := shop.ask(t, api, "/oauth2/introspect", kept); status != http.StatusOK || !strings.Contains(body, `"active":true`) {
+			t.Errorf("introspect: %d %s", status, body)
+		}
+	}
+	if n := len(f.ids()); int64(n) > lost {
+		t.Errorf("the follower has %d events, the last %d of them after what did not happen", n, int64(n)-lost)
 	}
 	d.command("outbox", "reset", "--yes")
 	d.wantAgreement(c, f)
