@@ -231,7 +231,7 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 			return m.outcome(ctx)
 		}
 		if err == nil {
-			err = pause(ctx, cmp.Or(o.Poll, defaultPoll))
+			err = eventstore.Pause(ctx, cmp.Or(o.Poll, defaultPoll))
 		}
 		if err == nil && may {
 			err = m.persist(ctx, "watch a rebuild", func(ctx context.Context) (err error) {

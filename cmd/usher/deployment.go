@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,6 +23,7 @@ import (
 	"usher.example/publisher"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
+	"usher.example/subscription"
 )
 
 // The files of a directory of `usher dev`.
@@ -252,6 +252,7 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectBufSize(-1),
+		subscription.Inbox(d.natsURL),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				d.logger.Warn("NATS is disconnected", slog.Any("error", err))
@@ -263,9 +264,6 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 			d.logger.Error("NATS", slog.Any("error", err))
 		}),
 	}, options...)
-	if user := natsUser(d.natsURL); user != "" {
-		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
-	}
 	if d.config.NATSCreds != "" {
 		options = append(options, nats.UserCredentials(d.config.NATSCreds))
 	}
@@ -277,17 +275,6 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 		d.logger.Warn("NATS can't be reached; trying on")
 	}
 	return conn, nil
-}
-
-// natsUser is the user that the first of the servers is given, if its name can be part of a subject: replies then come to
-// inboxes that nobody else may listen to, see deploy/nats.
-func natsUser(servers string) string {
-	first, _, _ := strings.Cut(servers, ",")
-	u, err := url.Parse(strings.TrimSpace(first))
-	if err != nil || strings.ContainsAny(u.User.Username(), ".*> \t\r\n") {
-		return ""
-	}
-	return u.User.Username()
 }
 
 // connectNow connects to NATS for a command that has nothing to do without it.
