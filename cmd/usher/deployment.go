@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
@@ -227,6 +228,9 @@ func (d *deployment) identity() *identity.Service {
 	return identity.New(identity.Config{Log: d.log, Store: d.store, DB: d.store, CodeKey: d.codeKey, AccessLifetime: d.config.accessLifetime(),
 		Ledger: d.ledger(), Logger: d.logger})
 }
+
+// clients are those of OAuth.
+func (d *deployment) clients() client.Registry { return client.Registry{DB: d.store} }
 
 const closeTimeout = 15 * time.Second
 
