@@ -155,7 +155,7 @@ func New(c Config) *Service {
 	}
 	s.cache = newCache(cmp.Or(c.CachedUsers, 1<<16), s.ReadUser)
 	s.doubts = newDoubts(c.AccessLifetime, s.now())
-	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, pause: pause, lines: map[string]*line{}, paces: map[string]*pace{}}
+	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, pause: eventstore.Pause, lines: map[string]*line{}, paces: map[string]*pace{}}
 	return s
 }
 

@@ -102,7 +102,7 @@ func (m model) requestRollback(ctx context.Context, actor string, wait time.Dura
 		case time.Now().After(deadline):
 			return 0, ErrRequested
 		}
-		if err := pause(ctx, firstWait); err != nil {
+		if err := eventstore.Pause(ctx, firstWait); err != nil {
 			return 0, err
 		}
 	}
@@ -160,7 +160,7 @@ func (m model) awaitRetry(ctx context.Context, user uuid.UUID, wait time.Duratio
 		case time.Now().After(deadline):
 			return ErrRequested
 		}
-		if err := pause(ctx, firstWait); err != nil {
+		if err := eventstore.Pause(ctx, firstWait); err != nil {
 			return err
 		}
 	}
@@ -199,7 +199,7 @@ func (w *worker) doRetries(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			w.logTo.WarnContext(ctx, "parked events can't be applied yet", slog.Any("error", err))
 		}
-		if err := pause(ctx, w.poll()); err != nil {
+		if err := eventstore.Pause(ctx, w.poll()); err != nil {
 			return err
 		}
 	}

@@ -231,7 +231,7 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 			return m.outcome(ctx)
 		}
 		if err == nil {
-			err = pause(ctx, cmp.Or(o.Poll, defaultPoll))
+			err = eventstore.Pause(ctx, cmp.Or(o.Poll, defaultPoll))
 		}
 		if err == nil && may {
 			err = m.persist(ctx, "watch a rebuild", func(ctx context.Context) (err error) {
@@ -344,7 +344,7 @@ func (o *Operator) drop(ctx context.Context, what, name string, r role, by dropp
 // DropOld drops the generations that have been of no use for long: standbys that were replaced before a time, and what
 // failed rebuilds made that were asked for before it. It answers with how many.
 func (o *Operator) DropOld(ctx context.Context, before time.Time) (dropped int, err error) {
-	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) { return m.drop(ctx, r, old) })
+	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) { return dropOrDiscard(m, ctx, r, old) })
 }
 
 // Old is how many generations DropOld would drop.

@@ -24,7 +24,7 @@ func (r *Runner) doRebuilds(ctx context.Context, m model, holder string) {
 		default:
 			m.logTo.ErrorContext(ctx, "rebuild failed", slog.Any("error", err))
 		}
-		_ = pause(ctx, r.poll()/2) // ctx is looked at above
+		_ = eventstore.Pause(ctx, r.poll()/2) // ctx is looked at above
 	}
 }
 
@@ -88,7 +88,7 @@ func (r *Runner) awaitOwnVersion(ctx context.Context, m model) error {
 		if err := m.reportOutdated(ctx, l); err != nil {
 			return err
 		}
-		if err := pause(ctx, r.poll()); err != nil {
+		if err := eventstore.Pause(ctx, r.poll()); err != nil {
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func clock(d eventstore.Dialect) string {
 func (w *worker) keepStandby(ctx context.Context) error {
 	said := ""
 	for wait := w.poll(); ; {
-		if err := pause(ctx, wait); err != nil {
+		if err := eventstore.Pause(ctx, wait); err != nil {
 			return err
 		}
 		wait = w.poll()

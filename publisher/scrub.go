@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
 )
 
@@ -175,7 +176,7 @@ func (s *scrubbing) run(ctx context.Context) (ScrubReport, error) {
 		if !behind || waits == scrubBehind {
 			break
 		}
-		if err := pause(ctx, scrubWait); err != nil {
+		if err := eventstore.Pause(ctx, scrubWait); err != nil {
 			return s.report, err
 		}
 	}

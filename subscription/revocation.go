@@ -140,7 +140,7 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 			reported = text
 			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
 		}
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return nil
 		}
 	}

@@ -16,14 +16,14 @@ func (d *deployment) operateProjectionsByCommand(c *client, super string, alter 
 	t := d.t
 	t.Helper()
 	type status struct {
-		Name          string
-		State         string
-		Generation    int
-		ParkedSize    int                       `json:"parked_events"`
-		Standby       *struct{ Generation int } `json:"standby"`
-		Rebuild       *struct{ State string }
-		Parked        []struct{ Position int64 }
-		SkippedEvents int `json:"skipped_events"`
+		Name       string
+		State      string
+		Generation int
+		Lag        int64
+		ParkedSize int                       `json:"parked_events"`
+		Standby    *struct{ Generation int } `json:"standby"`
+		Rebuild    *struct{ State string }
+		Parked     []struct{ Position int64 }
 	}
 	await := func(what string, is func(s status) bool) (s status) {
 		t.Helper()
@@ -76,7 +76,7 @@ func (d *deployment) operateProjectionsByCommand(c *client, super string, alter 
 	way := live.Standby.Generation
 	want(fmt.Sprintf("generation %d is live", way), "rollback users")
 	before := live.Generation
-	live = await("the standby is the live one", func(s status) bool { return s.Generation == way && s.Standby != nil && s.Standby.Generation == before })
+	await("the standby is the live one", func(s status) bool { return s.Generation == way && s.Standby != nil && s.Standby.Generation == before })
 	reader, err := pgx.Connect(t.Context(), super)
 	if err != nil {
 		t.Fatal(err)
@@ -92,10 +92,28 @@ func (d *deployment) operateProjectionsByCommand(c *client, super string, alter 
 			return err
 		})
 	}
-	want("dropped", "drop-standby users --yes")
+	alter("UPDATE projection_generations SET since = since - interval '60 days' WHERE projection = 'users'")
+	if out := d.command("purge", "--yes"); !strings.Contains(out, "1 generation of read models") {
+		t.Errorf("usher purge prints\n%s", out)
+	}
 	gone(fmt.Sprintf("readmodels.users_%d", before))
 	refused("there is no standby generation", "rollback users")
 	refused("there is no standby generation", "drop-standby users --yes")
+	if out := d.command("projections", "rebuild", "users"); !strings.HasPrefix(out, "users: another process rebuilt it") {
+		t.Errorf("usher projections rebuild users prints\n%s", out)
+	}
+	before = await("there is a standby again", func(s status) bool { return s.Standby != nil && s.Standby.Generation == way }).Generation
+	standby := fmt.Sprintf("readmodels.users_%d", way)
+	alter("ALTER TABLE " + standby + " ADD CONSTRAINT nobody_is_locked CHECK (status <> 'locked') NOT VALID")
+	for _, what := range []string{"unlock", "lock"} {
+		c.want(t, http.StatusNoContent, "POST", "/v1/users/"+user+"/"+what, nil, name, value)
+	}
+	await("the live one has both", func(s status) bool { return s.Lag == 0 })
+	refused("nobody_is_locked", "rollback users")
+	alter("ALTER TABLE " + standby + " DROP CONSTRAINT nobody_is_locked")
+	want(fmt.Sprintf("generation %d is live", way), "rollback users")
+	want("dropped", "drop-standby users --yes")
+	gone(fmt.Sprintf("readmodels.users_%d", before))
 
 	// Somebody reads the view for long, so the next generation is filled and can't take its place.
 	if _, err := reader.Exec(t.Context(), "BEGIN; SELECT count(*) FROM readmodels.users_live"); err != nil {

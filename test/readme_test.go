@@ -139,20 +139,52 @@ func (w *walk) same(want, got []string) bool {
 	return true
 }
 
-// start begins a command that goes on, in a terminal of its own that knows what the shell exports, and waits for what it is shown to
-// print first. One of the same kind that runs already is ended before, since it listens where this one does.
+// start begins a command that goes on, and waits for what it is shown to print first. A server that runs already is ended before,
+// since it listens where this one does.
 func (w *walk) start(s shown) {
 	w.t.Helper()
-	for _, other := range w.terminals {
-		if strings.Contains(other.name, "usher serve") && strings.Contains(s.command, "usher serve") {
-			other.interrupt(w.t)
+	if strings.Contains(s.command, "usher serve") {
+		for _, other := range w.terminals {
+			if strings.Contains(other.name, "usher serve") {
+				other.interrupt(w.t)
+			}
 		}
+		w.values["127.0.0.1:9190"] = anyPort // what it listens at is learnt from what it prints
 	}
-	exported := strings.Join(w.shell.run(w.t, "export -p"), "\n")
-	terminal := openTerminal(w.t, s.command, exported+"\n"+w.here(s.command), w.shell.dir, w.env)
-	w.terminals = append(w.terminals, terminal)
-	w.wait(terminal, s.output)
+	w.wait(w.open(s.command), s.output)
 }
+
+// open runs a command in a terminal of its own, which knows what the shell exports.
+func (w *walk) open(command string) *terminal {
+	w.t.Helper()
+	exported := strings.Join(w.shell.run(w.t, "export -p"), "\n")
+	terminal := openTerminal(w.t, command, exported+"\n"+w.here(command), w.shell.dir, w.env)
+	w.terminals = append(w.terminals, terminal)
+	return terminal
+}
+
+// anyPort is where a server listens that is to take a free port.
+const anyPort = "127.0.0.1:0"
+
+// answer runs a command that asks, and types the answer that is shown.
+func (w *walk) answer(s shown) {
+	w.t.Helper()
+	terminal := w.open(s.command)
+	eventually(w.t, s.command+" asks", func() error {
+		if text := terminal.String(); !strings.HasSuffix(text, question) {
+			return fmt.Errorf("it says\n%s", text)
+		}
+		return nil
+	})
+	terminal.typed(w.t, "yes\n")
+	terminal.wantEnded(w.t, 0)
+	if got := w.printed(terminal.String()); !w.same(s.output, got) {
+		w.t.Errorf("$ %s\nprints\n%s\nand the README shows\n%s", s.command, strings.Join(got, "\n"), strings.Join(s.output, "\n"))
+	}
+}
+
+// question is the end of what a command asks that destroys something.
+const question = "Type yes to go on: "
 
 // wait waits until a terminal shows what it is to.
 func (w *walk) wait(terminal *terminal, output []string) {
@@ -175,10 +207,6 @@ func (w *walk) do(s shown) {
 	if strings.Contains(command, "/v1/auth/verify-email") { // the code is from a mail, which the log of usher dev shows
 		w.values[made.FindString(command)] = mailedCode(w.t, w.terminals[0])
 	}
-	if last := len(s.output) - 1; strings.HasPrefix(command, "usher users erase") && strings.HasSuffix(s.output[0], " yes") {
-		// On a terminal somebody types yes, which is shown.
-		command, s.output = command+" --yes", s.output[last:]
-	}
 	command = oneTime.ReplaceAllStringFunc(command, func(field string) string {
 		// One-time passwords of two steps are good at a time, and each is good once.
 		code, err := totp.GenerateCode(w.secret, time.Now().Add(time.Duration(w.steps-1)*30*time.Second))
@@ -194,7 +222,7 @@ func (w *walk) do(s shown) {
 		s.output = []string{""}
 	}
 	for begin := time.Now(); !w.same(s.output, got); got = w.printed(strings.Join(w.shell.run(w.t, command), "\n")) {
-		if !strings.HasPrefix(command, "usher ") || strings.Contains(command, " add ") || strings.Contains(command, " erase ") || time.Since(begin) > patience { // a read model has it in a moment
+		if !strings.HasPrefix(command, "usher ") || strings.Contains(command, " add ") || time.Since(begin) > patience { // a read model has it in a moment
 			w.t.Fatalf("$ %s\nprints\n%s\nand the README shows\n%s", command, strings.Join(got, "\n"), strings.Join(s.output, "\n"))
 		}
 	}
@@ -249,7 +277,7 @@ func TestREADME(t *testing.T) {
 		case "Run it":
 			w.values["postgres://usher:…@db:5432/usher"] = "'" + devstack.Database(t, "empty", nil) + "'"
 			w.values["nats://nats:4222"] = devstack.NATSProcess(t, t.TempDir(), 0).URL()
-			w.values["127.0.0.1:8180"], w.values["127.0.0.1:9190"] = "127.0.0.1:0", "127.0.0.1:0"
+			w.values["127.0.0.1:8180"] = anyPort
 		case "Subscribe to it":
 			w.shell.run(t, "cd "+moduleBeside(t, root))
 		}
@@ -260,6 +288,8 @@ func TestREADME(t *testing.T) {
 				continue
 			case slices.Contains(goesOn, s.command):
 				w.start(s)
+			case len(s.output) > 0 && strings.HasSuffix(s.output[0], question+"yes"):
+				w.answer(s)
 			default:
 				w.do(s)
 			}

@@ -56,18 +56,30 @@ func (w *terminal) interrupt(t *testing.T) {
 	select {
 	case <-w.ended:
 	default:
-		if _, err := w.keys.WriteString("\x03"); err != nil {
-			t.Fatalf("%s: %v", w.name, err)
-		}
+		w.typed(t, "\x03")
 	}
+	code := 0
+	if strings.HasPrefix(w.name, "go run ") { // which calls an interrupt a failure, however its program ends
+		code = 1
+	}
+	w.wantEnded(t, code)
+}
+
+// typed types something.
+func (w *terminal) typed(t *testing.T, keys string) {
+	t.Helper()
+	if _, err := w.keys.WriteString(keys); err != nil {
+		t.Fatalf("%s: %v", w.name, err)
+	}
+}
+
+// wantEnded waits for the command to end, with an exit code.
+func (w *terminal) wantEnded(t *testing.T, want int) {
+	t.Helper()
 	select {
 	case <-w.ended:
 	case <-time.After(patience):
-		t.Fatalf("%s did not stop within %v of Ctrl-C:\n%s", w.name, patience, w)
-	}
-	want := 0
-	if strings.HasPrefix(w.name, "go run ") { // which calls an interrupt a failure, however its program ends
-		want = 1
+		t.Fatalf("%s did not end within %v:\n%s", w.name, patience, w)
 	}
 	if code := w.cmd.ProcessState.ExitCode(); code != want {
 		t.Errorf("%s ended with exit code %d:\n%s", w.name, code, w)

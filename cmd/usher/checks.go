@@ -311,7 +311,7 @@ func (d *deployment) mayNot(err error) error {
 	what := err.Error()
 	if found := violation.FindStringSubmatch(what); found != nil {
 		verb := map[string]string{"publish": "publish to", "subscription": "subscribe to"}[strings.ToLower(found[1])]
-		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(natsUser(d.natsURL), "of NATS_URL"), verb, found[2])
+		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(subscription.BrokerUser(d.natsURL), "of NATS_URL"), verb, found[2])
 	}
 	return fmt.Errorf("%s; run the check as the user operator of deploy/nats/nats.conf, who may", what)
 }

@@ -15,13 +15,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
-	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/eventstore"
@@ -67,7 +65,7 @@ func follow(ctx context.Context, a *account, server, name string, users *userFil
 		}
 	}
 	log.Printf("the copy has what there is up to position %d; users: %d", users.Checkpoint, len(users.Users))
-	conn, err := connect(server)
+	conn, err := subscription.Connect(server, "copy")
 	if err != nil {
 		return err
 	}
@@ -94,19 +92,6 @@ func follow(ctx context.Context, a *account, server, name string, users *userFil
 			return err
 		}
 	}
-}
-
-// connect connects to NATS. Where usher's users are set up as in its deploy/nats, answers come to an inbox of the user's own.
-func connect(server string) (*nats.Conn, error) {
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, errors.New("-nats takes nats://host:4222")
-	}
-	options := []nats.Option{nats.Name("copy"), nats.MaxReconnects(-1)}
-	if user := u.User.Username(); user != "" {
-		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
-	}
-	return nats.Connect(server, options...)
 }
 
 // user is what the service wants to know of a user.
