@@ -155,7 +155,8 @@ func (c *committer) gather(answered int) {
 }
 
 // next takes the batch that goes next: in the order of arrival, with at most one append to a stream, for a reservation
-// and for a command id, within the bounds of a batch. An append that has to wait for another keeps its place, and makes later ones to its stream wait.
+// and for a command id, within the bounds of a batch. An append that has to wait for another keeps its place, and makes
+// later ones to its stream wait.
 func (c *committer) next() []*waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,9 +172,9 @@ func (c *committer) next() []*waiter {
 	rest := c.queue[:0]
 	bytes, full := 0, false
 	for _, w := range c.queue {
-		bytes += w.size()
-		full = full || len(batch) == maxBatch || len(batch) > 0 && bytes > maxBatchBytes // none overtakes a large one
+		full = full || len(batch) == maxBatch || len(batch) > 0 && bytes+w.size() > maxBatchBytes // none overtakes a large one
 		if !full && taken.add(w.Prepared) {
+			bytes += w.size()
 			w.sent = true
 			batch = append(batch, w)
 		} else {
