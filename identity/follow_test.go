@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -389,51 +388,6 @@ func TestFollowAnotherHistory(t *testing.T) {
 		if renewed != 1 || done != 1 || !ended[before] || ended[void] {
 			t.Errorf("told %d times, %d done; ended sessions are %v, want %v and %v but not %v", renewed, done, ended, before, after, void)
 		}
-	})
-}
-
-// A session that began in another history is none any more, though nothing tells that it ended, and its user is as before.
-func TestSessionOfAnotherHistory(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, d *database) {
-		s := d.service(t, func(c *Config) { c.AccessLifetime = time.Hour })
-		u := mustRegister(t, s, "ada@example.org")
-		kept := mustLogin(t, s)
-		head, err := s.store.Head(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		void := mustLogin(t, s)
-		following(t, s)
-		wantGoesOn := func(session uuid.UUID) {
-			t.Helper()
-			devstack.Eventually(t, "what is in memory is believed", func() bool { return s.trust.holds(s.now()) })
-			for range 2 {
-				if _, err := s.SessionUser(t.Context(), u.ID, session); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, doubted := s.doubts.about(session, s.now()); doubted {
-				t.Error("the session is looked up each time")
-			}
-		}
-		wantGoesOn(kept.Session)
-		wantGoesOn(void.Session)
-		for _, statement := range []string{
-			"DELETE FROM events WHERE position > " + strconv.FormatInt(head, 10),
-			"DELETE FROM streams WHERE stream = '" + void.Session.String() + "'",
-			"DELETE FROM sessions WHERE session_id = '" + void.Session.String() + "'",
-		} {
-			if _, err := d.db.Exec(t.Context(), statement); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mustLogin(t, s) // takes the position
-		devstack.Eventually(t, "the session that is not in the log is refused", func() bool {
-			_, err := s.SessionUser(t.Context(), u.ID, void.Session)
-			return errors.Is(err, ErrSessionEnded)
-		})
-		wantGoesOn(kept.Session)
 	})
 }
 
