@@ -9,14 +9,18 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 	-gcflags='golang.org/x/crypto/argon2=-race=false' -gcflags='golang.org/x/crypto/blake2b=-race=false' \
 	-gcflags='golang.org/x/crypto/scrypt=-race=false'
 
+# What the detector keeps of memory stands in large pages, which halves the faults that it causes.
+export GORACE := no_huge_pages_for_shadow=0
+
 .PHONY: help dev test versions manifests generated lint bench build module
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# `go run` calls an interrupt a failure, though usher ends well after one.
-dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.usher
-	@trap 'exit 0' INT; go run ./cmd/usher dev
+# `go run` calls an interrupt a failure, though usher ends well after one, and make, which a terminal interrupts too, ends by it. So
+# in the foreground of a terminal usher is a job of its own there, and the interrupt is for that alone.
+dev: ## run everything in one process: API on :8080, NATS on :4222, data in ./.usher; ARGS="--http 127.0.0.1:8081" for other flags
+	@case "$$(ps -o stat= -p $$$$ 2>/dev/null)" in *+*) set -m;; esac; (trap 'exit 0' INT; go run ./cmd/usher dev $(ARGS))
 
 # Vetting is done by lint: on a fresh machine it would look at every dependency here, for more CPU than compiling them takes.
 test: ## run all tests on a real PostgreSQL and Chromium, installing them if need be; PKG=./eventstore/... for some

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/projections"
@@ -22,6 +23,7 @@ import (
 // Config is what the API stands on, beside its server. All fields are needed but those with a default.
 type Config struct {
 	Passwords   *password.Pool // whose queue is shown as a metric
+	Clients     client.Registry
 	Issuer      *token.Issuer
 	Keys        *token.KeyRing
 	PublicURL   string // where clients reach the server

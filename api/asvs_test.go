@@ -21,12 +21,12 @@ import (
 type class string
 
 const (
-	anyone class = "anyone" // no access token is needed, and a bad one does no harm
-	public class = "public" // the same, and the answer may be kept
-	self   class = "self"   // who is logged in, about themselves
-	owner  class = "owner"  // who is logged in and owns what the path names; it is not there for others
-	admins class = "admins" // administrators
-	client class = "client" // services that are set up as clients, which no user is
+	anyone  class = "anyone" // no access token is needed, and a bad one does no harm
+	public  class = "public" // the same, and the answer may be kept
+	self    class = "self"   // who is logged in, about themselves
+	owner   class = "owner"  // who is logged in and owns what the path names; it is not there for others
+	admins  class = "admins" // administrators
+	clients class = "client" // services that are set up as clients, which no user is
 )
 
 // calls says of every call who may make it.
@@ -40,8 +40,8 @@ var calls = map[string]class{
 	"GET /livez":        anyone,
 	"GET /readyz":       anyone,
 
-	"POST /oauth2/introspect": client,
-	"POST /oauth2/revoke":     client,
+	"POST /oauth2/introspect": clients,
+	"POST /oauth2/revoke":     clients,
 
 	"POST /v1/auth/register":            anyone,
 	"POST /v1/auth/login":               anyone,
@@ -207,7 +207,7 @@ func checkAccess(t *testing.T, name string, who class, caller string, a answer) 
 		if caller == "nobody" && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden) {
 			t.Errorf("%s by nobody: %d %s", name, a.status, a.body)
 		}
-	case who == client:
+	case who == clients:
 		status = http.StatusUnauthorized
 	case !in:
 		status, code = http.StatusUnauthorized, identity.CodeUnauthenticated

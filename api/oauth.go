@@ -10,6 +10,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/server"
 	"usher.example/token"
@@ -55,8 +56,8 @@ const (
 	hintRefreshToken = "refresh_token"
 )
 
-// onToken makes a call of a client (see identity.Client) on a token, which both come in a form.
-func (a *api) onToken(do func(ctx context.Context, call *server.Call, who identity.Client, token string, form url.Values) (server.Answer, error)) server.Handler {
+// onToken makes a call of a client (see client.Client) on a token, which both come in a form.
+func (a *api) onToken(do func(ctx context.Context, call *server.Call, who client.Client, token string, form url.Values) (server.Answer, error)) server.Handler {
 	return func(call *server.Call) (server.Answer, error) {
 		form, err := call.Form()
 		if err != nil {
@@ -77,23 +78,23 @@ func (a *api) onToken(do func(ctx context.Context, call *server.Call, who identi
 
 // client finds out which client a request is from: by the Authorization header or by the form, not by both (RFC 6749,
 // section 2.3).
-func (a *api) client(ctx context.Context, headers []string, form url.Values) (identity.Client, error) {
+func (a *api) client(ctx context.Context, headers []string, form url.Values) (client.Client, error) {
 	id, secret := form.Get(formClientID), form.Get(formClientSecret)
 	if len(headers) > 0 {
 		named, proof, ok := basicCredentials(headers)
 		switch {
 		case !ok:
-			return identity.Client{}, server.Refuse(identity.CodeUnauthenticated, "the Authorization header has no Basic credentials")
+			return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "the Authorization header has no Basic credentials")
 		case secret != "" || id != "" && id != named:
-			return identity.Client{}, server.Refuse(identity.CodeInvalidRequest, "the client says in two ways who it is")
+			return client.Client{}, server.Refuse(identity.CodeInvalidRequest, "the client says in two ways who it is")
 		}
 		id, secret = named, proof
 	}
 	if id == "" || secret == "" {
-		return identity.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
+		return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
 	}
-	who, err := a.Identity.AuthenticateClient(ctx, id, identity.ClientSecret(secret))
-	if errors.Is(err, identity.ErrNoClient) {
+	who, err := a.Clients.Authenticate(ctx, id, client.Secret(secret))
+	if errors.Is(err, client.ErrUnknown) {
 		err = server.Refuse(identity.CodeUnauthenticated, "there is no such client, or the secret is wrong")
 	}
 	return who, err
@@ -141,7 +142,7 @@ type introspection struct {
 
 // introspect answers POST /oauth2/introspect. Refresh tokens are told of only if the client asks for one: whoever takes
 // any active token for an access token must not be handed one that lives for days.
-func (a *api) introspect(ctx context.Context, _ *server.Call, _ identity.Client, raw string, form url.Values) (server.Answer, error) {
+func (a *api) introspect(ctx context.Context, _ *server.Call, _ client.Client, raw string, form url.Values) (server.Answer, error) {
 	if form.Get(formTokenHint) == hintRefreshToken {
 		info, err := a.Identity.InspectRefresh(ctx, identity.RefreshToken(raw))
 		switch {
@@ -170,7 +171,7 @@ func (a *api) introspect(ctx context.Context, _ *server.Call, _ identity.Client,
 
 // revoke answers POST /oauth2/revoke (RFC 7009): it ends the session of an access token or of a refresh token. A token that
 // is not good needs no revoking.
-func (a *api) revoke(ctx context.Context, call *server.Call, who identity.Client, raw string, _ url.Values) (server.Answer, error) {
+func (a *api) revoke(ctx context.Context, call *server.Call, who client.Client, raw string, _ url.Values) (server.Answer, error) {
 	m := call.Metadata()
 	m.Actor = identity.ActorClient(who.ID)
 	result, err := a.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, m)

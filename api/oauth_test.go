@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/internal/devstack"
@@ -19,12 +20,12 @@ import (
 type service struct {
 	*stack
 	id     uuid.UUID
-	secret identity.ClientSecret
+	secret client.Secret
 }
 
 func (s *stack) client(name string) service {
 	s.tb.Helper()
-	c, secret, err := s.identity.AddClient(s.tb.Context(), name)
+	c, secret, err := s.server.Clients.Add(s.tb.Context(), name)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestClientAuthentication(t *testing.T) {
 		s.user("ada@example.org")
 		access := s.login("ada@example.org")
 		c, gone := s.client("shop"), s.client("gone")
-		if err := s.identity.RemoveClient(t.Context(), "gone"); err != nil {
+		if err := s.server.Clients.Remove(t.Context(), "gone"); err != nil {
 			t.Fatal(err)
 		}
 		id, secret := c.id.String(), string(c.secret)

@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
@@ -189,6 +190,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		Stats:       projections.Stats{DB: db},
 		Checkpoints: projections.NewCheckpoints(db),
 		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger, RequestWait: time.Minute},
+		Clients:     client.Registry{DB: db},
 		Webhooks: webhook.New(webhook.Config{
 			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
 		}),

@@ -104,6 +104,7 @@ kubernetes)
 		  NATS_URL_WORKER: "$(broker WORKER)"
 		  NATS_URL_OPERATOR: "$(broker OPERATOR)"
 		  SMTP_URL: $(yaml SMTP_URL)
+		  SMTP_TLS: $(yaml SMTP_TLS)
 		  ADMIN_EMAIL: $(yaml ADMIN_EMAIL)
 		  ADMIN_PASSWORD: $(yaml ADMIN_PASSWORD)
 	YAML

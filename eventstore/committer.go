@@ -36,7 +36,8 @@ type CommitStats struct {
 }
 
 const (
-	maxBatch          = 1000 // appends that share a commit
+	maxBatch          = 1000    // appends that share a commit,
+	maxBatchBytes     = 4 << 20 // and about what is in them, which is in memory several times until it is sent
 	defaultQueueLimit = 4096
 )
 
@@ -154,7 +155,8 @@ func (c *committer) gather(answered int) {
 }
 
 // next takes the batch that goes next: in the order of arrival, with at most one append to a stream, for a reservation
-// and for a command id. An append that has to wait for another keeps its place, and makes later ones to its stream wait.
+// and for a command id, within the bounds of a batch. An append that has to wait for another keeps its place, and makes
+// later ones to its stream wait.
 func (c *committer) next() []*waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,8 +170,11 @@ func (c *committer) next() []*waiter {
 	taken := newClaims(min(len(c.queue), maxBatch))
 	var batch []*waiter
 	rest := c.queue[:0]
+	bytes, full := 0, false
 	for _, w := range c.queue {
-		if len(batch) < maxBatch && taken.add(w.Prepared) {
+		full = full || len(batch) == maxBatch || len(batch) > 0 && bytes+w.size() > maxBatchBytes // none overtakes a large one
+		if !full && taken.add(w.Prepared) {
+			bytes += w.size()
 			w.sent = true
 			batch = append(batch, w)
 		} else {

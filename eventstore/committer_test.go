@@ -2,8 +2,10 @@ package eventstore_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +119,56 @@ func TestBatches(t *testing.T) {
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
 	}
+}
+
+// A batch is bounded by what is in it, and who does not fit into one lets nobody pass.
+func TestBatchesOfLargeAppends(t *testing.T) {
+	t.Parallel()
+	const most = 4 << 20 / eventstore.MaxEventBytes
+	appends := make([]eventstore.Append, 2*most)
+	for i := range appends {
+		appends[i] = fact(newID())
+		if i != 2*most-2 {
+			appends[i] = large(newID())
+		}
+	}
+	batches, errs := behind(t, appends, nil)
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	var sizes []int
+	for _, b := range batches {
+		sizes = append(sizes, len(b))
+	}
+	if diff := cmp.Diff([]int{most, most}, sizes); diff != "" {
+		t.Errorf("appends in each batch (-want +got)\n%s", diff)
+	}
+}
+
+// What waits for another append to its stream is not in the batch, and keeps nobody else from it.
+func TestLargeAppendsToOneStream(t *testing.T) {
+	t.Parallel()
+	const most = 4 << 20 / eventstore.MaxEventBytes
+	stream := newID()
+	var appends []eventstore.Append
+	for range most + 1 {
+		appends = append(appends, large(stream))
+	}
+	appends = append(appends, fact(newID()))
+	batches, errs := behind(t, appends, nil)
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	if len(batches) != most+1 || len(batches[0]) != 2 {
+		t.Errorf("%d batches, %d appends in the first, want %d and 2", len(batches), len(batches[0]), most+1)
+	}
+}
+
+// large is a fact about as large as one may be.
+func large(stream uuid.UUID) eventstore.Append {
+	a := fact(stream)
+	a.Events[0].Data = json.RawMessage(`"` + strings.Repeat("d", eventstore.MaxEventBytes-1024) + `"`)
+	return a
 }
 
 // An error that blames an append halves the batch; one that says that the database is gone, or that nobody knows, is

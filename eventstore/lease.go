@@ -81,7 +81,7 @@ func (l *Lease) Hold(ctx context.Context, work func(context.Context) error) erro
 		if held {
 			break
 		}
-		if err := wait(ctx, l.TTL/4); err != nil {
+		if err := Pause(ctx, l.TTL/4); err != nil {
 			return err
 		}
 	}
@@ -105,7 +105,7 @@ func (l *Lease) Hold(ctx context.Context, work func(context.Context) error) erro
 func (l *Lease) renew(ctx context.Context) error {
 	renewed, last := *l, time.Now()
 	for {
-		if err := wait(ctx, l.TTL/3); err != nil {
+		if err := Pause(ctx, l.TTL/3); err != nil {
 			return err
 		}
 		held, err := renewed.Acquire(ctx)
@@ -118,9 +118,9 @@ func (l *Lease) renew(ctx context.Context) error {
 	}
 }
 
-// wait waits, or fails with the cause of ctx if that ends first.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+// Pause waits, or fails with the cause of ctx if that ends first.
+func Pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -98,7 +98,7 @@ func (r *Rotation) Run(ctx context.Context) (bool, error) {
 	if settle == 0 {
 		settle = 2 * ringFor
 	}
-	if err := wait(ctx, time.Until(begun.Add(settle))); err != nil {
+	if err := Pause(ctx, time.Until(begun.Add(settle))); err != nil {
 		return false, err
 	}
 	for _, c := range columns {
@@ -291,7 +291,7 @@ func (r *Rotation) guard(ctx context.Context, c SealedColumn) error {
 		if !errors.Is(err, ErrUnavailable) {
 			return err
 		}
-		if err := wait(ctx, time.Second); err != nil {
+		if err := Pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}

@@ -151,6 +151,17 @@ type StateChange struct {
 	Row    []byte // bytea columns as "\\x<hex>"
 }
 
+// size is about how many bytes an append takes.
+func (p *Prepared) size() (n int) {
+	for i, e := range p.Events {
+		n += len(e.Data) + len(p.Sealed[i]) + len(p.Meta)
+	}
+	for _, change := range p.State {
+		n += len(change.Row)
+	}
+	return n
+}
+
 // Result is the answer to an append.
 type Result struct {
 	Position int64 // of the last event

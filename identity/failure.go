@@ -83,7 +83,7 @@ func (s *Service) RecordFailures(ctx context.Context) error {
 		case <-ctx.Done():
 			continue
 		}
-		waited := pause(ctx, recordAfter)
+		waited := eventstore.Pause(ctx, recordAfter)
 		record(first)
 		for n := len(s.failures); n > 0 && waited == nil; n-- {
 			record(<-s.failures)

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -62,25 +63,41 @@ func (s *Service) Follow(ctx context.Context, wake <-chan struct{}) error {
 
 // tail is how far the log was followed.
 type tail struct {
-	at    eventstore.Anchor
-	known bool // nothing after it was missed
+	at     eventstore.Anchor
+	known  bool              // nothing after it was missed
+	newest eventstore.Anchor // that was ever read of this log: where following starts anew, at is behind it
+	renew  func()            // what was told of another log does not count any more; nil if that was said, or there was none
+}
+
+// moveTo notes the event that was read last. It fails with eventstore.ErrForked where another was read at its place before.
+func (f *tail) moveTo(at eventstore.Anchor) error {
+	if at.Position == f.newest.Position && at != f.newest {
+		return fmt.Errorf("read up to %d: %w", at.Position, eventstore.ErrForked)
+	}
+	f.at = at
+	if at.Position > f.newest.Position {
+		f.newest = at
+	}
+	return nil
 }
 
 // catchUp reads to the end of the log and tells the cache what it finds.
 func (s *Service) catchUp(ctx context.Context, f *tail) error {
 	err := s.readOnFrom(ctx, f)
-	if !errors.Is(err, eventstore.ErrForked) {
-		return err
+	if errors.Is(err, eventstore.ErrForked) {
+		s.trust.lose()
+		s.logger.ErrorContext(ctx, "the log is another one than was read before: what is in memory is dropped", slog.Any("error", err))
+		s.doubts.begin(s.now())
+		*f = tail{renew: s.forked()}
+		err = s.readOnFrom(ctx, f)
 	}
-	s.trust.lose()
-	s.logger.ErrorContext(ctx, "the log is another one than was read before: what is in memory is dropped", slog.Any("error", err))
-	done := s.forked()
-	f.at, f.known = eventstore.Anchor{}, false
-	if err := s.readOnFrom(ctx, f); err != nil {
-		return err
+	if err == nil && f.renew != nil {
+		// Until now nothing was known of this log, so it could have become another one again without a word.
+		s.doubts.begin(s.now())
+		f.renew()
+		f.renew = nil
 	}
-	done()
-	return nil
+	return err
 }
 
 // readOnFrom reads from where the log was followed to up to its end.
@@ -99,9 +116,14 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 		}
 		for _, e := range events {
 			s.noticed(e)
-			f.at = eventstore.AnchorOf(e)
+			if err := f.moveTo(eventstore.AnchorOf(e)); err != nil {
+				return err
+			}
 		}
 		if !more {
+			if f.at.Position < f.newest.Position {
+				return fmt.Errorf("the log ends at %d: %w", f.at.Position, eventstore.ErrForked)
+			}
 			caughtUp()
 			s.followed.set(f.at.Position)
 			return nil
@@ -113,7 +135,7 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 // ended since then have to be told of. It fails with eventstore.ErrForked where the log is another one than was followed before.
 func (s *Service) startFollowing(ctx context.Context, f *tail) error {
 	s.cache.forgetAll()
-	if _, _, err := eventstore.ReadAfter(ctx, s.store, f.at, 1); err != nil {
+	if _, _, err := eventstore.ReadAfter(ctx, s.store, f.newest, 1); err != nil {
 		return err
 	}
 	position, err := s.log.PositionAt(ctx, s.now().Add(-s.accessLifetime))

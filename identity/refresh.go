@@ -135,12 +135,8 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 		case row.counter > counter:
 			return row, s.refused(ctx, row, m, SessionReuseDetected{}, SessionEnded{Reason: EndedReuse})
 		}
-		timer := time.NewTimer(rotatePause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return row, context.Cause(ctx)
+		if err := eventstore.Pause(ctx, rotatePause); err != nil {
+			return row, err
 		}
 	}
 	return sessionRow{}, fmt.Errorf("refresh session %s: %w: its row stays locked", id, eventstore.ErrUnavailable)

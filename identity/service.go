@@ -64,6 +64,7 @@ type Service struct {
 
 	cache    *cache
 	trust    trust
+	doubts   *doubts
 	throttle *throttle
 	failures chan failure
 	followed progress
@@ -153,7 +154,8 @@ func New(c Config) *Service {
 		s.logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	s.cache = newCache(cmp.Or(c.CachedUsers, 1<<16), s.ReadUser)
-	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, pause: pause, lines: map[string]*line{}, paces: map[string]*pace{}}
+	s.doubts = newDoubts(c.AccessLifetime, s.now())
+	s.throttle = &throttle{db: c.DB, log: c.Log, networks: c.RateLimits, now: s.now, pause: eventstore.Pause, lines: map[string]*line{}, paces: map[string]*pace{}}
 	return s
 }
 

@@ -133,17 +133,22 @@ func sessionPlace(session uuid.UUID) string { return "sessions/" + session.Strin
 // ended, or the user is not active, or there is no such user.
 //
 // From memory it knows what the user's own stream says of all the user's sessions; that a single one has ended it knows
-// only while it has to read the log each time. Whoever verifies access tokens is told of those by Config.SessionEnded.
+// only while it has to read the log each time. Whoever verifies access tokens is told of those by Config.SessionEnded. That one
+// never began, since the log is another one by now, it finds out by itself: see doubts.
 func (s *Service) SessionUser(ctx context.Context, user, session uuid.UUID) (*User, error) {
 	trusted := s.trust.holds(s.now())
 	u, err := s.User(ctx, user)
 	if err = mayGoOn(u, session, err); err != nil {
 		return nil, err
 	}
-	if trusted {
+	settle, doubted := s.doubts.about(session, s.now())
+	if trusted && !doubted {
 		return u, nil
 	}
-	return s.ownSession(ctx, u, session)
+	if u, err = s.ownSession(ctx, u, session); err == nil && doubted {
+		settle()
+	}
+	return u, err
 }
 
 // ReadSessionUser is SessionUser from the log: it knows of everything that was committed before the call.

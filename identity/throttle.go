@@ -283,18 +283,6 @@ func (a *attempt) keepPace(ctx context.Context) error {
 	return err
 }
 
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // standInLine waits for the next outcome, without the lock that it is called with.
 func (a *attempt) standInLine(ctx context.Context) error {
 	moved := a.line.moved

@@ -15,7 +15,8 @@ import (
 
 // What an operator wants done needs the right to change the tables of read models, which not every process has: the API's
 // has none. Such a process only writes down what is wanted, and one that runs the projection does it. A retry is a mark on
-// the first parked event of a user, and a generation that is to go is a row of discarded_generations.
+// the first parked event of a user, a generation that is to go is a row of discarded_generations, and a standby that is to be the
+// live one again has the state for it.
 
 // ErrRequested: what was asked for is written down, and no process that runs the projection has come to it yet. It need not
 // be asked for again.
@@ -71,6 +72,61 @@ func (o *Operator) RequestCancel(ctx context.Context, name string) error {
 	return o.drop(ctx, "cancel the rebuild of", name, roleNext, model.discard, ErrNoRebuild)
 }
 
+// requestRollback is rollback, done by a process that runs the projection. It waits for what comes of it, and fails as rollback
+// does, or with ErrRequested.
+func (m model) requestRollback(ctx context.Context, actor string, wait time.Duration) (generation int, err error) {
+	b, err := m.readStandby(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := m.db.Exec(ctx, "UPDATE projection_generations SET state = $4, actor = $5, error = '' WHERE projection = $1 AND role = $2 AND generation = $3",
+		m.name(), string(roleStandby), b.number, string(stateRollback), actor); err != nil {
+		return 0, fmt.Errorf("ask for it: %w", err)
+	}
+	for deadline := time.Now().Add(wait); ; {
+		now, err := m.readBeside(ctx, m.db, roleStandby)
+		if err != nil && !errors.Is(err, eventstore.ErrNoRows) {
+			return 0, err
+		}
+		gone := err != nil || now.number != b.number
+		l, err := m.readLive(ctx, m.db) // after the standby: whoever exchanges them does both at once
+		switch {
+		case err != nil:
+			return 0, err
+		case l.generation == b.number:
+			return b.number, nil
+		case gone:
+			return 0, ErrNoStandby
+		case now.state != stateRollback:
+			return 0, errors.New(now.failure)
+		case time.Now().After(deadline):
+			return 0, ErrRequested
+		}
+		if err := eventstore.Pause(ctx, firstWait); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// doRollback makes the standby the live generation again, where that is asked for of this version of the code. Where it can't
+// be, whoever asked is told why, and has to ask again.
+func (m model) doRollback(ctx context.Context, ttl time.Duration) error {
+	b, err := m.readBeside(ctx, m.db, roleStandby)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows) || err == nil && (b.state != stateRollback || b.code != m.projection.CodeVersion()):
+		return nil
+	case err != nil:
+		return err
+	}
+	_, err = m.rollback(ctx, b.actor, ttl)
+	if err == nil || errors.Is(err, ErrRebuilding) || transient(err) || ctx.Err() != nil {
+		return err
+	}
+	_, noted := m.db.Exec(ctx, "UPDATE projection_generations SET state = $4, error = $5 WHERE projection = $1 AND role = $2 AND generation = $3",
+		m.name(), string(roleStandby), b.number, string(stateStandby), errorText(err.Error()))
+	return errors.Join(err, noted)
+}
+
 // parkedOf is the condition for the parked events of a user, or of every user for the nil UUID, and its arguments.
 func (m model) parkedOf(user uuid.UUID) (where string, args []any) {
 	if user == uuid.Nil {
@@ -104,7 +160,7 @@ func (m model) awaitRetry(ctx context.Context, user uuid.UUID, wait time.Duratio
 		case time.Now().After(deadline):
 			return ErrRequested
 		}
-		if err := pause(ctx, firstWait); err != nil {
+		if err := eventstore.Pause(ctx, firstWait); err != nil {
 			return err
 		}
 	}
@@ -143,7 +199,7 @@ func (w *worker) doRetries(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			w.logTo.WarnContext(ctx, "parked events can't be applied yet", slog.Any("error", err))
 		}
-		if err := pause(ctx, w.poll()); err != nil {
+		if err := eventstore.Pause(ctx, w.poll()); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ type Difference struct {
 }
 
 func (d Difference) String() string {
-	return fmt.Sprintf("%s: the live tables have %d rows, the new ones %d; %d are missing, %d too many, %d different; for example %s",
+	return fmt.Sprintf("%s: rows in the live table: %d, in the new one: %d; missing: %d, too many: %d, different: %d; for example %s",
 		d.Table, d.LiveRows, d.Rows, d.Missing, d.Extra, d.Changed, strings.Join(d.Examples, ", "))
 }
 

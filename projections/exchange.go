@@ -73,8 +73,11 @@ func (f *filling) swap(ctx context.Context, tx eventstore.DB, l live, actor stri
 	})
 }
 
-// stateStandby is the state of every standby.
-const stateStandby RebuildState = "standby"
+// The states of a standby: it is kept current, or is to be the live generation again.
+const (
+	stateStandby  RebuildState = "standby"
+	stateRollback RebuildState = "rollback"
+)
 
 // unrecorded is an event that tells of an exchange and is not in the log yet. Its id makes it the same command each time
 // that it is appended.

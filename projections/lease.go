@@ -41,7 +41,7 @@ func (m model) hold(ctx context.Context, lease eventstore.Lease, work func(conte
 func (m model) renew(ctx context.Context, lease eventstore.Lease) error {
 	epoch := lease.Epoch
 	for {
-		if err := pause(ctx, lease.TTL/3); err != nil {
+		if err := eventstore.Pause(ctx, lease.TTL/3); err != nil {
 			return err
 		}
 		held, err := lease.Acquire(ctx)

@@ -81,21 +81,9 @@ func (m model) persist(ctx context.Context, what string, do func(context.Context
 			return err
 		}
 		m.logTo.WarnContext(ctx, "projection waits", "doing", what, slog.Any("error", err), slog.Duration("wait", wait))
-		if err := pause(ctx, wait); err != nil {
+		if err := eventstore.Pause(ctx, wait); err != nil {
 			return err
 		}
-	}
-}
-
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 
 // Operator does to the projections of a deployment what its operators want done, from any process, whether or not one
 // runs them. Every method fails with ErrUnknownProjection for a name that the code or the database does not know.
+//
+// Where the database user may not change the tables of read models, as that of the API, a process that runs the projection does
+// what changes them. It is waited for a few seconds, and after those the method fails with ErrRequested.
 type Operator struct {
 	Projections []Projection
 	DB          eventstore.DB
@@ -51,6 +54,14 @@ func (o *Operator) model(name string) (model, error) {
 	return model{}, ErrUnknownProjection
 }
 
+// modelFor is the model of a projection, and whether the database user may change its tables.
+func (o *Operator) modelFor(ctx context.Context, name string) (m model, may bool, err error) {
+	if m, err = o.model(name); err == nil {
+		may, err = m.mayChangeTables(ctx)
+	}
+	return m, may, err
+}
+
 // Pause makes a projection stop after the batch at hand, in whatever process it runs, until Resume. Queries go on, and so
 // does a rebuild, up to where the projection was paused.
 func (o *Operator) Pause(ctx context.Context, name string) error {
@@ -78,7 +89,10 @@ func (o *Operator) change(ctx context.Context, what, name, set string) error {
 // behind it, and Retry fails with its *PoisonError, after it has tried the other users. It fails with ErrNotParked where
 // nothing is parked, and with ErrOtherVersion.
 func (o *Operator) Retry(ctx context.Context, name string, user uuid.UUID) (applied int, err error) {
-	m, err := o.model(name)
+	m, may, err := o.modelFor(ctx, name)
+	if err == nil && !may {
+		return m.countApplied(ctx, user, func() error { return o.RequestRetry(ctx, name, user) })
+	}
 	if err == nil {
 		applied, err = m.retryUsers(ctx, user)
 	}
@@ -86,6 +100,24 @@ func (o *Operator) Retry(ctx context.Context, name string, user uuid.UUID) (appl
 		return applied, fmt.Errorf("retry %s: %w", name, err)
 	}
 	return applied, nil
+}
+
+// countApplied counts the parked events of a user, or of all users for the nil UUID, that another process applies meanwhile.
+func (m model) countApplied(ctx context.Context, user uuid.UUID, do func() error) (applied int, err error) {
+	where, args := m.parkedOf(user)
+	count := func() (n int, err error) {
+		err = m.db.QueryRow(ctx, "SELECT count(*) FROM parked_events WHERE "+where, args...).Scan(&n)
+		return n, err
+	}
+	before, err := count()
+	if err == nil {
+		err = do()
+	}
+	if err != nil {
+		return 0, err
+	}
+	after, err := count()
+	return max(0, before-after), err
 }
 
 func (m model) retryUsers(ctx context.Context, user uuid.UUID) (applied int, err error) {
@@ -115,7 +147,15 @@ func (m model) retryUsers(ctx context.Context, user uuid.UUID) (applied int, err
 // apply it. That it was skipped is recorded as an event. It fails with ErrNotParked if the event at the position is not in
 // the way, or not the user's. One behind it that can't be applied either is in the way now.
 func (o *Operator) Skip(ctx context.Context, name string, user uuid.UUID, position int64, meta eventstore.Metadata) (result SkipResult, err error) {
-	m, err := o.model(name)
+	m, may, err := o.modelFor(ctx, name)
+	if err == nil && !may {
+		result.Applied, err = m.countApplied(ctx, user, func() (err error) {
+			result.Position, err = o.RequestSkip(ctx, name, user, position, meta)
+			return err
+		})
+		result.Applied = max(0, result.Applied-1) // the other one is the skipped one
+		return result, err
+	}
 	if err == nil {
 		_, err = m.readLive(ctx, m.db)
 	}
@@ -148,21 +188,19 @@ func (o *Operator) Request(ctx context.Context, name, actor string) error {
 	return err
 }
 
-// Rebuild rebuilds a projection, or waits for the process that does, and tells of its progress. It waits where the database user
-// may make no tables of read models, too, as that of the API. It fails with a
+// Rebuild rebuilds a projection, or waits for the process that does, and tells of its progress. It fails with a
 // *PoisonError for an event that can't be applied: what was done until there is kept, and a later Rebuild goes on there.
 // It fails with ErrCancelled where somebody cancelled it. Where ctx ends, the rebuild is cancelled if it is this process
 // that does it: nothing is left of it.
 func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild)) (Rebuilt, error) {
-	m, err := o.model(name)
+	m, may, err := o.modelFor(ctx, name)
 	if err != nil {
 		return Rebuilt{}, fmt.Errorf("rebuild %s: %w", name, err)
 	}
 	// The lease comes first, so that no worker takes up what is asked for next; unless it is for a worker to do.
 	lease := eventstore.Lease{DB: o.DB, Name: rebuildLease + name, Holder: newHolder(), TTL: cmp.Or(o.LeaseTTL, defaultTTL)}
 	held := false
-	may, err := m.mayMakeTables(ctx)
-	if err == nil && may {
+	if may {
 		held, err = lease.Acquire(ctx)
 	}
 	if err != nil {
@@ -193,7 +231,7 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 			return m.outcome(ctx)
 		}
 		if err == nil {
-			err = pause(ctx, cmp.Or(o.Poll, defaultPoll))
+			err = eventstore.Pause(ctx, cmp.Or(o.Poll, defaultPoll))
 		}
 		if err == nil && may {
 			err = m.persist(ctx, "watch a rebuild", func(ctx context.Context) (err error) {
@@ -207,8 +245,8 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 	}
 }
 
-// mayMakeTables says whether the database user may make tables of read models, and so do a rebuild.
-func (m model) mayMakeTables(ctx context.Context) (may bool, err error) {
+// mayChangeTables says whether the database user may make tables of read models; whoever may, may fill and drop them too.
+func (m model) mayChangeTables(ctx context.Context) (may bool, err error) {
 	if m.db.Dialect() == eventstore.SQLite {
 		return true, nil
 	}
@@ -263,17 +301,28 @@ func (m model) outcome(ctx context.Context) (Rebuilt, error) {
 
 // Cancel ends a rebuild, whichever process does it, and drops what it has made. It fails with ErrNoRebuild.
 func (o *Operator) Cancel(ctx context.Context, name string) error {
-	return o.drop(ctx, "cancel the rebuild of", name, roleNext, model.drop, ErrNoRebuild)
+	return o.drop(ctx, "cancel the rebuild of", name, roleNext, dropOrDiscard, ErrNoRebuild)
 }
 
 // DropStandby drops the standby, which then costs nothing more. It fails with ErrNoStandby.
 func (o *Operator) DropStandby(ctx context.Context, name string) error {
-	return o.drop(ctx, "drop the standby of", name, roleStandby, model.drop, ErrNoStandby)
+	return o.drop(ctx, "drop the standby of", name, roleStandby, dropOrDiscard, ErrNoStandby)
 }
 
-// dropping is what takes a generation away for which the condition holds, at once or as soon as a process can: model.drop or
-// model.discard.
+// dropping is what takes a generation away for which the condition holds: dropOrDiscard or model.discard.
 type dropping func(m model, ctx context.Context, r role, is func(beside) bool) (bool, error)
+
+// dropOrDiscard drops a generation at once, or leaves its tables to a process that may.
+func dropOrDiscard(m model, ctx context.Context, r role, is func(beside) bool) (bool, error) {
+	may, err := m.mayChangeTables(ctx)
+	if err != nil {
+		return false, err
+	}
+	if may {
+		return m.drop(ctx, r, is)
+	}
+	return m.discard(ctx, r, is)
+}
 
 func (o *Operator) drop(ctx context.Context, what, name string, r role, by dropping, none error) error {
 	m, err := o.model(name)
@@ -295,7 +344,7 @@ func (o *Operator) drop(ctx context.Context, what, name string, r role, by dropp
 // DropOld drops the generations that have been of no use for long: standbys that were replaced before a time, and what
 // failed rebuilds made that were asked for before it. It answers with how many.
 func (o *Operator) DropOld(ctx context.Context, before time.Time) (dropped int, err error) {
-	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) { return m.drop(ctx, r, old) })
+	return o.eachOld(before, func(m model, r role, old func(beside) bool) (bool, error) { return dropOrDiscard(m, ctx, r, old) })
 }
 
 // Old is how many generations DropOld would drop.
@@ -332,9 +381,13 @@ func (o *Operator) eachOld(before time.Time, do func(m model, r role, old func(b
 // the standby. It fails with ErrNoStandby, with ErrOtherVersion where another version of the code filled the standby (run
 // that version's), with ErrRebuilding, and with a *PoisonError where an event holds the standby up.
 func (o *Operator) Rollback(ctx context.Context, name, actor string) (generation int, err error) {
-	m, err := o.model(name)
-	if err == nil {
+	m, may, err := o.modelFor(ctx, name)
+	switch {
+	case err != nil:
+	case may:
 		generation, err = m.rollback(ctx, actor, cmp.Or(o.LeaseTTL, defaultTTL))
+	default:
+		generation, err = m.requestRollback(ctx, actor, cmp.Or(o.RequestWait, requestWait))
 	}
 	if err != nil {
 		return 0, fmt.Errorf("roll back %s: %w", name, err)
@@ -342,8 +395,24 @@ func (o *Operator) Rollback(ctx context.Context, name, actor string) (generation
 	return generation, nil
 }
 
-func (m model) rollback(ctx context.Context, actor string, ttl time.Duration) (generation int, err error) {
+// readStandby is the generation that a rollback makes the live one. It fails with ErrUnknownProjection, ErrNoStandby and
+// ErrOtherVersion.
+func (m model) readStandby(ctx context.Context) (beside, error) {
 	if _, err := m.readLive(ctx, m.db); err != nil {
+		return beside{}, err
+	}
+	b, err := m.readBeside(ctx, m.db, roleStandby)
+	switch {
+	case errors.Is(err, eventstore.ErrNoRows):
+		err = ErrNoStandby
+	case err == nil && b.code != m.projection.CodeVersion():
+		err = fmt.Errorf("the standby: %w: version %d, and this is %d", ErrOtherVersion, b.code, m.projection.CodeVersion())
+	}
+	return b, err
+}
+
+func (m model) rollback(ctx context.Context, actor string, ttl time.Duration) (generation int, err error) {
+	if _, err := m.readStandby(ctx); err != nil {
 		return 0, err
 	}
 	lease := eventstore.Lease{DB: m.db, Name: rebuildLease + m.name(), Holder: newHolder(), TTL: ttl}
@@ -355,14 +424,9 @@ func (m model) rollback(ctx context.Context, actor string, ttl time.Duration) (g
 		return 0, ErrRebuilding
 	}
 	err = m.hold(ctx, lease, func(ctx context.Context) error {
-		b, err := m.readBeside(ctx, m.db, roleStandby)
-		switch {
-		case errors.Is(err, eventstore.ErrNoRows):
-			return ErrNoStandby
-		case err != nil:
+		b, err := m.readStandby(ctx)
+		if err != nil {
 			return err
-		case b.code != m.projection.CodeVersion():
-			return fmt.Errorf("the standby: %w: version %d, and this is %d", ErrOtherVersion, b.code, m.projection.CodeVersion())
 		}
 		generation = b.number
 		_, err = m.fillingOf(b).exchange(ctx, actor, func(l live) identity.Payload {

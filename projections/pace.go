@@ -58,7 +58,7 @@ func (p *pace) watch(ctx context.Context) {
 			}
 			p.gentle.Store(time.Since(moved) < restFor)
 		}
-		if pause(ctx, lookEvery) != nil {
+		if eventstore.Pause(ctx, lookEvery) != nil {
 			return
 		}
 	}
@@ -75,7 +75,7 @@ func (p *pace) work(ctx context.Context, do func() error) error {
 	if err := do(); err != nil {
 		return err
 	}
-	return pause(ctx, time.Since(began))
+	return eventstore.Pause(ctx, time.Since(began))
 }
 
 // load does something, whose transaction rests while it adds rows to a table.
@@ -104,7 +104,7 @@ func (t pacedTx) CopyFrom(ctx context.Context, table string, columns []string, r
 	return t.bulk.CopyFrom(ctx, table, columns, rows, func(i int) []any {
 		if i%gentleRows == gentleRows-1 {
 			if t.pace.gentle.Load() {
-				_ = pause(ctx, time.Since(began)) // it fails as the COPY then does
+				_ = eventstore.Pause(ctx, time.Since(began)) // it fails as the COPY then does
 			}
 			began = time.Now()
 		}

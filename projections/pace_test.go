@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"usher.example/eventstore"
 )
 
 // busyLog is a log that somebody else appends to, every so often until a time.
@@ -40,7 +42,7 @@ func TestPace(t *testing.T) {
 				p := newPace(busyLog{began: began, until: began.Add(c.busy), every: 5 * time.Millisecond})
 				err := p.during(t.Context(), func() error {
 					for range 100 {
-						if err := p.work(t.Context(), func() error { return pause(t.Context(), 10*time.Millisecond) }); err != nil {
+						if err := p.work(t.Context(), func() error { return eventstore.Pause(t.Context(), 10*time.Millisecond) }); err != nil {
 							return err
 						}
 					}

@@ -11,8 +11,8 @@ import (
 	"usher.example/identity"
 )
 
-// doRebuilds does the rebuilds that are asked for of this version of the code, and drops what was discarded, whether or not
-// this process holds the projection's lease, until ctx ends. A rebuild that was interrupted is gone on with.
+// doRebuilds does the rebuilds and rollbacks that are asked for of this version of the code, and drops what was discarded, whether
+// or not this process holds the projection's lease, until ctx ends. A rebuild that was interrupted is gone on with.
 func (r *Runner) doRebuilds(ctx context.Context, m model, holder string) {
 	asked := false
 	for ctx.Err() == nil {
@@ -24,7 +24,7 @@ func (r *Runner) doRebuilds(ctx context.Context, m model, holder string) {
 		default:
 			m.logTo.ErrorContext(ctx, "rebuild failed", slog.Any("error", err))
 		}
-		_ = pause(ctx, r.poll()/2) // ctx is looked at above
+		_ = eventstore.Pause(ctx, r.poll()/2) // ctx is looked at above
 	}
 }
 
@@ -48,6 +48,9 @@ func (r *Runner) lookForRebuild(ctx context.Context, m model, holder string, ask
 		return err
 	}
 	if err := m.dropDiscarded(ctx); err != nil {
+		return err
+	}
+	if err := m.doRollback(ctx, r.ttl()); err != nil && !errors.Is(err, ErrRebuilding) { // another process may be at it
 		return err
 	}
 	b, err := m.readBeside(ctx, r.DB, roleNext)
@@ -85,7 +88,7 @@ func (r *Runner) awaitOwnVersion(ctx context.Context, m model) error {
 		if err := m.reportOutdated(ctx, l); err != nil {
 			return err
 		}
-		if err := pause(ctx, r.poll()); err != nil {
+		if err := eventstore.Pause(ctx, r.poll()); err != nil {
 			return err
 		}
 	}
@@ -122,7 +125,7 @@ func clock(d eventstore.Dialect) string {
 func (w *worker) keepStandby(ctx context.Context) error {
 	said := ""
 	for wait := w.poll(); ; {
-		if err := pause(ctx, wait); err != nil {
+		if err := eventstore.Pause(ctx, wait); err != nil {
 			return err
 		}
 		wait = w.poll()

@@ -97,7 +97,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		if time.Since(began) > lastWait {
 			wait = firstWait
 		}
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return nil
 		}
 	}
@@ -152,7 +152,7 @@ func (r *Runner) acquire(ctx context.Context, lease *eventstore.Lease) error {
 		if err != nil || held {
 			return err
 		}
-		if err := pause(ctx, r.ttl()/4); err != nil {
+		if err := eventstore.Pause(ctx, r.ttl()/4); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func (w *worker) work(ctx context.Context) error {
 			if err := w.report(ctx, StateFailing, err.Error()); err != nil {
 				return err
 			}
-			if err := pause(ctx, wait); err != nil {
+			if err := eventstore.Pause(ctx, wait); err != nil {
 				return err
 			}
 			wait = min(2*wait, lastWait)
@@ -238,7 +238,7 @@ func (w *worker) report(ctx context.Context, s State, text string) error {
 func (w *worker) awaitResume(ctx context.Context) error {
 	w.logTo.InfoContext(ctx, "projection paused")
 	for {
-		if err := pause(ctx, w.poll()); err != nil {
+		if err := eventstore.Pause(ctx, w.poll()); err != nil {
 			return err
 		}
 		var state string
@@ -362,7 +362,7 @@ func (w *worker) follow(ctx context.Context) error {
 func (w *worker) watch(ctx context.Context) error {
 	stuck := int64(-1)
 	for {
-		if err := pause(ctx, w.poll()); err != nil {
+		if err := eventstore.Pause(ctx, w.poll()); err != nil {
 			return err
 		}
 		at := w.checkpoint.Load()

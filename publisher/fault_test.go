@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/eventstore"
 	"usher.example/internal/devstack"
 )
 
@@ -114,7 +115,7 @@ func TestServerKilled(t *testing.T) {
 	for range 4 * *dose {
 		before := r.published.Load()
 		devstack.Eventually(t, "some are published", func() bool { return r.published.Load() > before+100 })
-		if pause(t.Context(), rand.N(20*time.Millisecond)) != nil {
+		if eventstore.Pause(t.Context(), rand.N(20*time.Millisecond)) != nil {
 			t.FailNow()
 		}
 		server.Kill()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"usher.example/eventstore"
 	"usher.example/internal/devstack"
 )
 
@@ -57,10 +58,10 @@ func runRelay(ctx context.Context, dsn, broker string) error {
 	}
 	go func() {
 		for r.Status().State != StateRunning {
-			_ = pause(ctx, 100*time.Microsecond)
+			_ = eventstore.Pause(ctx, 100*time.Microsecond)
 		}
 		for start := r.published.Load(); r.published.Load() == start; {
-			_ = pause(ctx, 100*time.Microsecond)
+			_ = eventstore.Pause(ctx, 100*time.Microsecond)
 		}
 		fmt.Println("publishing")
 	}()
@@ -118,7 +119,7 @@ func (s *site) killRelays(t *testing.T, server *devstack.NATSServer, kills int, 
 		if i%5 > 0 { // every fifth may die before it did anything
 			publishes()
 		}
-		if pause(t.Context(), rand.N(10*time.Millisecond)) != nil {
+		if eventstore.Pause(t.Context(), rand.N(10*time.Millisecond)) != nil {
 			t.FailNow()
 		}
 		if err := cmd.Process.Kill(); err != nil {

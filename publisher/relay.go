@@ -63,7 +63,7 @@ func (r *Relay) Flush(ctx context.Context) error {
 		if row.published >= head && row.state == StateRunning {
 			return nil
 		}
-		if err := pause(ctx, r.LeaseTTL/20); err != nil {
+		if err := eventstore.Pause(ctx, r.LeaseTTL/20); err != nil {
 			return fmt.Errorf("flush: another relay holds the lease: %w", err)
 		}
 	}
@@ -111,7 +111,7 @@ func (r *Relay) awaitLease(ctx context.Context) error {
 		default:
 			r.setState(StateStandby, nil)
 		}
-		if err := pause(ctx, min(r.LeaseTTL/5, time.Second)); err != nil {
+		if err := eventstore.Pause(ctx, min(r.LeaseTTL/5, time.Second)); err != nil {
 			return err
 		}
 	}
@@ -120,7 +120,7 @@ func (r *Relay) awaitLease(ctx context.Context) error {
 // keepLease prolongs the lease until ctx ends, and calls lose when it can't be held any longer.
 func (r *Relay) keepLease(ctx context.Context, lease *eventstore.Lease, lose context.CancelCauseFunc) {
 	last := time.Now()
-	for pause(ctx, r.LeaseTTL/4) == nil {
+	for eventstore.Pause(ctx, r.LeaseTTL/4) == nil {
 		held, err := lease.Acquire(ctx)
 		switch {
 		case held:
@@ -384,17 +384,5 @@ func (r *Relay) interrupt(cause error) {
 	defer r.mu.Unlock()
 	if r.stopPump != nil {
 		r.stopPump(cause)
-	}
-}
-
-// pause waits for a while. It fails with the cause of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

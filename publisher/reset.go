@@ -23,7 +23,7 @@ type ResetPlan struct {
 
 // String is the plan in words.
 func (p ResetPlan) String() string {
-	s := fmt.Sprintf("delete the JetStream stream %s with its %d messages, and publish the log again, up to position %d", p.Stream, p.Messages, p.Head)
+	s := fmt.Sprintf("delete the JetStream stream %s with all that is in it (messages: %d), and publish the log again, up to position %d", p.Stream, p.Messages, p.Head)
 	if p.Common < p.Last {
 		s += fmt.Sprintf("; what subscribers got after position %d is not in the log", p.Common)
 	}

@@ -58,10 +58,8 @@ func (r *Relay) replace(ctx context.Context, found row, info *jetstream.StreamIn
 		}
 	}
 	if found.rebuild != nil {
-		for _, d := range found.rebuild.Durables {
-			if !slices.ContainsFunc(plan.Durables, func(p durable) bool { return p.Config.Durable == d.Config.Durable }) {
-				plan.Durables = append(plan.Durables, d)
-			}
+		if plan.Durables, err = r.takeOver(ctx, found.rebuild, plan.Durables); err != nil {
+			return last, err
 		}
 	}
 	if s.voided > 0 {
@@ -81,6 +79,32 @@ func (r *Relay) replace(ctx context.Context, found row, info *jetstream.StreamIn
 		return last, fmt.Errorf("take the order back: %w", err)
 	}
 	return r.continueRebuild(ctx, plan, head)
+}
+
+// takeOver answers with the durable consumers of a rebuild that was cut short and of the stream that it left. Those that the
+// rebuild had not put in their place are as its plan has them: the stream's may be held, or begin at the beginning.
+func (r *Relay) takeOver(ctx context.Context, cut *rebuild, there []durable) ([]durable, error) {
+	ctx, stop := context.WithTimeout(ctx, requestWait)
+	defer stop()
+	for _, d := range cut.Durables {
+		i := slices.IndexFunc(there, func(t durable) bool { return t.Config.Durable == d.Config.Durable })
+		if i < 0 {
+			there = append(there, d)
+			continue
+		}
+		s, err := r.js.Stream(ctx, r.Stream.Name)
+		if err != nil {
+			return nil, fmt.Errorf("take the rebuild's durable consumers over: %w", err)
+		}
+		done, err := r.restored(ctx, s, d)
+		if err != nil {
+			return nil, fmt.Errorf("take the durable consumer %s over: %w", d.Config.Durable, err)
+		}
+		if !done {
+			there[i] = d
+		}
+	}
+	return there, nil
 }
 
 // setBack makes a consumer that has read further than a position go on after it, and leaves it a mark. One whose

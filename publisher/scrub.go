@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/eventstore"
 	"usher.example/eventstore/cloudevent"
 )
 
@@ -46,10 +47,10 @@ func (s ScrubReport) Damaged() bool { return (s.Missing > 0 || s.Misplaced > 0) 
 func (s ScrubReport) found() error {
 	switch {
 	case s.Foreign > 0:
-		return fmt.Errorf("%w: a scrub of positions %d to %d found %d messages that are not the log's, and %d missing, at %v. "+restoredHint,
+		return fmt.Errorf("%w: a scrub of positions %d to %d found messages that are not the log's: %d, and missing: %d, at %v. "+restoredHint,
 			ErrForeignStream, s.First, s.Last, s.Foreign, s.Missing, s.Positions)
 	case s.Damaged():
-		return fmt.Errorf("%w: a scrub of positions %d to %d found %d missing and %d misplaced, at %v", ErrDamaged,
+		return fmt.Errorf("%w: a scrub of positions %d to %d found messages that are missing: %d, and misplaced: %d, at %v", ErrDamaged,
 			s.First, s.Last, s.Missing, s.Misplaced, s.Positions)
 	}
 	return nil
@@ -175,7 +176,7 @@ func (s *scrubbing) run(ctx context.Context) (ScrubReport, error) {
 		if !behind || waits == scrubBehind {
 			break
 		}
-		if err := pause(ctx, scrubWait); err != nil {
+		if err := eventstore.Pause(ctx, scrubWait); err != nil {
 			return s.report, err
 		}
 	}

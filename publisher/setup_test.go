@@ -186,7 +186,7 @@ func (s *site) keepAppending(t *testing.T, callers int) (stop func()) {
 					t.Error(err)
 					return
 				}
-				_ = pause(ctx, 5*time.Millisecond) // the next round sees how it ended
+				_ = eventstore.Pause(ctx, 5*time.Millisecond) // the next round sees how it ended
 			}
 		})
 	}

@@ -77,7 +77,7 @@ func (r *Relay) create(ctx context.Context, first int64) (*jetstream.StreamInfo,
 	defer stop()
 	cfg := r.Stream.wanted(jetstream.StreamConfig{Description: "usher's event log", FirstSeq: uint64(first)})
 	s, err := r.js.CreateStream(ctx, cfg)
-	for wait := 20 * time.Millisecond; noStore(err) && pause(ctx, wait) == nil; wait *= 2 {
+	for wait := 20 * time.Millisecond; noStore(err) && eventstore.Pause(ctx, wait) == nil; wait *= 2 {
 		s, err = r.js.CreateStream(ctx, cfg)
 	}
 	if err != nil {

@@ -28,7 +28,9 @@ import (
 // it is behind the event by milliseconds. What is told twice does no harm.
 //
 // While the broker can't be reached nothing is told, and Age grows: what to do then is for the service to decide. It may
-// go on, since an access token is good for minutes only, or ask /oauth2/introspect.
+// go on, since an access token is good for minutes only, or ask /oauth2/introspect. The same goes for sessions that the log
+// does not have any more, as after a restore: the feed tells of them once the relay follows or is reset, and while it halts
+// Age tells nothing of that, as nothing is published. Only /oauth2/introspect knows of them then.
 type RevocationFeed struct {
 	JetStream jetstream.JetStream
 	// Lifetime is the longest that an access token lives.
@@ -138,7 +140,7 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 			reported = text
 			l.logger.WarnContext(ctx, "what ends sessions is not heard of; trying again", slog.Any("error", err))
 		}
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return nil
 		}
 	}

@@ -176,7 +176,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 			wait = 0
 		}
 		l.report(ctx, err)
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return nil
 		}
 	}
@@ -203,16 +203,4 @@ func (s *Subscription) maxBatch() int {
 		return defaultBatch
 	}
 	return s.MaxBatch
-}
-
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

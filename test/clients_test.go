@@ -9,19 +9,48 @@ import (
 	"testing"
 )
 
+// confidential is a service that may ask about tokens.
+type confidential struct {
+	ID     string `json:"client_id"`
+	Secret string `json:"client_secret"`
+}
+
+func (d *deployment) addClient(name string) (added confidential) {
+	d.t.Helper()
+	if err := json.Unmarshal([]byte(d.command("clients", "add", name, "--json")), &added); err != nil {
+		d.t.Fatal(err)
+	}
+	return added
+}
+
+// ask sends a token to a path of /oauth2.
+func (s confidential) ask(t *testing.T, c *client, path, token string) (status int, body string) {
+	t.Helper()
+	r, err := http.NewRequest("POST", c.base+path, strings.NewReader(url.Values{"token": {token}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.SetBasicAuth(s.ID, s.Secret)
+	response, err := c.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	read, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(read)
+}
+
 // An operator sets up a client, which asks about a token and revokes it.
 func TestClients(t *testing.T) {
 	t.Parallel()
 	d, _ := newRunningServer(t)
 	p, c := d.startServe()
-	var client struct {
-		ID     string `json:"client_id"`
-		Secret string `json:"client_secret"`
-	}
-	if err := json.Unmarshal([]byte(d.command("clients", "add", "shop", "--json")), &client); err != nil {
-		t.Fatal(err)
-	}
-	if text := d.command("clients", "list"); !strings.Contains(text, client.ID) || !strings.Contains(text, "shop") || strings.Contains(text, client.Secret) {
+	shop := d.addClient("shop")
+	if text := d.command("clients", "list"); !strings.Contains(text, shop.ID) || !strings.Contains(text, "shop") || strings.Contains(text, shop.Secret) {
 		t.Errorf("clients list prints\n%s", text)
 	}
 	if _, stderr, err := d.try("clients", "add", "shop"); err == nil || !strings.Contains(stderr, "another client has it") {
@@ -29,22 +58,7 @@ func TestClients(t *testing.T) {
 	}
 	ask := func(path, token string) (int, string) {
 		t.Helper()
-		r, err := http.NewRequest("POST", c.base+path, strings.NewReader(url.Values{"token": {token}}.Encode()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.SetBasicAuth(client.ID, client.Secret)
-		response, err := c.http.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return response.StatusCode, string(body)
+		return shop.ask(t, c, path, token)
 	}
 	token := c.login(t, d.admin)
 	if status, body := ask("/oauth2/introspect", token); status != http.StatusOK || !strings.Contains(body, `"active":true`) {
@@ -67,7 +81,7 @@ func TestClients(t *testing.T) {
 	if status, body := ask("/oauth2/introspect", token); status != http.StatusUnauthorized {
 		t.Errorf("introspect by a client that was removed: %d %s", status, body)
 	}
-	if strings.Contains(p.stderr.String(), client.Secret) {
+	if strings.Contains(p.stderr.String(), shop.Secret) {
 		t.Error("the client's secret is logged")
 	}
 }

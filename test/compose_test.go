@@ -16,6 +16,7 @@ import (
 
 // composed is a service of compose.yaml.
 type composed struct {
+	Image       string
 	Build       any
 	Command     []string
 	Entrypoint  []string
@@ -50,10 +51,9 @@ func (s *installation) environment(c composed) map[string]string {
 	return env
 }
 
-// The services of compose.yaml, run as processes with the commands, the environments and the users that it gives them, come up,
-// and the operator's check is content.
-func TestCompose(t *testing.T) {
-	t.Parallel()
+// composition reads the services of compose.yaml.
+func composition(t *testing.T) map[string]composed {
+	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("..", "compose.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -62,13 +62,21 @@ func TestCompose(t *testing.T) {
 	if err := yaml.Unmarshal(raw, &file); err != nil {
 		t.Fatal(err)
 	}
+	return file.Services
+}
+
+// The services of compose.yaml, run as processes with the commands, the environments and the users that it gives them, come up,
+// and the operator's check is content.
+func TestCompose(t *testing.T) {
+	t.Parallel()
+	services := composition(t)
 	s := newInstallation(t)
 	s.values["TRUSTED_PROXIES"] = "192.0.2.10/32"
 	natsEnv := []string{}
-	for name, value := range s.environment(file.Services["nats"]) {
+	for name, value := range s.environment(services["nats"]) {
 		natsEnv = append(natsEnv, name+"="+value)
 	}
-	s.servers(s.environment(file.Services["postgres"])["POSTGRES_PASSWORD"], natsEnv)
+	s.servers(s.environment(services["postgres"])["POSTGRES_PASSWORD"], natsEnv, services["nats"].Command...)
 
 	started := map[string]bool{"postgres": true, "nats": true}
 	var start func(name string)
@@ -77,7 +85,7 @@ func TestCompose(t *testing.T) {
 			return
 		}
 		started[name] = true
-		c := file.Services[name]
+		c := services[name]
 		for _, before := range sorted(c.DependsOn) {
 			start(before)
 		}
@@ -94,18 +102,18 @@ func TestCompose(t *testing.T) {
 			s.serve(env, c.Command...)
 		}
 	}
-	for _, name := range sorted(file.Services) {
-		if c := file.Services[name]; c.Build != nil && len(c.Profiles) == 0 {
+	for _, name := range sorted(services) {
+		if c := services[name]; c.Build != nil && len(c.Profiles) == 0 {
 			start(name)
 		}
 	}
-	if got := s.environment(file.Services["api"])["TRUSTED_PROXIES"]; got != "192.0.2.10/32" {
+	if got := s.environment(services["api"])["TRUSTED_PROXIES"]; got != "192.0.2.10/32" {
 		t.Errorf("the API is given TRUSTED_PROXIES=%q", got)
 	}
-	purge := file.Services["purge"]
+	purge := services["purge"]
 	s.as(s.environment(purge))
 	s.command(purge.Command...)
-	operator := file.Services["operator"]
+	operator := services["operator"]
 	s.works(s.environment(operator), operator.Command...)
 	if out := s.command("projections", "rebuild", "users"); !strings.Contains(out, "rebuilt") {
 		t.Errorf("usher projections rebuild as the operator:\n%s", out)

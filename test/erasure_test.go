@@ -280,7 +280,7 @@ func testErasure(t *testing.T, s site) {
 	s.env = append(s.env, "USER_ATTRIBUTES=note", "RATE_LIMITS=off")
 	s.keepSecret(userPassword)
 	p, c := s.serve()
-	people := make([]*person, 200**dose)
+	people := make([]*person, 80**dose)
 	for i := range people {
 		people[i] = newPerson()
 	}

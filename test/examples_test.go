@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -41,6 +42,12 @@ func TestExamplesInAnotherModule(t *testing.T) {
 	})
 	verify.stop(t)
 
+	for lacks, args := range map[string][]string{"copy: -email is missing": nil, "copy: USHER_PASSWORD is not set": {"-email", d.admin.email}} {
+		out, err := exec.Command(filepath.Join(bin, "copy"), args...).CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.HasPrefix(string(out), "copy: ") || !strings.Contains(string(out), lacks) {
+			t.Errorf("copy %v: %v\n%s", args, err, out)
+		}
+	}
 	file := filepath.Join(t.TempDir(), "users.json")
 	start := func() *process {
 		return d.startProgram("copy", filepath.Join(bin, "copy"), []string{"USHER_PASSWORD=" + d.admin.password}, "-usher", c.base, "-email", d.admin.email, "-nats", d.natsURL, "-file", file)

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ import (
 )
 
 // failovers makes the tests of a database that gives way to its standby longer: -failovers 20.
-var failovers = flag.Int("failovers", 2, "how often a database gives way to its standby, or loses its newest commits")
+var failovers = flag.Int("failovers", 1, "how often a database gives way to its standby, or loses its newest commits")
 
 // follower is a service that keeps a copy of the events, and takes back what it is told did not happen.
 type follower struct {
@@ -213,6 +214,8 @@ func TestFailoverHalts(t *testing.T) {
 	d := newServeDeployment(t, fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write", primary.Host(), standby.Host()),
 		devstack.NATSProcess(t, t.TempDir(), 0).URL())
 	_, c := d.startServe("--with", "publisher,projections")
+	_, other := d.startServe()
+	shop := d.addClient("shop")
 	f := d.followEvents()
 	if out := d.command("check", "--component", "database"); !strings.Contains(out, "none of the standbys is synchronous") {
 		t.Errorf("usher check does not warn of a standby that is asynchronous:\n%s", out)
@@ -232,12 +235,23 @@ func TestFailoverHalts(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := c.mustRegister(t, "before@example.org")
+	who := credentials{"before@example.org", userPassword}
+	kept := c.login(t, who)
 	eventually(t, "it is published", func() error { return d.caughtUp(before.position) })
 	if err := standby.Cut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	lost := c.mustRegister(t, "lost@example.org")
-	eventually(t, "it is published too", func() error { return d.caughtUp(lost.position) })
+	c.mustRegister(t, "lost@example.org")
+	void := []string{c.login(t, who), c.login(t, credentials{"lost@example.org", userPassword})}
+	lost := int64(len(d.history()))
+	apis := []*client{c, other}
+	for _, api := range apis {
+		for _, token := range append(void, kept) {
+			name, value := bearer(token)
+			api.want(t, http.StatusOK, "GET", "/v1/me", nil, name, value)
+		}
+	}
+	eventually(t, "it is published too", func() error { return d.caughtUp(lost) })
 	if err := errors.Join(primary.Kill(), standby.Promote(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -251,8 +265,28 @@ func TestFailoverHalts(t *testing.T) {
 		}
 		return nil
 	})
-	if n := len(f.ids()); int64(n) > lost.position {
-		t.Errorf("the follower has %d events, the last %d of them after what did not happen", n, int64(n)-lost.position)
+	for _, api := range apis {
+		for _, token := range void {
+			name, value := bearer(token)
+			eventually(t, "the token of a login that the standby does not have is refused", func() error {
+				a, err := api.call("GET", "/v1/me", nil, name, value)
+				if err == nil && a.status != http.StatusUnauthorized {
+					err = fmt.Errorf("%d %s", a.status, a.body)
+				}
+				return err
+			})
+			if status, body := shop.ask(t, api, "/oauth2/introspect", token); status != http.StatusOK || strings.TrimSpace(body) != `{"active":false}` {
+				t.Errorf("introspect: %d %s", status, body)
+			}
+		}
+		name, value := bearer(kept)
+		api.want(t, http.StatusOK, "GET", "/v1/me", nil, name, value)
+		if status, body := shop.ask(t, api, "/oauth2/introspect", kept); status != http.StatusOK || !strings.Contains(body, `"active":true`) {
+			t.Errorf("introspect: %d %s", status, body)
+		}
+	}
+	if n := len(f.ids()); int64(n) > lost {
+		t.Errorf("the follower has %d events, the last %d of them after what did not happen", n, int64(n)-lost)
 	}
 	d.command("outbox", "reset", "--yes")
 	d.wantAgreement(c, f)

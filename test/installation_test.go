@@ -22,7 +22,8 @@ import (
 )
 
 // installation is usher as the files of deploy/ set it up: their commands, their environments and their users, on a Postgres that asks for
-// passwords and a NATS that reads deploy/nats/nats.conf. What differs is where everything listens, and where files are.
+// passwords and a nats-server that reads deploy/nats/nats.conf. What differs is where everything listens, where files are, and what
+// elsewhere says.
 type installation struct {
 	*deployment
 	t        *testing.T
@@ -88,8 +89,8 @@ func (s *installation) secretsSh(flags ...string) string {
 	return string(out)
 }
 
-// servers starts Postgres, with a superuser who has a password, and NATS, with the environment that it is to have.
-func (s *installation) servers(password string, natsEnv []string) {
+// servers starts Postgres, with a superuser who has a password, and NATS, with the environment and the flags that it is to have.
+func (s *installation) servers(password string, natsEnv []string, natsFlags ...string) {
 	t := s.t
 	t.Helper()
 	s.postgres = devstack.OwnPostgres(t, devstack.PostgresOptions{})
@@ -114,12 +115,10 @@ func (s *installation) servers(password string, natsEnv []string) {
 		t.Fatal(err)
 	}
 	s.server = fmt.Sprintf("127.0.0.1:%d", super.Config().Port)
-	broker := devstack.NATSProcess(t, t.TempDir(), 0, func(o *devstack.NATSOptions) {
-		o.ConfigFile, o.Env = filepath.Join("..", "deploy", "nats", "nats.conf"), natsEnv
-	})
+	broker := startNATS(t, natsEnv, natsFlags...)
 	s.mails = mailserver.Start(t, mailserver.Options{})
 	s.deployment = newDeployment(t) // whose last look at the database comes before that is stopped
-	s.natsURL, s.admin = broker.URL(), credentials{s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"]}
+	s.natsURL, s.admin = broker, credentials{s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"]}
 	for name, value := range s.values {
 		if strings.Contains(name, "PASSWORD") || strings.HasSuffix(name, "KEY") {
 			s.keepSecret(value)
@@ -128,7 +127,7 @@ func (s *installation) servers(password string, natsEnv []string) {
 	if err := os.Mkdir(filepath.Join(s.dir, "ledger"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	nats := strings.TrimPrefix(broker.URL(), "nats://")
+	nats := strings.TrimPrefix(broker, "nats://")
 	s.moved = strings.NewReplacer("@postgres:5432/", "@"+s.server+"/", "@nats:4222", "@"+nats, "@localhost:5432/", "@"+s.server+"/", "@localhost:4222", "@"+nats,
 		"smtp://mail:1025", s.mails.URL(), "/ledger/", s.dir+"/ledger/", "/var/lib/usher/", s.dir+"/ledger/")
 }
@@ -174,8 +173,18 @@ func (s *installation) as(env map[string]string) {
 	for name, value := range env {
 		s.env = append(s.env, name+"="+s.moved.Replace(value))
 	}
-	s.env = append(s.env, "HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "BCRYPT_ROUNDS=4", "NATS_REPLICAS=1")
+	s.env = append(s.env, elsewhere...)
 }
+
+// elsewhere are the settings that have to be others where all processes share one network and there is one NATS server.
+var elsewhere = []string{
+	"HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", // each container has ports of its own
+	"LOG_FORMAT=json", // which compose and Kubernetes set too: the log tells the addresses
+	"NATS_REPLICAS=1", // which is 3 in Kubernetes
+}
+
+// natsFlags are those that a nats-server needs which deploy/ does not start itself.
+var natsFlags = []string{"-c", "/etc/nats/nats.conf"}
 
 // serve starts a process that goes on.
 func (s *installation) serve(env map[string]string, args ...string) {

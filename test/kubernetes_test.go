@@ -79,10 +79,10 @@ func TestKubernetes(t *testing.T) {
 		return documents(t, raw)
 	}
 	s := newInstallation(t)
-	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv())
-	s.write(`ADMIN_PASSWORD="it's \"quoted\", and a \\ too"`, "SMTP_URL='smtps://me:a\"b@mail'")
+	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
+	s.write(`ADMIN_PASSWORD="it's \"quoted\", and a \\ too"`, "SMTP_URL='smtps://me:a\"b@mail'", "SMTP_TLS=optional")
 	secret := documents(t, []byte(s.secretsSh("--kubernetes")))[0].StringData
-	if got, want := secret["ADMIN_PASSWORD"]+" "+secret["SMTP_URL"], `it's "quoted", and a \ too smtps://me:a"b@mail`; got != want {
+	if got, want := secret["ADMIN_PASSWORD"]+" "+secret["SMTP_URL"]+" "+secret["SMTP_TLS"], `it's "quoted", and a \ too smtps://me:a"b@mail optional`; got != want {
 		t.Errorf("the Secret has %s, want %s", got, want)
 	}
 	for _, key := range sorted(read("secret.example.yaml")[0].StringData) {
@@ -90,7 +90,7 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("secrets.sh makes no %s, which secret.example.yaml has", key)
 		}
 	}
-	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"] = s.admin.email, s.admin.password, s.mails.URL()
+	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"], secret["SMTP_TLS"] = s.admin.email, s.admin.password, s.mails.URL(), "off"
 
 	kustomization := read("kustomization.yaml")[0]
 	settings := map[string]string{}

@@ -131,8 +131,14 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		t.Errorf("the service fetched %d messages, %v, want 1", got, batch.Error())
 	}
 
+	// The API makes the consumer of the mails anew where somebody made another of it.
+	_, js, _ := connectAs(t, url, "api")
+	if err := js.DeleteConsumer(t.Context(), "USHER", "mail"); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		t.Errorf("the API deletes its own consumer: %v", err)
+	}
+
 	// A service that verifies tokens makes consumers of what ends sessions, which the server holds it to.
-	_, js, _ := connectAs(t, url, "verifier")
+	_, js, _ = connectAs(t, url, "verifier")
 	for _, c := range []jetstream.ConsumerConfig{
 		{Name: "a", FilterSubject: "usher.v1.*.user.registered"}, {Name: "a", FilterSubjects: []string{"usher.v1.*.session.ended", "usher.v1.>"}}, {Name: "a"},
 	} {

@@ -29,7 +29,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 			d.t = t
 			admin := c.login(t, d.admin)
 			load := startLoad(c, "load", 8)
-			load.await(t, 200)
+			load.await(t, 60*int64(*dose))
 			for round := range 3 {
 				out := d.command("projections", "rebuild", "users")
 				if !strings.Contains(out, "is live at position") || !strings.Contains(out, "no differences") {
@@ -39,10 +39,10 @@ func TestRebuildUnderLoad(t *testing.T) {
 				if u := c.users(t, admin, r.position)[r.ID]; u.Email != r.Email {
 					t.Errorf("after rebuild %d the list has %+v, want %+v", round, u, r.user)
 				}
-				load.await(t, 50)
+				load.await(t, 20*int64(*dose))
 			}
 			d.command("projections", "rollback", "users")
-			load.await(t, 50)
+			load.await(t, 20*int64(*dose))
 			registrations := load.end()
 			if len(load.refused) > 0 || load.broken > 0 {
 				t.Errorf("answers that were not 201: %v, not answered: %d", load.refused, load.broken)

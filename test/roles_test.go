@@ -226,12 +226,14 @@ func TestLeastPrivilegeOnPostgres(t *testing.T) {
 		}
 	}
 	d.as("usher_owner")
-	if out := d.command("outbox", "reset", "--force", "--yes"); !strings.Contains(out, "messages were deleted, and the log is published again") {
+	if out := d.command("outbox", "reset", "--force", "--yes"); !strings.Contains(out, "published the log again, up to position ") {
 		t.Errorf("usher outbox reset as usher_owner:\n%s", out)
 	}
 	d.as("usher_monitor")
 
 	gone := d.operateProjections(c, super, run)
+	d.as("usher_api")
+	d.operateProjectionsByCommand(c, super, run)
 
 	// A worker that starts before the API does waits until that has applied the ledger of erasures.
 	ledger := filepath.Join(d.dir, "erasures.log")

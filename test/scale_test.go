@@ -192,7 +192,7 @@ func TestScaledOut(t *testing.T) {
 
 	f.enter("before")
 	callers := startCallers(f.frontend, 6)
-	callers.await(150)
+	callers.await(60)
 	f.enter("during")
 	for range *dose {
 		for _, i := range f.random.Perm(len(f.kinds) + 1) {
@@ -208,7 +208,7 @@ func TestScaledOut(t *testing.T) {
 		callers.await(20)
 	}
 	f.enter("after")
-	callers.await(150)
+	callers.await(60)
 	writes := callers.end()
 	f.enter("checks")
 	f.follow()

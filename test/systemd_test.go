@@ -76,7 +76,7 @@ func fileLines(t *testing.T, path string) (lines []string) {
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	s := newInstallation(t)
-	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv())
+	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
 	etc := filepath.Join(t.TempDir(), "usher")
 	s.secretsSh("--systemd", etc)
 	files, err := os.ReadDir(etc)

@@ -153,7 +153,7 @@ func printFindings(w io.Writer, findings []finding, verbose bool) error {
 		}
 	}
 	if len(rows) == 0 {
-		_, err := fmt.Fprintf(w, "all %d checks are ok\n", len(findings))
+		_, err := fmt.Fprintf(w, "all %s ok\n", counted(len(findings), "check is", "checks are"))
 		return err
 	}
 	return printTable(w, []string{"COMPONENT", "CHECK", "STATUS", "DETAIL"}, rows)

@@ -107,7 +107,7 @@ func checkLog(ctx context.Context, d *deployment, r *report) {
 	case err != nil:
 		r.fail("log", "the end of the log can't be read: "+err.Error(), figures)
 	case int64(len(events)) < head-from:
-		r.fail("log", fmt.Sprintf("%d of the last %d events are missing; restore the database from a backup", head-from-int64(len(events)), head-from), figures)
+		r.fail("log", fmt.Sprintf("%s missing among the last %d; restore the database from a backup", counted(head-from-int64(len(events)), "event is", "events are"), head-from), figures)
 	default:
 		r.ok("log", figures)
 	}
@@ -311,7 +311,7 @@ func (d *deployment) mayNot(err error) error {
 	what := err.Error()
 	if found := violation.FindStringSubmatch(what); found != nil {
 		verb := map[string]string{"publish": "publish to", "subscription": "subscribe to"}[strings.ToLower(found[1])]
-		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(natsUser(d.natsURL), "of NATS_URL"), verb, found[2])
+		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(subscription.BrokerUser(d.natsURL), "of NATS_URL"), verb, found[2])
 	}
 	return fmt.Errorf("%s; run the check as the user operator of deploy/nats/nats.conf, who may", what)
 }
@@ -351,7 +351,7 @@ func (r *report) stream(d *deployment, s publisher.StreamReport) {
 	case len(s.Drift) > 0:
 		r.warn("stream", fmt.Sprintf("its configuration is not the wanted one: %v; a relay that runs mends it where it may", s.Drift), figures)
 	case s.Replicas < d.config.NATSReplicas:
-		r.warn("stream", fmt.Sprintf("%d of %d replicas are current", s.Replicas, d.config.NATSReplicas), figures)
+		r.warn("stream", fmt.Sprintf("%s current, where %d are wanted", counted(s.Replicas, "replica is", "replicas are"), d.config.NATSReplicas), figures)
 	default:
 		r.ok("stream", figures)
 	}
@@ -379,7 +379,7 @@ func checkProjections(ctx context.Context, d *deployment, r *report) {
 		case s.State == projections.StateStopped:
 			r.fail(s.Name, "no process runs it; start `usher project` or `usher serve --with projections`", figures)
 		case s.ParkedCount > 0:
-			r.warn(s.Name, fmt.Sprintf("%d events of %d users are parked; see `usher projections list`", s.ParkedCount, s.ParkedUsers), figures)
+			r.warn(s.Name, fmt.Sprintf("%s parked, of %s; see `usher projections list`", counted(s.ParkedCount, "event is", "events are"), counted(s.ParkedUsers, "user", "users")), figures)
 		case s.Rebuild != nil && s.Rebuild.State == projections.RebuildFailed:
 			r.warn(s.Name, "its rebuild failed: "+s.Rebuild.Error, figures)
 		case s.Standby != nil && s.Standby.Error != "":

@@ -8,8 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-
-	"usher.example/identity"
+	"usher.example/client"
 )
 
 func clientsCommand() *cobra.Command {
@@ -28,15 +27,15 @@ type clientView struct {
 func clientsListCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the clients", Example: "  usher clients list"}
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
-		list, err := d.identity().Clients(cmd.Context())
+		list, err := d.clients().List(cmd.Context())
 		if err != nil {
 			return err
 		}
 		views := make([]clientView, len(list))
 		rows := make([][]any, len(list))
-		for i, client := range list {
-			views[i] = clientView{ID: client.ID, Name: client.Name, CreatedAt: client.CreatedAt}
-			rows[i] = []any{client.Name, client.ID, client.CreatedAt.Format(time.RFC3339)}
+		for i, c := range list {
+			views[i] = clientView{ID: c.ID, Name: c.Name, CreatedAt: c.CreatedAt}
+			rows[i] = []any{c.Name, c.ID, c.CreatedAt.Format(time.RFC3339)}
 		}
 		return tell(cmd, views, table([]string{"NAME", "CLIENT ID", "CREATED"}, rows))
 	})
@@ -51,12 +50,12 @@ func clientsAddCommand() *cobra.Command {
 		Example: "  usher clients add billing",
 	}
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
-		client, secret, err := d.identity().AddClient(cmd.Context(), args[0])
+		added, secret, err := d.clients().Add(cmd.Context(), args[0])
 		if err != nil {
 			return fmt.Errorf("add the client %q: %w", args[0], err)
 		}
-		return tell(cmd, clientView{client.ID, client.Name, client.CreatedAt, string(secret)},
-			text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.", client.ID, string(secret)))
+		return tell(cmd, clientView{added.ID, added.Name, added.CreatedAt, string(secret)},
+			text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.", added.ID, string(secret)))
 	})
 }
 
@@ -64,17 +63,17 @@ func clientsRemoveCommand() *cobra.Command {
 	c := &cobra.Command{Use: "remove NAME", Short: "Remove a client; its secret is of no use from then on", Example: "  usher clients remove billing"}
 	consent := needsConsent(c)
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
-		list, err := d.identity().Clients(cmd.Context())
+		list, err := d.clients().List(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(list, func(c identity.Client) bool { return c.Name == args[0] }) {
+		if slices.ContainsFunc(list, func(c client.Client) bool { return c.Name == args[0] }) {
 			if err := consent.ask(cmd, fmt.Sprintf("Remove the client %q? Its secret is of no use from then on.", args[0])); err != nil {
 				return err
 			}
 		}
-		err = d.identity().RemoveClient(cmd.Context(), args[0])
-		if errors.Is(err, identity.ErrNoClient) {
+		err = d.clients().Remove(cmd.Context(), args[0])
+		if errors.Is(err, client.ErrUnknown) {
 			return errors.New("there is no such client")
 		}
 		if err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -49,10 +51,35 @@ func (d *deployment) work(cmd *cobra.Command, p process) error {
 	if p.publisher || p.webhooks { // which name PUBLIC_URL as the source of events
 		d.warnOfPublicURL()
 	}
+	d.logger.Info("started", slog.String("command", cmd.CommandPath()), slog.String("version", version))
 	return d.serve(cmd.Context(), p)
 }
 
-// group makes a command of others. Alone it prints its help; a name that it doesn't have is wrong use.
+// otherNames are what other programs call a command, and what is answered with ours: by the path of the command.
+var otherNames = map[string][]string{
+	"clients add": {"create", "new", "register"}, "clients remove": {"delete", "rm", "revoke"},
+	"events tail": {"list", "follow", "watch"}, "events show": {"get", "history"},
+	"keys rotate": {"new", "create", "add"}, "outbox reset": {"rebuild", "republish", "clear"},
+	"projections cancel": {"stop", "abort"}, "projections drop-standby": {"drop", "delete"}, "projections rebuild": {"reset", "replay"},
+	"projections rollback": {"revert", "undo"}, "projections list": {"status"}, "publish": {"relay"}, "serve": {"server", "start", "run"},
+	"users create": {"add", "new", "register"}, "users erase": {"delete", "remove", "rm", "forget"}, "users show": {"get", "find"},
+	"users set-password": {"password", "passwd", "reset-password", "change-password"},
+	"users roles":        {"grant", "revoke"}, "users roles add": {"grant", "give", "assign", "set"}, "users roles remove": {"revoke", "take", "unassign", "delete", "rm"},
+	"users totp": {"mfa", "2fa", "otp"}, "users totp reset": {"remove", "disable", "delete"}, "users disable": {"suspend", "deactivate", "ban"},
+	"users enable": {"activate", "unban"}, "webhooks add": {"create", "new"}, "webhooks remove": {"delete", "rm"}, "webhooks redrive": {"retry", "resend", "requeue"},
+}
+
+// knowOtherNames has every command suggested under its other names.
+func knowOtherNames(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		_, path, _ := strings.Cut(sub.CommandPath(), " ")
+		sub.SuggestFor = otherNames[path]
+		knowOtherNames(sub)
+	}
+}
+
+// group makes a command of others. Alone it prints its help; a name that it doesn't have is wrong use, and is answered with
+// those that are near, or with all that there are.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
@@ -62,10 +89,16 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 				return nil
 			}
 			err := fmt.Errorf("there is no command %q", c.CommandPath()+" "+args[0])
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+			if near := slices.Compact(c.SuggestionsFor(args[0])); len(near) > 0 {
+				return fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
 			}
-			return err
+			var names []string
+			for _, sub := range c.Commands() {
+				if sub.IsAvailableCommand() {
+					names = append(names, sub.Name())
+				}
+			}
+			return fmt.Errorf("%w; there are %s", err, strings.Join(names, ", "))
 		},
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 		SuggestionsMinimumDistance: 2,

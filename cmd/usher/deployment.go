@@ -10,13 +10,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
@@ -24,6 +24,7 @@ import (
 	"usher.example/publisher"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
+	"usher.example/subscription"
 )
 
 // The files of a directory of `usher dev`.
@@ -228,6 +229,9 @@ func (d *deployment) identity() *identity.Service {
 		Ledger: d.ledger(), Logger: d.logger})
 }
 
+// clients are those of OAuth.
+func (d *deployment) clients() client.Registry { return client.Registry{DB: d.store} }
+
 const closeTimeout = 15 * time.Second
 
 // close finishes the appends that were accepted and closes the database.
@@ -252,6 +256,7 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectBufSize(-1),
+		subscription.Inbox(d.natsURL),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				d.logger.Warn("NATS is disconnected", slog.Any("error", err))
@@ -263,9 +268,6 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 			d.logger.Error("NATS", slog.Any("error", err))
 		}),
 	}, options...)
-	if user := natsUser(d.natsURL); user != "" {
-		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
-	}
 	if d.config.NATSCreds != "" {
 		options = append(options, nats.UserCredentials(d.config.NATSCreds))
 	}
@@ -277,17 +279,6 @@ func (d *deployment) connect(options ...nats.Option) (*nats.Conn, error) {
 		d.logger.Warn("NATS can't be reached; trying on")
 	}
 	return conn, nil
-}
-
-// natsUser is the user that the first of the servers is given, if its name can be part of a subject: replies then come to
-// inboxes that nobody else may listen to, see deploy/nats.
-func natsUser(servers string) string {
-	first, _, _ := strings.Cut(servers, ",")
-	u, err := url.Parse(strings.TrimSpace(first))
-	if err != nil || strings.ContainsAny(u.User.Username(), ".*> \t\r\n") {
-		return ""
-	}
-	return u.User.Username()
 }
 
 // connectNow connects to NATS for a command that has nothing to do without it.

@@ -52,7 +52,7 @@ func eventsExportCommand() *cobra.Command {
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			return err
 		}
-		line := text("exported %d events after position %d", n, after)
+		line := text("exported %s after position %d", counted(n, "event", "events"), after)
 		if n == 0 {
 			line = text("nothing to export: the file has everything, up to position %d", after)
 		}

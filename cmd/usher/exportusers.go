@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,6 +25,7 @@ func usersExportCommand() *cobra.Command {
 		Example: "  usher users export --format csv > users.csv\n  usher users export --with-hashes --output users.jsonl",
 	}
 	output := c.Flags().String("output", "", "the file to write")
+	force := forceFlag(c)
 	format := c.Flags().String("format", string(userfile.JSONLines), "jsonl or csv")
 	hashes := c.Flags().Bool("with-hashes", false, "write the password hashes too")
 	var form userfile.Format
@@ -43,15 +43,15 @@ func usersExportCommand() *cobra.Command {
 			_, err := d.exportUsers(cmd.Context(), asItIs(cmd.OutOrStdout()), form, *hashes)
 			return err
 		}
-		f, err := os.OpenFile(*output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		var n int
+		err := writeNew(*output, *force, func(w io.Writer) (err error) {
+			n, err = d.exportUsers(cmd.Context(), w, form, *hashes)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		n, err := d.exportUsers(cmd.Context(), f, form, *hashes)
-		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return err
-		}
-		return tell(cmd, map[string]int{"exported_users": n}, text("exported %d users", n))
+		return tell(cmd, map[string]int{"exported_users": n}, text("exported %s", counted(n, "user", "users")))
 	})
 }
 

@@ -31,6 +31,7 @@ func usersImportCommand() *cobra.Command {
 	format := c.Flags().String("format", "", "jsonl or csv; told by the file's first character unless it is given")
 	dry := c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	report := c.Flags().String("report", "", "write the refused lines to this file, as JSON Lines, instead of standard error")
+	force := forceFlag(c)
 	c.PreRunE = func(*cobra.Command, []string) error {
 		if *format != "" {
 			if _, err := userfile.ParseFormat(*format); err != nil {
@@ -54,7 +55,10 @@ func usersImportCommand() *cobra.Command {
 			i.refuse = func(r userfile.Result) error { return bar.screen.above(cmd.ErrOrStderr(), r.String()) }
 		}
 		if *report != "" {
-			f, err := os.OpenFile(*report, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+			if sameFile(*report, args[0]) {
+				return fmt.Errorf("%w: --report names the file that is imported", errUse)
+			}
+			f, err := createNew(*report, *force)
 			if err != nil {
 				return err
 			}
@@ -151,11 +155,11 @@ func (i *importing) tell(cmd *cobra.Command) error {
 	if i.dry {
 		imported, updated = "would import", "would update"
 	}
-	if err := tell(cmd, i, text("%s %d users, %s %d; %d were imported already", imported, i.Imported, updated, i.Updated, i.Already)); err != nil {
+	if err := tell(cmd, i, text("%s %s, %s %d; %s imported already", imported, counted(i.Imported, "user", "users"), updated, i.Updated, counted(i.Already, "was", "were"))); err != nil {
 		return err
 	}
 	if i.Refused > 0 {
-		return fmt.Errorf("%d lines were refused", i.Refused)
+		return fmt.Errorf("%s refused", counted(i.Refused, "line was", "lines were"))
 	}
 	return nil
 }

@@ -76,6 +76,11 @@ func TestUsersImportAndExport(t *testing.T) {
 	if err != nil || strings.Count(string(raw), "\n") != 4 || !strings.HasPrefix(string(raw), `{"line":501,"reason":"the address has no @"}`) {
 		t.Errorf("report: %v\n%s", err, raw)
 	}
+	users("import", "--report", report, file).wantRefused(t, "report.jsonl is there already, and was left as it is; --force")
+	if o := users("import", "--report", file, "--force", file); o.code != exitUse || !strings.Contains(o.stderr, "names the file that is imported") {
+		t.Errorf("a report in the place of what is imported: exit code %d\n%s", o.code, o.stderr)
+	}
+	imported(summary{0, 0, 500, 4}, "--report", report, "--force", file)
 	imported(summary{1, 0, 500, 0}, write("more.jsonl", lines.String()+`{"email":"last@example.org"}`))
 	imported(summary{1, 0, 0, 1}, write("users.csv", "email,roles,password_hash\ncsv@example.org,admin writer,\""+string(hash)+"\"\nbroken,,\n"))
 	// Of lines with one address the first counts, in every run, and a dry one says so too.
@@ -105,7 +110,7 @@ func TestUsersImportAndExport(t *testing.T) {
 	if o := users("import", changed); !strings.Contains(o.stderr, "lines 3 to 4: open quote\n") || !strings.Contains(o.stdout, "imported 0 users, updated 0; 2 were imported already\n") {
 		t.Errorf("once more it says\n%s%s", o.stdout, o.stderr)
 	}
-	if text, _, err := usherWith(t, dir, "email\nstdin@example.org\n", "users", "import", "-", "--dir", dir); err != nil || text != "imported 1 users, updated 0; 0 were imported already\n" {
+	if text, _, err := usherWith(t, dir, "email\nstdin@example.org\n", "users", "import", "-", "--dir", dir); err != nil || text != "imported 1 user, updated 0; 0 were imported already\n" {
 		t.Errorf("from standard input: %v\n%s", err, text)
 	}
 
@@ -138,6 +143,18 @@ func TestExportedUsersAreImportedElsewhere(t *testing.T) {
 		raw, err := os.ReadFile(file)
 		if err != nil || !strings.Contains(string(raw), "$") {
 			t.Fatalf("exported with hashes: %v\n%s", err, raw)
+		}
+		// A file that is there is not written over, unless that is wanted.
+		usher(t, from, nil, "users", "export", "--dir", from, "--format", format, "--output", file).wantRefused(t, "is there already, and was left as it is; --force writes over it")
+		if is, err := os.ReadFile(file); err != nil || string(is) != string(raw) {
+			t.Errorf("a file that was there was changed: %v\n%s", err, is)
+		}
+		usher(t, from, nil, "users", "export", "--dir", from, "--format", format, "--with-hashes", "--output", file, "--force").wantDone(t)
+		if is, err := os.ReadFile(file); err != nil || string(is) != string(raw) {
+			t.Errorf("with --force it is: %v\n%s", err, is)
+		}
+		if o := usher(t, from, nil, "users", "export", "--dir", from, "--format", format, "--output", "/dev/stdout").wantDone(t); !strings.HasPrefix(o.stdout, out) {
+			t.Errorf("to a pipe:\n%s", o.stdout)
 		}
 		o := usher(t, to, nil, "users", "import", file, "--dir", to)
 		// Both deployments have an administrator of the same address.

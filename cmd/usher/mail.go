@@ -101,7 +101,7 @@ func checkMail(ctx context.Context, d *deployment, r *report) {
 	case err != nil:
 		r.fail("mail", err.Error(), nil)
 	case !s.Running && (age > oldEvent || s.Waiting > 0):
-		r.fail("mail", fmt.Sprintf("no process sends mail, %d mails and %d events wait; start `usher serve` with SMTP_URL and NATS_URL", s.Waiting, s.Lag), figures)
+		r.fail("mail", fmt.Sprintf("no process sends mail, %s and %s wait; start `usher serve` with SMTP_URL and NATS_URL", counted(s.Waiting, "mail", "mails"), counted(s.Lag, "event", "events")), figures)
 	case !s.Running:
 		r.warn("mail", "no process sends mail; start `usher serve` with SMTP_URL and NATS_URL", figures)
 	case age > oldEvent:

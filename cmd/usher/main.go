@@ -69,6 +69,7 @@ func newRoot(began *bool) *cobra.Command {
 	root.PersistentFlags().Bool(flagJSON, false, "print JSON, of errors and in the log too")
 	root.PersistentPreRun = func(*cobra.Command, []string) { *began = true }
 	countArguments(root)
+	knowOtherNames(root)
 	return root
 }
 

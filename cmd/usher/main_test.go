@@ -164,6 +164,11 @@ func TestExitCodes(t *testing.T) {
 
 		{"sreve", exitUse, `there is no command "usher sreve"`},
 		{"users lst", exitUse, `there is no command "usher users lst"; did you mean list?`},
+		{"users roles grant ada@example.org admin", exitUse, `there is no command "usher users roles grant"; did you mean add?`},
+		{"users roles revoke ada@example.org admin", exitUse, `did you mean remove?`},
+		{"users grant ada@example.org admin", exitUse, `did you mean roles?`},
+		{"users delete ada@example.org", exitUse, `did you mean erase?`},
+		{"users roles promote", exitUse, `there is no command "usher users roles promote"; there are add, remove`},
 		{"migrate", exitDone, "Usage:"},
 		{"migrate sideways", exitUse, `there is no command "usher migrate sideways"`},
 		{"--colour", exitUse, "unknown flag: --colour"},

@@ -103,8 +103,8 @@ func (v resetView) print(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "No relay runs. The next one that starts will %s.\n", v.ResetPlan)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d messages were deleted, and the log is published again, up to position %d; %d durable consumers were kept\n",
-		v.Messages, v.Published, len(v.Consumers))
+	_, err := fmt.Fprintf(w, "deleted %s, published the log again, up to position %d, and kept %s\n",
+		counted(int64(v.Messages), "message", "messages"), v.Published, counted(len(v.Consumers), "durable consumer", "durable consumers"))
 	if err == nil && len(v.SetBack) > 0 {
 		_, err = fmt.Fprintf(w, "These had read further than position %d, and go on after it: %s. Their owners have to take back what they made of it.\n",
 			v.Common, strings.Join(v.SetBack, ", "))

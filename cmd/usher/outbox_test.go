@@ -18,7 +18,7 @@ func TestOutboxReset(t *testing.T) {
 	for _, args := range [][]string{nil, {"--yes"}} {
 		reset(args...).wantRefused(t, "has not halted", "--force")
 	}
-	if o := reset("--force"); o.code != exitUse || !strings.Contains(o.stderr, "This will delete the JetStream stream USHER with its ") || !strings.Contains(o.stderr, "--yes") {
+	if o := reset("--force"); o.code != exitUse || !strings.Contains(o.stderr, "This will delete the JetStream stream USHER with all that is in it (messages: ") || !strings.Contains(o.stderr, "--yes") {
 		t.Errorf("unasked: exit code %d\n%s", o.code, o.stderr)
 	}
 	var done struct{ Messages, Published, Head int64 }
@@ -28,7 +28,7 @@ func TestOutboxReset(t *testing.T) {
 	if done.Messages < 2 || done.Published < done.Messages || done.Head < done.Messages {
 		t.Errorf("it tells %+v", done)
 	}
-	if text := reset("--force", "--yes").wantDone(t).stdout; !strings.Contains(text, "messages were deleted, and the log is published again, up to position ") {
+	if text := reset("--force", "--yes").wantDone(t).stdout; !strings.Contains(text, "published the log again, up to position ") {
 		t.Errorf("it tells %q", text)
 	}
 }

@@ -37,6 +37,14 @@ func text(format string, args ...any) func(io.Writer) error {
 	}
 }
 
+// counted is how many there are of something, which is called one thing where it is one and another where it is not.
+func counted[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // table is rows under headings, in columns, for tell.
 func table(headings []string, rows [][]any) func(io.Writer) error {
 	return func(w io.Writer) error { return printTable(w, headings, rows) }

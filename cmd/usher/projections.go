@@ -168,6 +168,8 @@ func explainProjection(err error) error {
 	switch {
 	case errors.Is(err, projections.ErrUnknownProjection):
 		return fmt.Errorf("%w; there are %s, once `usher project` has run them", err, strings.Join(projectionNames(), ", "))
+	case errors.Is(err, projections.ErrRequested):
+		return fmt.Errorf("%w; it is asked for, and `usher projections list` shows whether `usher project` runs", err)
 	case errors.Is(err, projections.ErrNotParked):
 		return fmt.Errorf("%w; `usher projections list` shows what is", err)
 	case errors.Is(err, projections.ErrOtherVersion):
@@ -185,7 +187,7 @@ func projectionsRetryCommand() *cobra.Command {
 				return "", err
 			}
 			n, err := o.Retry(cmd.Context(), name, id)
-			return fmt.Sprintf("%d events applied", n), err
+			return counted(n, "event applied", "events applied"), err
 		})
 	c.Aliases = []string{"unpark"}
 	c.Flags().StringVar(&user, "user", "", "only those of this user")
@@ -214,7 +216,7 @@ func projectionsSkipCommand() *cobra.Command {
 				return "", err
 			}
 			result, err := o.Skip(cmd.Context(), name, id, position, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorOperator})
-			return fmt.Sprintf("position %d skipped, %d events behind it applied", position, result.Applied), err
+			return fmt.Sprintf("position %d skipped, %s behind it applied", position, counted(result.Applied, "event", "events")), err
 		})
 	c.Long = "Give up an event that can't be applied: the first parked one of a user, or one that stopped a rebuild or holds\n" +
 		"the standby up. The read model lacks it until a rebuild can apply it. The events behind it are applied. Without\n" +

@@ -52,9 +52,9 @@ func publishCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		line := text("nothing to publish: the JetStream stream has all %d events", after.Published)
+		line := text("nothing to publish: the JetStream stream has the whole log, up to position %d", after.Published)
 		if n := after.Published - before.Published; n > 0 {
-			line = text("published %d events, up to position %d", n, after.Published)
+			line = text("published %s, up to position %d", counted(n, "event", "events"), after.Published)
 		}
 		return tell(cmd, map[string]int64{"published_events": max(0, after.Published-before.Published), "position": after.Published}, line)
 	})

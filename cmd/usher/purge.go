@@ -60,8 +60,8 @@ func printPurged(w io.Writer, out purged) error {
 	if out.DryRun {
 		verb = "would remove"
 	}
-	_, err := fmt.Fprintf(w, "%s what is older than %s: %d deliveries that were taken, %d dead letters, %d generations of read models\n",
-		verb, out.Before.Format(time.RFC3339), out.Delivered, out.Dead, out.Generations)
+	_, err := fmt.Fprintf(w, "%s what is older than %s: %s taken, %s, %s of read models\n", verb, out.Before.Format(time.RFC3339),
+		counted(out.Delivered, "delivery that was", "deliveries that were"), counted(out.Dead, "dead letter", "dead letters"), counted(out.Generations, "generation", "generations"))
 	return err
 }
 

@@ -50,7 +50,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	api.Register(s, api.Config{
-		Passwords: on.passwords, Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL,
+		Passwords: on.passwords, Clients: d.clients(), Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},

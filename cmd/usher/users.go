@@ -151,7 +151,7 @@ func (d *deployment) warnIfBehind(cmd *cobra.Command, name string) error {
 	if err != nil || s.State != projections.StateStopped && age < oldEvent { // it has them in a moment
 		return err
 	}
-	what := fmt.Sprintf("the list is %d events behind the log", s.Lag)
+	what := fmt.Sprintf("the list is %s behind the log", counted(s.Lag, "event", "events"))
 	if s.State == projections.StateStopped {
 		what += ": no process keeps it up to date; start `usher dev`, or `usher project`"
 	}

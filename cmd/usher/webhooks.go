@@ -321,7 +321,7 @@ func checkWebhooks(ctx context.Context, d *deployment, r *report) {
 		case !h.FailingSince.IsZero():
 			r.warn(name, "nothing but failure since "+h.FailingSince.Format(time.RFC3339)+"; see `usher webhooks test`", figures)
 		case h.Dead > 0:
-			r.warn(name, fmt.Sprintf("%d dead letters; `usher webhooks redrive %s` sends them again", h.Dead, h.ID), figures)
+			r.warn(name, fmt.Sprintf("%s; `usher webhooks redrive %s` sends what is dead again", counted(h.Dead, "dead letter", "dead letters"), h.ID), figures)
 		case age > oldEvent:
 			r.warn(name, "it is behind", figures)
 		default:

@@ -5,7 +5,7 @@
 --   psql "$ADMIN_URL" -c "ALTER ROLE usher_owner LOGIN PASSWORD '…'" -c "ALTER ROLE usher_api LOGIN PASSWORD '…'" …
 --
 --   usher_owner    owns everything: `usher migrate up`, `usher outbox reset`, and nothing else
---   usher_api      `usher serve`, and the commands that change users
+--   usher_api      `usher serve`, and the commands of operators; what changes read models a worker does for it
 --   usher_worker   `usher publish`, `usher project`, `usher webhooks run`, and `usher purge`. It writes read models and how far
 --                  everything is, and nothing that accounts are made of; what it appends is about no user
 --   usher_monitor  reads, but for hashes, second factors, codes and keys: `usher check`, `usher … list`, `usher events tail`

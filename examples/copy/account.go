@@ -22,6 +22,18 @@ type account struct {
 	expires time.Time // of the access token
 }
 
+// given says what of it is missing.
+func (a *account) given() error {
+	var errs []error
+	if a.email == "" {
+		errs = append(errs, errors.New("copy: -email is missing: the address of an administrator, since only those may read the log"))
+	}
+	if a.password == "" {
+		errs = append(errs, errors.New("copy: USHER_PASSWORD is not set: the password of that administrator"))
+	}
+	return errors.Join(errs...)
+}
+
 // token is an access token that is good for a minute at least.
 func (a *account) token(ctx context.Context) (string, error) {
 	a.mu.Lock()

@@ -12,15 +12,14 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log"
-	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"usher.example/eventstore"
@@ -37,6 +36,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := &account{usher: *usher, email: *email, password: os.Getenv("USHER_PASSWORD")}
+	if err := a.given(); err != nil {
+		fmt.Fprintln(flag.CommandLine.Output(), err)
+		flag.Usage()
+		os.Exit(2)
+	}
 	if err := follow(ctx, a, *server, *name, &userFile{path: *file}); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
@@ -60,8 +64,8 @@ func follow(ctx context.Context, a *account, server, name string, users *userFil
 			return err
 		}
 	}
-	log.Printf("copied %d users, up to position %d", len(users.Users), users.Checkpoint)
-	conn, err := connect(server)
+	log.Printf("the copy has what there is up to position %d; users: %d", users.Checkpoint, len(users.Users))
+	conn, err := subscription.Connect(server, "copy")
 	if err != nil {
 		return err
 	}
@@ -88,19 +92,6 @@ func follow(ctx context.Context, a *account, server, name string, users *userFil
 			return err
 		}
 	}
-}
-
-// connect connects to NATS. Where usher's users are set up as in its deploy/nats, answers come to an inbox of the user's own.
-func connect(server string) (*nats.Conn, error) {
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, errors.New("-nats takes nats://host:4222")
-	}
-	options := []nats.Option{nats.Name("copy"), nats.MaxReconnects(-1)}
-	if user := u.User.Username(); user != "" {
-		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
-	}
-	return nats.Connect(server, options...)
 }
 
 // user is what the service wants to know of a user.

@@ -13,14 +13,12 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -43,7 +41,7 @@ func main() {
 }
 
 func run(ctx context.Context, issuer, audience string, lifetime time.Duration, server, listen string) error {
-	conn, err := connect(server)
+	conn, err := subscription.Connect(server, "verify")
 	if err != nil {
 		return err
 	}
@@ -76,19 +74,6 @@ func run(ctx context.Context, issuer, audience string, lifetime time.Duration, s
 		return serve(ctx, listen, hello(verifier))
 	})
 	return group.Wait()
-}
-
-// connect connects to NATS. Where usher's users are set up as in its deploy/nats, answers come to an inbox of the user's own.
-func connect(server string) (*nats.Conn, error) {
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, errors.New("-nats takes nats://host:4222")
-	}
-	options := []nats.Option{nats.Name("verify"), nats.MaxReconnects(-1)}
-	if user := u.User.Username(); user != "" {
-		options = append(options, nats.CustomInboxPrefix("_INBOX."+user))
-	}
-	return nats.Connect(server, options...)
 }
 
 // hello greets whoever has a good access token.

@@ -43,7 +43,7 @@ func (m *Mailer) follow(ctx context.Context) error {
 			if err := m.catchUp(ctx); err != nil {
 				return err
 			}
-			if err := pause(ctx, min(wait, poll)); err != nil {
+			if err := eventstore.Pause(ctx, min(wait, poll)); err != nil {
 				return err
 			}
 		}
@@ -102,7 +102,7 @@ func (m *Mailer) subscribe(ctx context.Context) error {
 func (m *Mailer) watch(ctx context.Context) error {
 	stuck := int64(-1)
 	for {
-		if err := pause(ctx, poll); err != nil {
+		if err := eventstore.Pause(ctx, poll); err != nil {
 			return err
 		}
 		head, err := m.Log.Head(ctx)

@@ -187,7 +187,7 @@ func (m *Mailer) Run(ctx context.Context) error {
 		if time.Since(began) > lastWait {
 			wait = firstWait
 		}
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return nil
 		}
 	}
@@ -199,16 +199,4 @@ func (m *Mailer) lead(ctx context.Context) error {
 	g.Go(func() error { return m.follow(ctx) })
 	g.Go(func() error { return m.work(ctx) })
 	return g.Wait()
-}
-
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -54,7 +54,7 @@ func (m *Mailer) work(ctx context.Context) error {
 			}
 			m.Transport.Rest()
 			wait = min(max(2*wait, firstWait), lastWait)
-			if err := pause(ctx, wait); err != nil {
+			if err := eventstore.Pause(ctx, wait); err != nil {
 				return err
 			}
 			continue
@@ -210,7 +210,7 @@ func (m *Mailer) finish(ctx context.Context, j job, outcome string) error {
 			return nil
 		}
 		m.logger.WarnContext(ctx, "a mail that was dealt with is still written down", slog.Int64("position", j.position), slog.Any("error", err))
-		if err := pause(ctx, wait); err != nil {
+		if err := eventstore.Pause(ctx, wait); err != nil {
 			return err
 		}
 	}

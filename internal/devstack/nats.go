@@ -35,11 +35,6 @@ type NATSOptions struct {
 	// Routes are the addresses, host and port, at which the servers of a cluster reach each other, this one's own first;
 	// none for a server that stands alone.
 	Routes []string
-	// ConfigFile is a file in nats-server's own form that sets what the other options don't, such as users. Variables in it are
-	// those of the process's environment.
-	ConfigFile string
-	// Env is the environment of a server in a process of its own, beside this one's.
-	Env []string `json:"-"`
 	// Log receives what the server logs at warning level and above. Nil discards it.
 	Log *slog.Logger `json:"-"`
 	// Configure, if set, has the last word on the server's options.
@@ -48,12 +43,7 @@ type NATSOptions struct {
 
 func (o NATSOptions) serverOptions() (*server.Options, error) {
 	opts := &server.Options{SyncInterval: o.SyncInterval, SyncAlways: o.SyncAlways}
-	if o.ConfigFile != "" {
-		if err := opts.ProcessConfigFile(o.ConfigFile); err != nil {
-			return nil, err
-		}
-	}
-	opts.ServerName = cmp.Or(o.Name, opts.ServerName)
+	opts.ServerName = o.Name
 	opts.Host, opts.Port, opts.DontListen = cmp.Or(o.Host, "127.0.0.1"), o.Port, o.DontListen
 	opts.JetStream, opts.StoreDir, opts.DisableJetStreamBanner = true, o.StoreDir, true
 	opts.NoLog, opts.NoSigs = true, true // the server's signal handler would end this process

@@ -127,7 +127,7 @@ func (n *NATSChild) start() error {
 		return err
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(append(os.Environ(), n.opts.Env...), childEnv+"="+string(options))
+	cmd.Env = append(os.Environ(), childEnv+"="+string(options))
 	n.stderr.Reset()
 	cmd.Stderr = &n.stderr
 	stdin, err := cmd.StdinPipe()

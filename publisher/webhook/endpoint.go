@@ -101,7 +101,7 @@ func (e *endpoint) run(ctx context.Context, holder string) {
 		if time.Since(began) > lastWait {
 			wait = firstWait
 		}
-		if pause(ctx, wait) != nil {
+		if eventstore.Pause(ctx, wait) != nil {
 			return
 		}
 	}
@@ -116,7 +116,7 @@ func (e *endpoint) lead(ctx context.Context, holder string) error {
 			return err
 		}
 		if !held {
-			if err := pause(ctx, e.ttl()/4); err != nil {
+			if err := eventstore.Pause(ctx, e.ttl()/4); err != nil {
 				return err
 			}
 		}
@@ -182,7 +182,7 @@ func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) er
 	var trimmed time.Time
 	failing := false
 	for {
-		if pause(ctx, e.ttl()/3) != nil {
+		if eventstore.Pause(ctx, e.ttl()/3) != nil {
 			return context.Cause(working)
 		}
 		held, err := lease.Acquire(ctx)
@@ -231,16 +231,4 @@ func (e *endpoint) disable(ctx context.Context, reason string) error {
 	}
 	e.logger().WarnContext(ctx, "webhook disabled", slog.String("reason", reason))
 	return errInactive
-}
-
-// pause waits, or fails with ctx's cause if that ends first.
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -363,7 +363,7 @@ func (s *sender) settle(ctx context.Context) error {
 			return err
 		}
 		s.logger().WarnContext(ctx, "what came of deliveries is not written; trying again", slog.Any("error", err))
-		if err := pause(ctx, wait); err != nil {
+		if err := eventstore.Pause(ctx, wait); err != nil {
 			return err
 		}
 	}
