@@ -85,7 +85,7 @@ func TestPurge(t *testing.T) {
 			wantStatuses("dead", "dead", "delivered")
 			wantPurged(purged{}, "--older-than", "41d")
 			wantPurged(purged{Delivered: 1, Dead: 1, Generations: 1, DryRun: true}, "--dry-run")
-			if out := d.command("purge", "--yes"); !strings.HasPrefix(out, "removed what is older than ") || !strings.Contains(out, "1 dead letters, 1 generations") {
+			if out := d.command("purge", "--yes"); !strings.HasPrefix(out, "removed what is older than ") || !strings.Contains(out, "1 dead letter, 1 generation of") {
 				t.Errorf("usher purge prints %q", out)
 			}
 			wantStatuses("dead")
