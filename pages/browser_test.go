@@ -18,15 +18,22 @@ import (
 	"usher.example/identity"
 )
 
-// browser is a Chromium that the tests of this package share; each has a profile of its own in it.
-var browser = sync.OnceValues(func() (context.Context, func()) {
+// running is a Chromium that the tests of this package share; each has a profile of its own in it.
+type running struct {
+	ctx  context.Context
+	stop func()
+	err  error
+}
+
+// browser starts it once: a context that two use before it has started starts two.
+var browser = sync.OnceValue(func() running {
 	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(os.Getenv("CHROMIUM")))
 	if os.Geteuid() == 0 {
 		flags = append(flags, chromedp.NoSandbox) // which root can't have
 	}
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), flags...)
 	ctx, stop := chromedp.NewContext(allocator)
-	return ctx, func() { stop(); cancel() }
+	return running{ctx, func() { stop(); cancel() }, chromedp.Do(ctx)}
 })
 
 // tab is a page in a browser.
@@ -42,12 +49,15 @@ func (s *stack) open(t *testing.T, look ...chromedp.Action[chromedp.Void]) tab {
 	if os.Getenv("CHROMIUM") == "" || os.Getenv("AXE_CORE") == "" {
 		t.Fatal("there is no Chromium or no axe-core: run the tests with test/chromium.sh, as make test does")
 	}
-	parent, _ := browser()
-	if err := chromedp.Do(parent); err != nil {
-		t.Fatalf("start Chromium: %v", err)
+	started := browser()
+	if started.err != nil {
+		t.Fatalf("start Chromium: %v", started.err)
 	}
-	ctx, cancel := chromedp.NewContext(parent, chromedp.WithNewBrowserContext())
+	ctx, cancel := chromedp.NewContext(started.ctx, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // a tab that is opened under a deadline ends with it
+		t.Fatalf("open a tab: %v", err)
+	}
 	ctx, cancelTime := context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(cancelTime)
 	b := tab{t, ctx, strings.Replace(s.http.URL, "127.0.0.1", "localhost", 1)}

@@ -29,8 +29,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := devstack.Main(m)
-	_, stop := browser()
-	stop()
+	browser().stop()
 	os.Exit(code)
 }
 
@@ -114,7 +113,9 @@ func newStack(tb testing.TB, o options) *stack {
 		o.server(&serving)
 	}
 	s.server = server.New(serving)
-	s.server.Routes(server.Surface{}).GET("/", server.Open, func(*server.Call) (server.Answer, error) { return server.OK(map[string]string{"service": "usher"}), nil })
+	s.server.Routes(server.Surface{}).GET("/", server.Open, func(*server.Call) (server.Answer, error) {
+		return server.OK(map[string]string{"service": "usher"}), nil
+	})
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.look.Brand.Name == "" {
