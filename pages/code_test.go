@@ -80,7 +80,7 @@ func TestVerify(t *testing.T) {
 
 	bob := s.user("bob@example.org")
 	code = s.code(bob, identity.PurposeVerify)
-	s.clock.ahead = 25 * time.Hour
+	s.clock.add(25 * time.Hour)
 	s.refuses("/account/verify", code, http.StatusUnprocessableEntity, "It has expired")
 	if s.read(bob).EmailVerified {
 		t.Error("an expired code verified an address")
@@ -162,7 +162,7 @@ func TestReset(t *testing.T) {
 	s.refuses("/account/reset", code, http.StatusConflict, "has been used already")
 	s.refuses("/account/reset", "wrong", http.StatusUnprocessableEntity, "no longer good")
 	code = s.code(ada, identity.PurposeReset)
-	s.clock.ahead = 2 * time.Hour
+	s.clock.add(2 * time.Hour)
 	s.refuses("/account/reset", code, http.StatusUnprocessableEntity, "It has expired")
 	for _, kept := range []string{code, chosen, secret} {
 		if s.output.Contains(kept) {
