@@ -49,13 +49,11 @@ func TestCodeOpened(t *testing.T) {
 	if got := s.head(); got != before {
 		t.Errorf("opening pages appended %d events", got-before)
 	}
-	for path, form := range map[string]url.Values{
-		"/account/verify": {"code": {verify}},
-		"/account/reset":  {"code": {reset}, "new_password": {"another horse battery staple"}},
-	} {
-		if a := s.post(path, form); a.status != http.StatusSeeOther {
-			t.Errorf("POST %s after all that: %d %s", path, a.status, a.body)
-		}
+	if a := s.post("/account/verify", url.Values{"code": {verify}}); a.status != http.StatusSeeOther { // first: a reset verifies too
+		t.Errorf("to verify after all that: %d %s", a.status, a.body)
+	}
+	if a := s.post("/account/reset", url.Values{"code": {reset}, "new_password": {"another horse battery staple"}}); a.status != http.StatusSeeOther {
+		t.Errorf("to reset after all that: %d %s", a.status, a.body)
 	}
 }
 
