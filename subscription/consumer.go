@@ -78,8 +78,30 @@ func (l *loop) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		l.logger().WarnContext(ctx, "durable consumer not set back", "to", l.position, slog.Any("error", err))
 		return c, nil
 	}
+	if err := l.wasThatOne(ctx, info); err != nil {
+		return nil, err
+	}
 	l.fresh = true
 	return c, nil
+}
+
+// wasThatOne fails where another durable consumer took the place of the one that was to be set, before it was: they are told apart by
+// nothing but their name, so the other was set. If that one says that the log was restored, its acknowledgements tell no more how
+// far it was set back for that, and what it says counts as it stands.
+func (l *loop) wasThatOne(ctx context.Context, was *jetstream.ConsumerInfo) error {
+	c, err := l.JetStream.Consumer(ctx, l.stream(), l.Name)
+	if err != nil {
+		return fmt.Errorf("durable consumer: %w", err)
+	}
+	is := c.CachedInfo()
+	if is.Created.Equal(was.Created) {
+		return nil
+	}
+	is.AckFloor = jetstream.SequenceInfo{}
+	if err := l.checkSetBack(is); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: another took its place", errChanged)
 }
 
 func (l *loop) create(ctx context.Context) (jetstream.Consumer, error) {
@@ -149,6 +171,9 @@ func (l *loop) watch(ctx context.Context, c jetstream.Consumer) error {
 		cancel()
 		if err != nil { // the pull notices what that means
 			continue
+		}
+		if !now.CachedInfo().Created.Equal(c.CachedInfo().Created) {
+			return fmt.Errorf("%w: another took its place", errChanged)
 		}
 		if drift := Drift(now.CachedInfo().Config, l.Subjects...); !slices.Equal(drift, before) {
 			return fmt.Errorf("%w: %v", errChanged, drift)
