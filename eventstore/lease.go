@@ -1,9 +1,12 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 )
@@ -18,19 +21,34 @@ type Lease struct {
 	TTL    time.Duration // how long the lease outlives its holder
 	Epoch  int64         // counts the holders; set by Acquire
 
-	history string // of the database, when the lease was acquired first
+	history string // of the database, when the lease was acquired; empty before that
 }
 
-// historyOf is an expression for the history of a database, ” where nobody can tell.
+// NewHolder is a name for a Lease that no other holder has, in this process or elsewhere.
+func NewHolder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
+}
+
+// Clock is an expression for the database's time, by which leases end.
+func Clock(d Dialect) string {
+	if d == Postgres {
+		return "clock_timestamp()"
+	}
+	return "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+}
+
+// historyOf is an expression for the history of a database, which is empty where nobody can tell.
 var historyOf = map[Dialect]string{Postgres: "log_history()", SQLite: "''"}
 
-// Acquire takes the lease or prolongs it, and says whether it is held. It is not held any longer once the database has another
-// history than when it was acquired first: whoever worked under it begins anew from what that database has.
+// Acquire takes the lease or prolongs it, and says whether it is held. Once the database has another history than when it was
+// acquired, it is not held any longer, which Acquire says once: whoever worked under it begins anew from what that database has,
+// and may acquire it again.
 func (l *Lease) Acquire(ctx context.Context) (held bool, err error) {
-	now := map[Dialect]string{
-		Postgres: "clock_timestamp()",
-		SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-	}[l.DB.Dialect()]
+	now := Clock(l.DB.Dialect())
 	until := map[Dialect]string{
 		Postgres: "clock_timestamp() + $3 * interval '1 millisecond'",
 		SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now', ($3 / 1000.0) || ' seconds')",
@@ -49,10 +67,28 @@ func (l *Lease) Acquire(ctx context.Context) (held bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("acquire the lease %s: %w", l.Name, err)
 	}
-	if l.history == "" {
-		l.history = history
+	before := l.history
+	if before == "" || history == "" {
+		l.history = cmp.Or(before, history)
+		return true, nil
 	}
-	return history == l.history || history == "", nil
+	if history != before {
+		l.history = ""
+	}
+	return history == before, nil
+}
+
+// Await waits until the lease is held. It fails with the cause of ctx, or as the database does.
+func (l *Lease) Await(ctx context.Context) error {
+	for {
+		held, err := l.Acquire(ctx)
+		if err != nil || held {
+			return err
+		}
+		if err := Pause(ctx, l.TTL/4); err != nil {
+			return err
+		}
+	}
 }
 
 // Release gives the lease up, so that another process need not wait for its end.
@@ -73,21 +109,12 @@ var ErrLeaseLost = errors.New("the lease was lost")
 // It fails with the error of the work, with ErrLeaseLost where the lease was lost meanwhile, with the cause of ctx, or as
 // the database does while it waits: then the work has not begun.
 func (l *Lease) Hold(ctx context.Context, work func(context.Context) error) error {
-	for {
-		held, err := l.Acquire(ctx)
-		if err != nil {
-			return err
-		}
-		if held {
-			break
-		}
-		if err := Pause(ctx, l.TTL/4); err != nil {
-			return err
-		}
+	if err := l.Await(ctx); err != nil {
+		return err
 	}
 	working, stop := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
-	renewing.Go(func() { stop(l.renew(working)) })
+	renewing.Go(func() { stop(l.Keep(working, func() {})) })
 	err := work(working)
 	lost := errors.Is(context.Cause(working), ErrLeaseLost)
 	stop(nil)
@@ -100,20 +127,27 @@ func (l *Lease) Hold(ctx context.Context, work func(context.Context) error) erro
 	return errors.Join(err, l.Release(after))
 }
 
-// renew renews the lease until ctx ends, or fails with ErrLeaseLost. While the database can't be reached, nobody else can
-// take the lease either, but nobody knows: it counts as held for as long as it was acquired for.
-func (l *Lease) renew(ctx context.Context) error {
-	renewed, last := *l, time.Now()
+// Keep renews a lease that was acquired until ctx ends, and calls renewed each time. It fails with ErrLeaseLost, or with the cause of
+// ctx. While the database can't be reached, nobody else can take the lease either, but nobody knows: it counts as held for as long
+// as it was acquired for. So no longer is a database waited for that does not answer: others may well reach it.
+func (l *Lease) Keep(ctx context.Context, renewed func()) error {
+	lease, last := *l, time.Now()
 	for {
-		if err := Pause(ctx, l.TTL/3); err != nil {
+		if err := Pause(ctx, l.TTL/4); err != nil {
 			return err
 		}
-		held, err := renewed.Acquire(ctx)
+		began := time.Now()
+		limited, cancel := context.WithDeadline(ctx, last.Add(l.TTL))
+		held, err := lease.Acquire(limited)
+		cancel()
 		switch {
-		case err == nil && (!held || renewed.Epoch != l.Epoch), err != nil && time.Since(last) > l.TTL:
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil && (!held || lease.Epoch != l.Epoch), err != nil && time.Since(last) >= l.TTL:
 			return ErrLeaseLost
 		case err == nil:
-			last = time.Now()
+			last = began
+			renewed()
 		}
 	}
 }

@@ -14,7 +14,7 @@ func TestHold(t *testing.T) {
 	t.Parallel()
 	_, db := setup(t, eventstore.Options{}, nil)
 	lease := func(holder string) *eventstore.Lease {
-		return &eventstore.Lease{DB: db, Name: "work", Holder: holder, TTL: 200 * time.Millisecond}
+		return &eventstore.Lease{DB: db, Name: "work", Holder: holder, TTL: 2 * time.Second}
 	}
 	// Two take turns: no two work at a time, and what one leaves the other takes up at once.
 	var working atomic.Int32

@@ -17,21 +17,10 @@ const sweepInterval = 10 * time.Minute
 // Sweep ends what is past its time, once in an interval however many processes run it, until ctx ends; then it returns
 // its cause. holder names this process among them. What fails is logged and tried again at the next turn.
 func (s *Service) Sweep(ctx context.Context, holder string) error {
-	// The lease is not renewed: it lasts for the interval, and so whoever gets it is the one for this turn.
-	turn := &eventstore.Lease{DB: s.db, Name: "sweep", Holder: holder, TTL: sweepInterval - time.Second}
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		mine, err := turn.Acquire(ctx)
-		if err == nil && mine {
-			var ended int
-			if ended, err = s.ExpireSessions(ctx); ended > 0 {
-				s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
-			}
-			_, failed := s.FinishErasures(ctx)
-			err = errors.Join(err, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx), s.dropUnconfirmed(ctx), s.dropUnusedDevices(ctx), s.forgetCommands(ctx), failed)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := s.sweepInTurn(ctx, holder); err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "what is past its time was not all ended; trying again", slog.Any("error", err))
 		}
 		select {
@@ -40,6 +29,23 @@ func (s *Service) Sweep(ctx context.Context, holder string) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// sweepInTurn sweeps if it is this process's turn. The lease is not renewed: it lasts for the interval, and so whoever gets it is
+// the one for this turn. It is another one each time, since nothing goes on from one turn to the next, whatever became of the
+// database.
+func (s *Service) sweepInTurn(ctx context.Context, holder string) error {
+	turn := &eventstore.Lease{DB: s.db, Name: "sweep", Holder: holder, TTL: sweepInterval - time.Second}
+	if mine, err := turn.Acquire(ctx); err != nil || !mine {
+		return err
+	}
+	ended, expired := s.ExpireSessions(ctx)
+	if ended > 0 {
+		s.logger.InfoContext(ctx, "ended sessions that are over", slog.Int("sessions", ended))
+	}
+	_, unfinished := s.FinishErasures(ctx)
+	return errors.Join(expired, unfinished, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx),
+		s.dropUnconfirmed(ctx), s.dropUnusedDevices(ctx), s.forgetCommands(ctx))
 }
 
 // commandsKept is for how long a command id is answered as the first time.

@@ -214,7 +214,7 @@ func (c *Checkpoints) list(ctx context.Context, name string) ([]Status, error) {
 		       (SELECT count(DISTINCT subject) FROM parked_events e WHERE e.projection = p.name),
 		       (SELECT count(*) FROM parked_events e WHERE e.projection = p.name),
 		       (SELECT count(*) FROM skipped_events e WHERE e.projection = p.name AND e.generation = p.generation),
-		       EXISTS (SELECT 1 FROM leases l WHERE l.name = '`+leasePrefix+`' || p.name AND l.expires_at > `+clock(c.db.Dialect())+`),
+		       EXISTS (SELECT 1 FROM leases l WHERE l.name = '`+leasePrefix+`' || p.name AND l.expires_at > `+eventstore.Clock(c.db.Dialect())+`),
 		       coalesce(n.state, ''), coalesce(n.generation, 0), coalesce(n.position, 0), coalesce(n.target, 0), coalesce(n.rate, 0), coalesce(n.error, ''),
 		       coalesce(s.generation, 0), coalesce(s.code_version, 0), coalesce(s.position, 0), coalesce(s.error, '')
 		  FROM projections p

@@ -198,7 +198,7 @@ func (o *Operator) Rebuild(ctx context.Context, name string, show func(Rebuild))
 		return Rebuilt{}, fmt.Errorf("rebuild %s: %w", name, err)
 	}
 	// The lease comes first, so that no worker takes up what is asked for next; unless it is for a worker to do.
-	lease := eventstore.Lease{DB: o.DB, Name: rebuildLease + name, Holder: newHolder(), TTL: cmp.Or(o.LeaseTTL, defaultTTL)}
+	lease := eventstore.Lease{DB: o.DB, Name: rebuildLease + name, Holder: eventstore.NewHolder(), TTL: cmp.Or(o.LeaseTTL, defaultTTL)}
 	held := false
 	if may {
 		held, err = lease.Acquire(ctx)
@@ -415,7 +415,7 @@ func (m model) rollback(ctx context.Context, actor string, ttl time.Duration) (g
 	if _, err := m.readStandby(ctx); err != nil {
 		return 0, err
 	}
-	lease := eventstore.Lease{DB: m.db, Name: rebuildLease + m.name(), Holder: newHolder(), TTL: ttl}
+	lease := eventstore.Lease{DB: m.db, Name: rebuildLease + m.name(), Holder: eventstore.NewHolder(), TTL: ttl}
 	held, err := lease.Acquire(ctx)
 	switch {
 	case err != nil:

@@ -104,20 +104,12 @@ func (m model) reportOutdated(ctx context.Context, l live) error {
 	_, err := m.db.Exec(ctx, `
 		UPDATE projections SET state = $3, error = $4, updated_at = $5
 		 WHERE name = $1 AND code_version = $2 AND state <> 'paused' AND error <> $4
-		   AND NOT EXISTS (SELECT 1 FROM leases WHERE name = '`+leasePrefix+`' || $1 AND expires_at > `+clock(m.db.Dialect())+`)`,
+		   AND NOT EXISTS (SELECT 1 FROM leases WHERE name = '`+leasePrefix+`' || $1 AND expires_at > `+eventstore.Clock(m.db.Dialect())+`)`,
 		m.name(), l.code, string(StateOutdated), text, time.Now().UTC())
 	if err != nil {
 		return fmt.Errorf("report the state: %w", err)
 	}
 	return nil
-}
-
-// clock is the database's time, by which leases end.
-func clock(d eventstore.Dialect) string {
-	if d == eventstore.Postgres {
-		return "clock_timestamp()"
-	}
-	return "strftime('%Y-%m-%d %H:%M:%f', 'now')"
 }
 
 // keepStandby brings the standby, if there is one of this version of the code, to where the live generation is, every now

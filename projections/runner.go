@@ -3,11 +3,9 @@ package projections
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -77,7 +75,7 @@ func (r *Runner) model() model { return newModel(r.Projection, r.DB, r.Log, r.Lo
 // generation was filled by an older version of the code, Run asks for a rebuild once and leaves the tables alone until
 // they are exchanged.
 func (r *Runner) Run(ctx context.Context) error {
-	m, holder := r.model(), cmp.Or(r.Holder, newHolder())
+	m, holder := r.model(), cmp.Or(r.Holder, eventstore.NewHolder())
 	var rebuilds sync.WaitGroup
 	defer rebuilds.Wait()
 	rebuilds.Go(func() { r.doRebuilds(ctx, m, holder) })
@@ -104,22 +102,13 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// newHolder is a name that no other runner has, in this process or elsewhere.
-func newHolder() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
-}
-
 // lead waits for the lease and works under it until it is lost or something fails that only a new start mends.
 func (r *Runner) lead(ctx context.Context, m model, holder string) error {
 	if err := r.awaitOwnVersion(ctx, m); err != nil {
 		return err
 	}
 	lease := &eventstore.Lease{DB: r.DB, Name: leasePrefix + m.name(), Holder: holder, TTL: r.ttl()}
-	if err := r.acquire(ctx, lease); err != nil {
+	if err := lease.Await(ctx); err != nil {
 		return err
 	}
 	err := m.hold(ctx, *lease, func(ctx context.Context) error {
@@ -144,18 +133,6 @@ func (r *Runner) raiseEpoch(ctx context.Context, lease *eventstore.Lease) error 
 		 WHERE name = $1 AND holder = $2 AND epoch < (SELECT epoch FROM projections WHERE name = $3)`,
 		lease.Name, lease.Holder, r.Projection.Name())
 	return err
-}
-
-func (r *Runner) acquire(ctx context.Context, lease *eventstore.Lease) error {
-	for {
-		held, err := lease.Acquire(ctx)
-		if err != nil || held {
-			return err
-		}
-		if err := eventstore.Pause(ctx, r.ttl()/4); err != nil {
-			return err
-		}
-	}
 }
 
 // work takes the read model over and keeps it up to date: from the log while it is behind, else from the stream.

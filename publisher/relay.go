@@ -18,7 +18,6 @@ const forever = -1
 // Causes for which the relay stops publishing in order to go on.
 var (
 	errStopped     = errors.New("the relay stopped")
-	errLeaseLost   = errors.New("another relay took the lease")
 	errResetWanted = errors.New("a reset was asked for")
 )
 
@@ -27,10 +26,11 @@ var (
 // tried again.
 func (r *Relay) Run(ctx context.Context) error {
 	for {
-		if err := r.awaitLease(ctx); err != nil {
+		lease, err := r.awaitLease(ctx)
+		if err != nil {
 			return nil
 		}
-		r.lead(ctx)
+		r.lead(ctx, lease)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -97,49 +97,39 @@ func (r *Relay) lease() *eventstore.Lease {
 }
 
 // awaitLease waits for the lease. It fails with the cause of ctx only.
-func (r *Relay) awaitLease(ctx context.Context) error {
+func (r *Relay) awaitLease(ctx context.Context) (*eventstore.Lease, error) {
 	lease := r.lease()
 	for {
 		held, err := lease.Acquire(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case held:
-			return nil
+			return lease, nil
 		case err != nil:
 			r.report(err)
 		default:
 			r.setState(StateStandby, nil)
 		}
 		if err := eventstore.Pause(ctx, min(r.LeaseTTL/5, time.Second)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
 
-// keepLease prolongs the lease until ctx ends, and calls lose when it can't be held any longer.
+// keepLease renews the lease until ctx ends, and calls lose when it can't be held any longer.
 func (r *Relay) keepLease(ctx context.Context, lease *eventstore.Lease, lose context.CancelCauseFunc) {
-	last := time.Now()
-	for eventstore.Pause(ctx, r.LeaseTTL/4) == nil {
-		held, err := lease.Acquire(ctx)
-		switch {
-		case held:
-			last = time.Now()
-			signal(r.renewed)
-		case err == nil || time.Since(last) > r.LeaseTTL:
-			lose(errLeaseLost)
-			return
-		}
+	if err := lease.Keep(ctx, func() { signal(r.renewed) }); errors.Is(err, eventstore.ErrLeaseLost) {
+		lose(err)
 	}
 }
 
 // lead does the work of the relay that holds the lease, until ctx ends or the lease is lost.
-func (r *Relay) lead(ctx context.Context) {
+func (r *Relay) lead(ctx context.Context, lease *eventstore.Lease) {
 	r.loaded.Store(false)
 	r.published.Store(0) // another relay may have led since
 	ctx, stop := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
-	lease := r.lease()
 	beside.Go(func() { r.keepLease(ctx, lease, stop) })
 	beside.Go(func() { r.keepSaving(ctx) })
 	beside.Go(func() { r.keepScrubbing(ctx) })
@@ -149,7 +139,7 @@ func (r *Relay) lead(ctx context.Context) {
 	beside.Wait()
 
 	// Another relay may lead by now, whose row is not to be overwritten.
-	if errors.Is(context.Cause(ctx), errLeaseLost) {
+	if errors.Is(context.Cause(ctx), eventstore.ErrLeaseLost) {
 		return
 	}
 	if r.Status().State != StateHalted { // which outlives the process

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 	"usher.example/internal/devstack"
 )
 
-// A lease does not outlive the history of the database that it was acquired in; whoever acquires it anew has it at once.
+// A lease does not outlive the history of the database that it was acquired in: its holder is told so once, and may acquire it anew.
 func TestLeaseOfAnotherHistory(t *testing.T) {
 	t.Parallel()
 	s := open(t, migrated(t), postgres.Options{})
@@ -33,6 +34,9 @@ func TestLeaseOfAnotherHistory(t *testing.T) {
 	acquire(lease, true)
 	history("7/5/00000002")
 	acquire(lease, false)
+	acquire(lease, true)
+	acquire(lease, true)
+	history("7/5/00000003")
 	acquire(lease, false)
 	acquire(&eventstore.Lease{DB: s, Name: "work", Holder: "ada", TTL: time.Minute}, true)
 }
@@ -101,5 +105,31 @@ func TestNewConnectionsAreTold(t *testing.T) {
 				return false
 			}
 		})
+	}
+}
+
+// Whoever works under a lease ends with it, also where the database does not answer any more: others may reach it, and take it.
+func TestLeaseOfADatabaseThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := open(t, migrated(t), postgres.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lease := &eventstore.Lease{DB: s, Name: "work", Holder: "ada", TTL: time.Second}
+	err := lease.Hold(ctx, func(working context.Context) error {
+		// Whoever has the row locked keeps the answer to the renewal back.
+		return s.Transact(ctx, func(tx eventstore.DB) error {
+			if _, err := tx.Exec(ctx, "UPDATE leases SET epoch = epoch WHERE name = 'work'"); err != nil {
+				return err
+			}
+			select {
+			case <-working.Done():
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	})
+	if !errors.Is(err, eventstore.ErrLeaseLost) {
+		t.Errorf("Hold() = %v, want %v", err, eventstore.ErrLeaseLost)
 	}
 }

@@ -308,3 +308,30 @@ func TestMailOfWhatDidNotHappen(t *testing.T) {
 		}
 	})
 }
+
+// Once the database has another history, as after a failover, whoever sends begins anew: mails go on without a restart.
+func TestMailGoesOnInAnotherHistory(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		if s.db.Dialect() == eventstore.SQLite { // which has none
+			return
+		}
+		s.started(t, nil)
+		s.register(t, "ada@example.org")
+		s.await(t, 1)
+		until := func() (at time.Time) {
+			if err := s.db.QueryRow(t.Context(), "SELECT expires_at FROM leases WHERE name = 'mail'").Scan(&at); err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+		_, err := s.db.Exec(t.Context(), "CREATE OR REPLACE FUNCTION log_history() RETURNS text LANGUAGE sql AS $$ SELECT '7/5/00000002' $$")
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := until()
+		devstack.Eventually(t, "the lease is acquired anew", func() bool { return until().After(changed.Add(4 * time.Second)) })
+		s.register(t, "bob@example.org")
+		s.await(t, 2)
+	})
+}

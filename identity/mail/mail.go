@@ -26,7 +26,6 @@ package mail
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +119,7 @@ const (
 // New makes a mailer, and marks the place in the log from which on events call for mails: where the log ends at the first
 // call ever.
 func New(ctx context.Context, c Config) (*Mailer, error) {
-	c.Holder = cmp.Or(c.Holder, rand.Text())
+	c.Holder = cmp.Or(c.Holder, eventstore.NewHolder())
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, defaultTTL)
 	if c.Now == nil {
 		c.Now = time.Now

@@ -20,15 +20,11 @@ type Status struct {
 
 // ReadStatus reads it from the database. It fails with eventstore.ErrNoRows where mail was never set up.
 func ReadStatus(ctx context.Context, db eventstore.DB) (Status, error) {
-	clock := map[eventstore.Dialect]string{
-		eventstore.Postgres: "clock_timestamp()",
-		eventstore.SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-	}[db.Dialect()]
 	var s Status
 	var head int64
 	err := db.QueryRow(ctx, `
 		SELECT checkpoint, (SELECT coalesce(max(position), 0) FROM events), (SELECT count(*) FROM mails),
-		       EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_at > `+clock+`)
+		       EXISTS (SELECT 1 FROM leases WHERE name = $1 AND expires_at > `+eventstore.Clock(db.Dialect())+`)
 		  FROM subscriptions WHERE name = $1`, name).Scan(&s.Position, &head, &s.Waiting, &s.Running)
 	if err != nil {
 		return s, fmt.Errorf("status of mail: %w", err)

@@ -110,16 +110,8 @@ func (e *endpoint) run(ctx context.Context, holder string) {
 // lead waits for the lease and works under it until it is lost or something fails.
 func (e *endpoint) lead(ctx context.Context, holder string) error {
 	lease := &eventstore.Lease{DB: e.Service.DB, Name: leasePrefix + e.id.String(), Holder: holder, TTL: e.ttl()}
-	for held := false; !held; {
-		var err error
-		if held, err = lease.Acquire(ctx); err != nil {
-			return err
-		}
-		if !held {
-			if err := eventstore.Pause(ctx, e.ttl()/4); err != nil {
-				return err
-			}
-		}
+	if err := lease.Await(ctx); err != nil {
+		return err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.ttl())
@@ -175,8 +167,8 @@ func (e *endpoint) takeOver(ctx context.Context) error {
 }
 
 // keep renews the lease until ctx ends, and fails with errFenced once it is lost. It also drops the record of what was
-// delivered long ago. A database that can't be
-// reached is no reason to stop: nothing can be written there meanwhile, and the epoch guards what comes after.
+// delivered long ago. A database that can't be reached is no reason to stop: nothing can be written there meanwhile, and the
+// epoch guards what comes after.
 func (e *endpoint) keep(ctx, working context.Context, lease eventstore.Lease) error {
 	epoch := lease.Epoch
 	var trimmed time.Time

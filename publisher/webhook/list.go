@@ -33,11 +33,7 @@ const (
 )
 
 func (s *Service) query(ctx context.Context, secrets, where string, args ...any) ([]stored, error) {
-	now := map[eventstore.Dialect]string{
-		eventstore.Postgres: "clock_timestamp()",
-		eventstore.SQLite:   "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-	}[s.DB.Dialect()]
-	rows, err := s.DB.Query(ctx, fmt.Sprintf(selectWebhooks, secrets)+now+fromWebhooks+where, args...)
+	rows, err := s.DB.Query(ctx, fmt.Sprintf(selectWebhooks, secrets)+eventstore.Clock(s.DB.Dialect())+fromWebhooks+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read webhooks: %w", err)
 	}

@@ -3,13 +3,10 @@ package webhook
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +57,7 @@ func (w *Worker) logger() *slog.Logger { return w.Service.Logger }
 // Run works until ctx ends, and then returns nil, after the requests that are on their way were answered or a few seconds
 // have passed. Whatever fails is logged and tried again.
 func (w *Worker) Run(ctx context.Context) error {
-	holder := cmp.Or(w.Holder, newHolder())
+	holder := cmp.Or(w.Holder, eventstore.NewHolder())
 	r := roster{worker: w, holder: holder, running: map[uuid.UUID]*running{}, broken: map[uuid.UUID]bool{}}
 	defer r.stop()
 	tick := time.NewTicker(w.poll())
@@ -91,15 +88,6 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// newHolder is a name that no other worker has, in this process or elsewhere.
-func newHolder() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
 }
 
 // roster is the endpoints that a worker has at work.
