@@ -52,6 +52,8 @@ type window struct {
 	start   int64        // the position before the first
 	moved   chan struct{}
 	onAck   func(position int64)
+	inHand  sync.Mutex // of whoever handles an answer
+	closed  bool       // nothing is told any more; guarded by inHand
 
 	traced traced
 
@@ -187,8 +189,14 @@ func (w *window) waitUntil(ctx context.Context, holds func(sent, acked int64) bo
 	}
 }
 
-// answer handles what the server says to one message. nats.go calls it for one message after the other.
+// answer handles what the server says to one message. nats.go calls it for one message after the other, and may still be at one
+// when the subscription is over. By then the relay may know better from a resync what is published.
 func (w *window) answer(m *nats.Msg) {
+	w.inHand.Lock()
+	defer w.inHand.Unlock()
+	if w.closed {
+		return
+	}
 	position, err := strconv.ParseInt(m.Subject[len(w.inbox):], 10, 64)
 	if err == nil {
 		err = w.check(position, m)
@@ -322,4 +330,7 @@ func (w *window) close() {
 	w.conn.RemoveStatusListener(w.status)
 	// It fails only if the connection is closed, and the subscription with it.
 	_ = w.sub.Unsubscribe()
+	w.inHand.Lock()
+	defer w.inHand.Unlock()
+	w.closed = true
 }

@@ -88,3 +88,18 @@ func TestWindowKeepsOrder(t *testing.T) {
 	}
 	s.checkStream(t, nc)
 }
+
+// An answer that is in hand while the window is closed tells nothing after that: a resync may have found another place meanwhile.
+func TestWindowTellsNothingOnceClosed(t *testing.T) {
+	t.Parallel()
+	acked := int64(-1)
+	w, err := openWindow(connection(t, devstack.NATS(t)), DefaultStream, 0, 4, cloudevent.Options{}, func(p int64) { acked = p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	w.answer(&nats.Msg{Subject: w.inbox + "1", Data: []byte(`{"stream":"` + DefaultStream + `","seq":1}`)})
+	if acked != -1 || w.acked.Load() != 0 {
+		t.Errorf("a closed window told of %d, and is at %d", acked, w.acked.Load())
+	}
+}

@@ -2,8 +2,11 @@ package subscription_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -192,3 +195,49 @@ func TestConnectionClosed(t *testing.T) {
 		t.Errorf("Run() = %v, want %v", err, nats.ErrConnectionClosed)
 	}
 }
+
+// Run ends after everything that it began: a message that is in hand is waited for, also where the connection is gone.
+func TestRunOutlivesWhatIsInHand(t *testing.T) {
+	t.Parallel()
+	s, l := setup(t), newLedger()
+	log := &holdingLog{Handler: slog.DiscardHandler, reached: make(chan struct{}), goOn: make(chan struct{})}
+	sub := s.on(l)
+	sub.Logger = slog.New(log)
+	done := make(chan error, 1)
+	go func() { done <- sub.Run(t.Context()) }()
+	if _, err := s.js.Publish(t.Context(), cloudevent.SubjectPrefix+"00.user.registered", []byte("no event")); err != nil {
+		t.Fatal(err)
+	}
+	<-log.reached
+	s.js.Conn().Close()
+	select {
+	case err := <-done:
+		t.Errorf("Run() = %v while a message is in hand", err)
+		close(log.goOn)
+	case <-time.After(time.Second): // a machine that is slower than this can't make the test fail
+		close(log.goOn)
+		if err := <-done; !errors.Is(err, nats.ErrConnectionClosed) {
+			t.Errorf("Run() = %v, want %v", err, nats.ErrConnectionClosed)
+		}
+	}
+}
+
+// holdingLog keeps the first one who logs an error until it is told to go on.
+type holdingLog struct {
+	slog.Handler
+	once    sync.Once
+	reached chan struct{}
+	goOn    chan struct{}
+}
+
+func (h *holdingLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+
+func (h *holdingLog) Handle(context.Context, slog.Record) error {
+	h.once.Do(func() {
+		close(h.reached)
+		<-h.goOn
+	})
+	return nil
+}
+
+func (h *holdingLog) WithAttrs([]slog.Attr) slog.Handler { return h }

@@ -106,7 +106,13 @@ func (l *loop) session(ctx context.Context) error {
 		default:
 		}
 	}
+	var inHand sync.Mutex // by the pull: it says that it is closed while a message may still be
 	pull, err := consumer.Consume(func(m jetstream.Msg) {
+		inHand.Lock()
+		defer inHand.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
 		// It waits for room here, and so bounds the memory: no more is pulled meanwhile than was asked for.
 		if room.Acquire(ctx, weight(m)) != nil {
 			return
@@ -127,6 +133,8 @@ func (l *loop) session(ctx context.Context) error {
 		cancel()
 		pull.Stop()
 		<-pull.Closed()
+		inHand.Lock() // and nothing is taken in hand any more, since ctx has ended
+		defer inHand.Unlock()
 	}()
 	watch.Go(func() {
 		if err := l.watch(ctx, consumer); err != nil {
