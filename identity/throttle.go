@@ -264,12 +264,13 @@ func (a *attempt) wait(ctx context.Context, counted, network failures) error {
 // keepPace waits until an attempt from a network that has failed too often may be looked at, without the lock that it is
 // called with. An account has one place among those that wait, so that nobody takes them all by one.
 func (a *attempt) keepPace(ctx context.Context) error {
+	now := a.now()
 	p := a.paces[string(a.network)]
 	if p == nil {
+		a.dropPaces(now)
 		p = &pace{waiting: map[string]struct{}{}}
 		a.paces[string(a.network)] = p
 	}
-	now := a.now()
 	turn := later(p.next, now)
 	if _, waits := p.waiting[string(a.key)]; waits || len(p.waiting) >= maxPaced {
 		return throttled(turn.Sub(now) + networkPace)
@@ -305,7 +306,6 @@ func (a *attempt) standInLine(ctx context.Context) error {
 // That row is the last, so that it is locked for no longer than the commit takes: a login that succeeds removes
 // it in its append, which others wait for. The commit does not wait for the disk: a crash may forget a failure.
 func (a *attempt) failed(ctx context.Context, user uuid.UUID) (count int, err error) {
-	relaxed := map[eventstore.Dialect]string{eventstore.Postgres: "set_config('synchronous_commit', 'off', true)", eventstore.SQLite: "''"}[a.db.Dialect()]
 	now := a.now().UTC()
 	rows, args := `($1, $4, $5, 1, $2, $2, $3, false)`, []any{a.key, now, now.Add(accountMemory), a.scope, uuid.NullUUID{UUID: user, Valid: user != uuid.Nil}, accountFree}
 	if a.network != nil {
@@ -323,7 +323,7 @@ func (a *attempt) failed(ctx context.Context, user uuid.UUID) (count int, err er
 		       failed_at = excluded.failed_at,
 		       forget_at = CASE WHEN throttle.forget_at <= excluded.failed_at OR excluded.key = $1 THEN excluded.forget_at
 		                        ELSE throttle.forget_at END
-		RETURNING key, failures, failed_at, forget_at, `+relaxed, args...)
+		RETURNING key, failures, failed_at, forget_at, `+eventstore.Relaxed(a.db.Dialect()), args...)
 	if err != nil {
 		return 0, fmt.Errorf("count a failure: %w", err)
 	}
@@ -398,13 +398,15 @@ func (a *attempt) forgive(ctx context.Context) error {
 	return nil
 }
 
-// dropForgotten removes what counts no longer.
-func (t *throttle) dropForgotten(ctx context.Context) error {
-	now := t.now().UTC()
-	t.mu.Lock()
+// dropPaces forgets the networks that nobody waits for any more, with the lock held. Whoever adds one calls it, so that the map is
+// bounded by those of the last few seconds.
+func (t *throttle) dropPaces(now time.Time) {
 	maps.DeleteFunc(t.paces, func(_ string, p *pace) bool { return len(p.waiting) == 0 && p.next.Before(now) })
-	t.mu.Unlock()
-	if _, err := t.db.Exec(ctx, `DELETE FROM throttle WHERE forget_at <= $1`, now); err != nil {
+}
+
+// dropForgotten removes what counts no longer from the database, where one process does it for all.
+func (t *throttle) dropForgotten(ctx context.Context) error {
+	if _, err := t.db.Exec(ctx, `DELETE FROM throttle WHERE forget_at <= $1`, t.now().UTC()); err != nil {
 		return fmt.Errorf("remove forgotten failures: %w", err)
 	}
 	return nil
