@@ -161,6 +161,11 @@ func (s *Service) Create(ctx context.Context, w Wish) (Webhook, Secret, error) {
 var errRepeated = errors.New("made already")
 
 func (s *Service) insert(ctx context.Context, tx eventstore.DB, hook Webhook, keys keyRing, w Wish) error {
+	if tx.Dialect() == eventstore.Postgres { // where others could be counting at the same time
+		if _, err := tx.Exec(ctx, "LOCK TABLE webhooks IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+	}
 	var count int
 	if err := tx.QueryRow(ctx, "SELECT count(*) FROM webhooks").Scan(&count); err != nil {
 		return err
@@ -311,12 +316,13 @@ func (s *Service) json(placeholder string) string {
 // enable makes a webhook active again, if it is not.
 func (s *Service) enable(ctx context.Context, id uuid.UUID) error {
 	err := s.DB.Transact(ctx, func(tx eventstore.DB) error {
-		touched, err := tx.Exec(ctx, `UPDATE webhook_states SET status = 'active', reason = '', changed_at = $2
-			WHERE webhook = $1 AND status <> 'active'`, id, s.now())
+		// The lock of the deliveries first: see the table.
+		touched, err := tx.Exec(ctx, `UPDATE webhook_progress SET failing_since = NULL, dead_in_a_row = 0
+			WHERE webhook = $1 AND EXISTS (SELECT 1 FROM webhook_states WHERE webhook = $1 AND status <> 'active')`, id)
 		if err != nil || touched == 0 {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE webhook_progress SET failing_since = NULL, dead_in_a_row = 0 WHERE webhook = $1", id)
+		_, err = tx.Exec(ctx, "UPDATE webhook_states SET status = 'active', reason = '', changed_at = $2 WHERE webhook = $1 AND status <> 'active'", id, s.now())
 		return err
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"usher.example/eventstore"
 	"usher.example/identity"
+	"usher.example/internal/devstack"
 	"usher.example/publisher/webhook"
 )
 
@@ -126,6 +127,75 @@ func TestTooManyWebhooks(t *testing.T) {
 	}
 	if _, _, err := s.service.Create(t.Context(), webhook.Wish{URL: someURL}); !errors.Is(err, webhook.ErrConflict) {
 		t.Errorf("one webhook too many: %v, want ErrConflict", err)
+	}
+}
+
+// waiting says whether somebody waits for a lock of the database.
+func (s *stack) waiting() bool {
+	var n int
+	err := s.db.QueryRow(s.tb.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)
+	return err == nil && n > 0
+}
+
+// Of processes that make the last webhook at the same time, one does.
+func TestTooManyWebhooksAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newPostgres(t))
+	for range webhook.MaxWebhooks - 1 {
+		s.create(someURL)
+	}
+	second := make(chan error, 1)
+	err := s.db.Transact(t.Context(), func(tx eventstore.DB) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO webhooks (id, url, events, secrets, request, created_at, updated_at)
+			SELECT $1, url, events, secrets, request, created_at, updated_at FROM webhooks LIMIT 1`, uuid.Must(uuid.NewV7()))
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, _, err := s.service.Create(t.Context(), webhook.Wish{URL: someURL})
+			second <- err
+		}()
+		devstack.Eventually(t, "the second waits, or is done", func() bool { return s.waiting() || len(second) > 0 })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-second; !errors.Is(err, webhook.ErrConflict) {
+		t.Errorf("the second = %v, want %v", err, webhook.ErrConflict)
+	}
+}
+
+// Whoever enables a webhook and whoever deletes it don't wait for each other.
+func TestEnableWhileDeleting(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, newPostgres(t))
+	hook, _ := s.create(someURL)
+	disabled, active := webhook.StatusDisabled, webhook.StatusActive
+	if _, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &disabled}, eventstore.Metadata{}); err != nil {
+		t.Fatal(err)
+	}
+	enabled := make(chan error, 1)
+	err := s.db.Transact(t.Context(), func(tx eventstore.DB) error { // as Delete does
+		if _, err := tx.Exec(t.Context(), "DELETE FROM webhook_progress WHERE webhook = $1", hook.ID); err != nil {
+			return err
+		}
+		go func() {
+			_, err := s.service.Update(t.Context(), hook.ID, webhook.Change{Status: &active}, eventstore.Metadata{})
+			enabled <- err
+		}()
+		devstack.Eventually(t, "the other waits", s.waiting)
+		_, err := tx.Exec(t.Context(), "DELETE FROM webhook_states WHERE webhook = $1", hook.ID)
+		if err == nil {
+			_, err = tx.Exec(t.Context(), "DELETE FROM webhooks WHERE id = $1", hook.ID)
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("to delete it: %v", err)
+	}
+	if err := <-enabled; !errors.Is(err, webhook.ErrNotFound) {
+		t.Errorf("to enable it: %v, want %v", err, webhook.ErrNotFound)
 	}
 }
 

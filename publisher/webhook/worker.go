@@ -6,8 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +125,7 @@ func (r *roster) follow(ctx context.Context, list []stored) {
 		}
 		r.start(ctx, hook.ID, t)
 	}
+	maps.DeleteFunc(r.broken, func(id uuid.UUID, _ bool) bool { return !active[id] })
 	for id, now := range r.running {
 		if !active[id] {
 			now.cancel()
@@ -204,12 +205,16 @@ func (w *Worker) tidy(ctx context.Context) error {
 	if err := consumers.Err(); err != nil || len(names) == 0 {
 		return err
 	}
-	hooks, err := w.Service.query(ctx, withSecrets, "")
+	hooks, err := w.Service.query(ctx, withoutSecrets, "")
 	if err != nil {
 		return err
 	}
+	used := make(map[string]bool, len(hooks))
+	for _, hook := range hooks {
+		used[w.Service.consumerName(hook.ID)] = true
+	}
 	for _, consumer := range names {
-		if slices.ContainsFunc(hooks, func(h stored) bool { return w.Service.consumerName(h.ID) == consumer }) {
+		if used[consumer] {
 			continue
 		}
 		if err := w.JetStream.DeleteConsumer(ctx, name, consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
