@@ -445,10 +445,16 @@ func (s *Service) sessionPage(ctx context.Context, after uuid.UUID) (page []sess
 	return page, rows.Err()
 }
 
-// sessionOver says why a session is over, "" where it goes on.
+// sessionOver says why a session is over, "" where it goes on. One that was idle for too long when its row was read may have been
+// refreshed since; once it is when the row is read, no refresh succeeds any more.
 func (s *Service) sessionOver(ctx context.Context, row sessionRow) (reason string, err error) {
 	if !s.goesOn(row) {
-		return EndedExpired, nil
+		if row, err = s.session(ctx, row.id); errors.Is(err, ErrSessionEnded) {
+			return "", nil
+		}
+		if err != nil || !s.goesOn(row) {
+			return EndedExpired, err
+		}
 	}
 	u, err := s.User(ctx, row.user)
 	switch {

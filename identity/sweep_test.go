@@ -38,3 +38,32 @@ func TestSweepInTurn(t *testing.T) {
 		sweep("ada", 0)
 	})
 }
+
+// A session that is refreshed in the last moment before it would be idle for too long goes on, also where its row was read before.
+func TestSweepSparesWhatWasRefreshed(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		meanwhile := func() {}
+		s, at, login := loggedIn(t, d, func(c *Config) {
+			now := c.Now
+			c.SessionIdle, c.Now = time.Hour, func() time.Time {
+				meanwhile()
+				return now()
+			}
+		})
+		at.add(time.Hour - time.Second)
+		meanwhile = func() { // once the rows are read
+			meanwhile = func() {}
+			login = mustRefresh(t, s, login.Refresh)
+			at.add(2 * time.Second)
+		}
+		if n, err := s.ExpireSessions(t.Context()); n != 0 || err != nil {
+			t.Errorf("ExpireSessions() = %d, %v, want none that is over", n, err)
+		}
+		mustRefresh(t, s, login.Refresh)
+		at.add(2 * time.Hour)
+		if n, err := s.ExpireSessions(t.Context()); n != 1 || err != nil {
+			t.Errorf("ExpireSessions() = %d, %v, want the one that is over", n, err)
+		}
+	})
+}
