@@ -90,8 +90,10 @@ func untagged(address string) string {
 	return local + address[at:]
 }
 
-// counted notes that one more mail was sent, and forgets what is too old to matter, of whatever address.
+// counted notes that one more mail was sent, also where ctx has ended, and forgets what is too old to matter, of whatever address.
 func (m *Mailer) counted(ctx context.Context, list []count) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+	defer cancel()
 	now := m.now()
 	for _, c := range list {
 		sent := append(c.sent, now)

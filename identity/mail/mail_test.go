@@ -2,6 +2,7 @@ package mail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -422,6 +423,41 @@ func TestStopWhileSending(t *testing.T) {
 		s.settle(t)
 		if mail := s.await(t, 2); mail.To != "eve@example.org" {
 			t.Errorf("mail to %q, want eve@example.org", mail.To)
+		}
+	})
+}
+
+// A database that does not answer keeps nobody from stopping, whatever was to be noted of a mail that was sent.
+func TestStopWhileTheDatabaseDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		if s.db.Dialect() == eventstore.SQLite { // which gives up by itself
+			return
+		}
+		m := s.mailer(t, nil)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		err := s.db.Transact(t.Context(), func(tx eventstore.DB) error {
+			if _, err := tx.Exec(t.Context(), "LOCK TABLE mail_targets IN EXCLUSIVE MODE"); err != nil {
+				return err
+			}
+			go func() { done <- m.Run(ctx) }()
+			s.register(t, "ada@example.org")
+			s.await(t, 1)
+			stop()
+			select {
+			case err := <-done:
+				return err
+			case <-time.After(time.Minute):
+				return errors.New("the mailer does not stop")
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		var left int
+		if err := s.db.QueryRow(t.Context(), "SELECT count(*) FROM mails").Scan(&left); err != nil || left != 0 {
+			t.Errorf("%d mails are still to be sent, %v, want none", left, err)
 		}
 	})
 }

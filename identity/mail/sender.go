@@ -178,7 +178,7 @@ func (m *Mailer) send(ctx, sending context.Context, j job) error {
 	var refusal *Refusal
 	switch {
 	case err == nil:
-		return errors.Join(m.counted(context.WithoutCancel(ctx), before), m.finish(ctx, j, outcomeSent))
+		return errors.Join(m.counted(ctx, before), m.finish(ctx, j, outcomeSent))
 	case errors.As(err, &refusal) && refusal.Permanent:
 		log.WarnContext(ctx, "mail was refused", slog.Any("error", err))
 		return m.finish(ctx, j, outcomeRefused)
@@ -216,10 +216,12 @@ func (m *Mailer) finish(ctx context.Context, j job, outcome string) error {
 	}
 }
 
-const dropTimeout = 5 * time.Second
+// noteTimeout bounds what is noted of a mail that was sent, which the end of ctx does not: a database that does not answer would
+// keep the process from ending.
+const noteTimeout = 5 * time.Second
 
 func (m *Mailer) drop(ctx context.Context, j job) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	_, err := m.DB.Exec(ctx, `DELETE FROM mails WHERE position = $1`, j.position)
 	return err
