@@ -180,7 +180,7 @@ func (w *worker) keepUp(ctx context.Context) error {
 		if err := w.report(ctx, StateRunning, ""); err != nil {
 			return err
 		}
-		if err := w.follow(ctx); !errors.Is(err, errBehind) {
+		if err := w.follow(ctx); !errors.Is(err, subscription.ErrBehind) {
 			return err
 		}
 	}
@@ -294,17 +294,9 @@ func (w *worker) head(ctx context.Context) (head int64, err error) {
 	return head, err
 }
 
-// errBehind: the log has events that the stream does not bring.
-var errBehind = errors.New("the stream is behind the log")
-
-// follow applies what the stream brings. It fails with errBehind once the log has been ahead for a while without
+// follow applies what the stream brings. It fails with subscription.ErrBehind once the log has been ahead for a while without
 // anything coming: the relay or the broker is down, and the log is read instead.
 func (w *worker) follow(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { cancel(w.watch(ctx)) })
-	defer watch.Wait()
-	defer cancel(nil)
 	s := subscription.Subscription{
 		JetStream:  w.JetStream,
 		Stream:     w.Stream,
@@ -326,39 +318,20 @@ func (w *worker) follow(ctx context.Context) error {
 		MaxBatch:  w.batchSize(),
 		Logger:    w.logTo,
 	}
-	err := s.Run(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
+	return s.RunBesideLog(ctx, w.Log.Head, w.poll(), w.stillTheOne)
 }
 
-// watch returns errBehind after the log was ahead of the checkpoint, and the checkpoint did not move, from one look to
-// the next; ErrOtherVersion once another version of the code is the one to go on; and ErrFenced where the checkpoint has gone
-// back: the database is another one.
-func (w *worker) watch(ctx context.Context) error {
-	stuck := int64(-1)
-	for {
-		if err := eventstore.Pause(ctx, w.poll()); err != nil {
-			return err
-		}
-		at := w.checkpoint.Load()
-		switch l, err := w.readLive(ctx, w.db); {
-		case err != nil:
-		case l.code != w.projection.CodeVersion():
-			return ErrOtherVersion
-		case l.checkpoint < at:
-			return ErrFenced
-		}
-		head, err := w.Log.Head(ctx)
-		at = w.checkpoint.Load()
-		switch {
-		case err != nil || head <= at:
-			stuck = -1
-		case at == stuck:
-			return errBehind
-		default:
-			stuck = at
-		}
+// stillTheOne fails with ErrOtherVersion once another version of the code is the one to go on, and with ErrFenced where the
+// checkpoint has gone back: the database is another one.
+func (w *worker) stillTheOne(ctx context.Context) error {
+	at := w.checkpoint.Load()
+	switch l, err := w.readLive(ctx, w.db); {
+	case err != nil: // which is for those who write to find out
+		return nil
+	case l.code != w.projection.CodeVersion():
+		return ErrOtherVersion
+	case l.checkpoint < at:
+		return ErrFenced
 	}
+	return nil
 }

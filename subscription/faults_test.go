@@ -230,7 +230,9 @@ type holdingLog struct {
 	goOn    chan struct{}
 }
 
-func (h *holdingLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+func (h *holdingLog) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelError
+}
 
 func (h *holdingLog) Handle(context.Context, slog.Record) error {
 	h.once.Do(func() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"usher.example/eventstore"
@@ -33,7 +32,7 @@ func (m *Mailer) follow(ctx context.Context) error {
 		case errors.Is(err, eventstore.ErrForeign):
 			m.logger.ErrorContext(ctx, "what calls for mails is read from the log", slog.Any("error", err))
 			wait = min(max(2*wait, firstWait), lastWait)
-		case errors.Is(err, errBehind):
+		case errors.Is(err, subscription.ErrBehind):
 			wait = 0
 		default:
 			return err
@@ -64,16 +63,8 @@ func (m *Mailer) keepWithin(ctx context.Context) error {
 	return nil
 }
 
-// errBehind: the log has events that the stream does not bring.
-var errBehind = errors.New("the stream is behind the log")
-
-// subscribe follows the stream. It fails with errBehind, or with eventstore.ErrForeign.
+// subscribe follows the stream. It fails with subscription.ErrBehind, or with eventstore.ErrForeign.
 func (m *Mailer) subscribe(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { cancel(m.watch(ctx)) })
-	defer watch.Wait()
-	defer cancel(nil)
 	s := subscription.Subscription{
 		JetStream:  m.JetStream,
 		Name:       name,
@@ -90,36 +81,7 @@ func (m *Mailer) subscribe(ctx context.Context) error {
 		Personal:  true,
 		Logger:    m.logger,
 	}
-	err := s.Run(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// watch returns errBehind once the log was ahead of the checkpoint, and the checkpoint did not move, from one look to the
-// next.
-func (m *Mailer) watch(ctx context.Context) error {
-	stuck := int64(-1)
-	for {
-		if err := eventstore.Pause(ctx, poll); err != nil {
-			return err
-		}
-		head, err := m.Log.Head(ctx)
-		if err != nil {
-			stuck = -1
-			continue
-		}
-		at, err := m.checkpoint(ctx)
-		switch {
-		case err != nil || head <= at:
-			stuck = -1
-		case at == stuck:
-			return errBehind
-		default:
-			stuck = at
-		}
-	}
+	return s.RunBesideLog(ctx, m.Log.Head, poll, nil)
 }
 
 // catchUp handles what the log has after the checkpoint.
