@@ -37,7 +37,7 @@ type RemoteKeys struct {
 }
 
 const (
-	fetchTimeout = 5 * time.Second // where the client has none
+	fetchTimeout = 5 * time.Second // of whatever client
 
 	// A document is fetched again when it may no longer be kept, within bounds.
 	minKeep, maxKeep, defaultKeep = 30 * time.Second, time.Hour, 5 * time.Minute
