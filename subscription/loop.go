@@ -92,73 +92,47 @@ func (l *loop) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return l.follow(ctx, consumer, status)
+}
 
+// follow hands over what the durable consumer brings, until something fails. Then nothing is in hand any more.
+func (l *loop) follow(ctx context.Context, consumer jetstream.Consumer, status <-chan nats.Status) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	defer cancel()
-	messages := make(chan message, l.maxBatch())
-	room := semaphore.NewWeighted(roomBytes)
-	failed := make(chan error, 1)
-	fail := func(err error) {
-		select {
-		case failed <- err:
-		default:
-		}
-	}
-	var inHand sync.Mutex // by the pull: it says that it is closed while a message may still be
-	pull, err := consumer.Consume(func(m jetstream.Msg) {
-		inHand.Lock()
-		defer inHand.Unlock()
-		if ctx.Err() != nil {
-			return
-		}
-		// It waits for room here, and so bounds the memory: no more is pulled meanwhile than was asked for.
-		if room.Acquire(ctx, weight(m)) != nil {
-			return
-		}
-		select {
-		case messages <- l.decode(ctx, m):
-		case <-ctx.Done():
-		}
-	},
-		jetstream.PullMaxMessagesWithBytesLimit(2*l.maxBatch(), pullBytes),
-		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }),
-	)
+	p := pulled{messages: make(chan message, l.maxBatch()), room: semaphore.NewWeighted(roomBytes), failed: make(chan error, 1)}
+	stop, err := l.pull(ctx, consumer, &p)
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
 	defer func() {
 		cancel()
-		pull.Stop()
-		<-pull.Closed()
-		inHand.Lock() // and nothing is taken in hand any more, since ctx has ended
-		defer inHand.Unlock()
+		stop()
 	}()
 	watch.Go(func() {
 		if err := l.watch(ctx, consumer); err != nil {
-			fail(err)
+			p.fail(err)
 		}
 	})
 
 	batch := make([]message, 0, l.maxBatch())
 	for {
 		select {
-		case m := <-messages:
-			batch = gather(append(batch[:0], m), messages)
+		case m := <-p.messages:
+			batch = gather(append(batch[:0], m), p.messages)
 			err := l.take(ctx, batch)
 			for _, m := range batch {
-				room.Release(weight(m))
+				p.room.Release(weight(m))
 			}
 			clear(batch)
-			if err != nil || len(messages) == 0 || l.unacknowledged >= l.maxBatch() {
+			if err != nil || len(p.messages) == 0 || l.unacknowledged >= l.maxBatch() {
 				err = errors.Join(err, l.acknowledge())
 			}
 			if err != nil {
 				return err
 			}
-		case err := <-failed:
+		case err := <-p.failed:
 			return fmt.Errorf("pull: %w", err)
 		case s := <-status:
 			if s == nats.CLOSED {
@@ -169,6 +143,53 @@ func (l *loop) session(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// pulled is what was pulled and is not handled yet.
+type pulled struct {
+	messages chan message
+	room     *semaphore.Weighted // for more of them
+	failed   chan error          // why no more come; the first that is known
+}
+
+func (p *pulled) fail(err error) {
+	select {
+	case p.failed <- err:
+	default:
+	}
+}
+
+// pull has the consumer bring messages. stop, which is called once ctx has ended, ends that, and waits for what is in hand.
+func (l *loop) pull(ctx context.Context, consumer jetstream.Consumer, p *pulled) (stop func(), err error) {
+	var inHand sync.Mutex // nats.go says that a pull is closed while a message may still be
+	pull, err := consumer.Consume(func(m jetstream.Msg) {
+		inHand.Lock()
+		defer inHand.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		// It waits for room here, and so bounds the memory: no more is pulled meanwhile than was asked for.
+		if p.room.Acquire(ctx, weight(m)) != nil {
+			return
+		}
+		select {
+		case p.messages <- l.decode(ctx, m):
+		case <-ctx.Done():
+		}
+	},
+		jetstream.PullMaxMessagesWithBytesLimit(2*l.maxBatch(), pullBytes),
+		jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { p.fail(err) }),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		pull.Stop()
+		<-pull.Closed()
+		inHand.Lock() // and nothing is taken in hand any more, since ctx has ended
+		defer inHand.Unlock()
+	}, nil
 }
 
 // weight is about what a message has in memory, with the event that it is decoded to.
