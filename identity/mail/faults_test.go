@@ -335,3 +335,29 @@ func TestMailGoesOnInAnotherHistory(t *testing.T) {
 		s.await(t, 2)
 	})
 }
+
+// An event that can't be read keeps nobody from the mails that others call for, and its user hears of it all the same.
+func TestMailGoesOnBehindWhatCantBeRead(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		m := s.mailer(t, nil)
+		ada := s.register(t, "ada@example.org")
+		s.append(t, ada, identity.ActorUser(ada), identity.PasswordChanged{Reason: identity.ReasonChange})
+		s.register(t, "bob@example.org")
+		events, err := s.log.ReadAll(t.Context(), 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events[1].Data = []byte("[1]")
+		if err := m.handle(t.Context(), events); err != nil {
+			t.Fatalf("handle() = %v", err)
+		}
+		devstack.Background(t, m.Run)
+		s.await(t, 3)
+		for i, to := range []string{"ada@example.org", "ada@example.org", "bob@example.org"} {
+			if got := s.server.Mails()[i]; got.To != to {
+				t.Errorf("mail %d goes to %s, want %s", i, got.To, to)
+			}
+		}
+	})
+}
