@@ -218,6 +218,9 @@ func (e *endpoint) disable(ctx context.Context, reason string) error {
 		return err
 	}
 	_, err = e.Service.disable(ctx, e.id, reason, eventstore.Metadata{Correlation: correlation, Actor: identity.ActorSystem})
+	if errors.Is(err, ErrNotFound) {
+		return errInactive
+	}
 	if err != nil {
 		return err
 	}
