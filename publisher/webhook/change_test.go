@@ -72,7 +72,9 @@ func TestRotateAndDisableAtOnce(t *testing.T) {
 // unable is a database in which no transaction can be begun.
 type unable struct{ eventstore.DB }
 
-func (unable) Transact(context.Context, func(eventstore.DB) error) error { return eventstore.ErrUnavailable }
+func (unable) Transact(context.Context, func(eventstore.DB) error) error {
+	return eventstore.ErrUnavailable
+}
 
 // The answer to the commit of a rotation is lost, and the secret is not.
 func TestRotationWhoseAnswerIsLost(t *testing.T) {
