@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -97,8 +98,11 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		k = kindEmail
 	case identity.TypeUserPasswordChanged:
 		p, err := identity.Decode[identity.PasswordChanged](e)
-		if err != nil || p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
-			return err
+		if err != nil { // rather one notice too many, than none for anybody from here on
+			m.logger.ErrorContext(ctx, "why a password changed can't be read", slog.Int64("position", e.Position), slog.Any("error", err))
+		}
+		if p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
+			return nil
 		}
 		k = kindPasswordChanged
 	case identity.TypeUserEmailChanged:
