@@ -3,7 +3,6 @@ package pages
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -64,7 +63,7 @@ func (p *pages) view(c *echo.Context, who *identity.User) look.View {
 	}
 	var locale string
 	if who != nil {
-		locale = localeOf(who)
+		locale = who.Locale()
 	}
 	v := p.look.View(p.look.Choose(c.QueryParam(uiLocales), locale, c.Request().Header.Get("Accept-Language")))
 	if who != nil {
@@ -76,18 +75,6 @@ func (p *pages) view(c *echo.Context, who *identity.User) look.View {
 
 // viewKey is where a request's view is kept.
 const viewKey = "view"
-
-// localeOf is the language that a user has chosen: the attribute locale, if that is a text.
-func localeOf(u *identity.User) string {
-	var attributes struct {
-		Locale json.RawMessage `json:"locale"`
-	}
-	var locale string
-	if json.Unmarshal(u.Attributes, &attributes) != nil || json.Unmarshal(attributes.Locale, &locale) != nil {
-		return ""
-	}
-	return locale
-}
 
 // uiLocales is the parameter by which whoever links here says in which languages (OpenID Connect, section 3.1.2.1).
 const uiLocales = "ui_locales"
