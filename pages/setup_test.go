@@ -24,6 +24,7 @@ import (
 	"usher.example/internal/devstack"
 	"usher.example/internal/eventcheck"
 	"usher.example/pages/look"
+	"usher.example/projections"
 	"usher.example/schema"
 	"usher.example/server"
 	"usher.example/token"
@@ -184,7 +185,7 @@ func newStack(tb testing.TB, o options) *stack {
 	if o.public == "" {
 		o.public = strings.Replace(s.http.URL, "127.0.0.1", "localhost", 1)
 	}
-	if err := Register(s.server, Config{Look: l, PublicURL: o.public}); err != nil {
+	if err := Register(s.server, Config{Look: l, PublicURL: o.public, Activity: projections.Activity{DB: db}}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {

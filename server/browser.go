@@ -75,6 +75,9 @@ func (c *Call) KnowDevice(t identity.DeviceToken) {
 	}
 }
 
+// ForgetDevice has the browser forget what its device is known by.
+func (c *Call) ForgetDevice() { c.setCookie(cookieDevice, "", -1) }
+
 func (c *Call) keepBrowser(b identity.BrowserSession) {
 	s := c.server
 	c.setCookie(cookieSession, string(s.Identity.BrowserToken(b)), s.Identity.IdleUntil(b).Sub(s.Now()))

@@ -57,7 +57,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 	})
-	return s, c.registerPages(s)
+	return s, d.registerPages(s)
 }
 
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
