@@ -65,8 +65,8 @@ func newAPI(s *server.Server, c Config) *api {
 
 func (a *api) routes() {
 	r := a.Routes(server.Surface{Explain: explain})
-	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.metrics.registered, server.Handle(a.register)))
-	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.metrics.loggedIn, server.Handle(a.login)))
+	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.Registered, server.Handle(a.register)))
+	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.LoggedIn, server.Handle(a.login)))
 	r.POST("/v1/auth/refresh", server.Anyone(&server.QuotaRefresh), counted(a.metrics.refreshed, server.Handle(a.refresh)))
 	r.POST("/v1/auth/logout", server.Open, server.Handle(a.logout))
 	r.POST("/v1/auth/logout-all", server.User, server.Handle(a.logoutAll))

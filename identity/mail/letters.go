@@ -2,7 +2,6 @@ package mail
 
 import (
 	"bytes"
-	"encoding/json"
 	htmltemplate "html/template"
 	"io/fs"
 	"net/url"
@@ -89,7 +88,7 @@ func (l *Letters) link(k kind, c identity.MailCode) string {
 
 // about is what is said in a mail of a kind about an event, to a user.
 func (l *Letters) about(k kind, e eventstore.Event, u *identity.User) Letter {
-	w := l.words.Choose(localeOf(u))
+	w := l.words.Choose(u.Locale())
 	letter := w.of(k)
 	if !k.carriesCode() {
 		letter.Facts = w.factsOf(e)
@@ -98,18 +97,6 @@ func (l *Letters) about(k kind, e eventstore.Event, u *identity.User) Letter {
 		letter.Name = plain(u.Name)
 	}
 	return letter
-}
-
-// localeOf is the language that a user chose, in the attribute locale; "" for none.
-func localeOf(u *identity.User) string {
-	var known struct {
-		Locale any `json:"locale"`
-	}
-	if err := json.Unmarshal(u.Attributes, &known); err != nil {
-		return ""
-	}
-	locale, _ := known.Locale.(string)
-	return locale
 }
 
 // write makes a message of what a mail of a kind says.
