@@ -211,7 +211,7 @@ func (w *Worker) tidy(ctx context.Context) error {
 	}
 	used := make(map[string]bool, len(hooks))
 	for _, hook := range hooks {
-		used[w.Service.consumerName(hook.ID)] = true
+		used[w.Service.ConsumerName(hook.ID)] = true
 	}
 	for _, consumer := range names {
 		if used[consumer] {
@@ -224,9 +224,9 @@ func (w *Worker) tidy(ctx context.Context) error {
 	return nil
 }
 
-// consumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,
+// ConsumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,
 // from those that others may make and edit; so nobody who is not shown the name can guess it.
-func (s *Service) consumerName(id uuid.UUID) string {
+func (s *Service) ConsumerName(id uuid.UUID) string {
 	key := s.Log.Sealer().ReservationKey(eventstore.Reservation{Scope: "webhook-consumer", Value: id.String()})
 	return consumerPrefix + id.String() + "-" + hex.EncodeToString(key[:16])
 }
