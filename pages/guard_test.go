@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"usher.example/brand"
 	"usher.example/identity"
 	"usher.example/pages/look"
 	"usher.example/server"
@@ -58,7 +59,7 @@ func TestReferrerPolicy(t *testing.T) {
 func TestAsset(t *testing.T) {
 	t.Parallel()
 	const svg = `<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>`
-	s := newStack(t, options{look: look.Config{Brand: look.Brand{Name: "Brand", Logo: []byte(svg)}}})
+	s := newStack(t, options{look: look.Config{Brand: brand.Brand{Name: "Brand", Logo: []byte(svg)}}})
 	page := s.get("/account/verify?code=x").body
 	for _, prefix := range []string{"/assets/style-", "/assets/logo-"} {
 		_, rest, found := strings.Cut(page, `"`+prefix)

@@ -14,9 +14,10 @@ import (
 
 // Access says who may make a call, and how often.
 type Access struct {
-	quota *Quota // of the network that the call comes from; nil for as often as it likes
-	known bool   // the caller has to say who it is
-	role  string // that the caller needs; "" for none
+	quota *Quota            // of the network that the call comes from; nil for as often as it likes
+	known bool              // the caller has to say who it is
+	role  string            // that the caller needs; "" for none
+	by    func(*Call) error // finds out who that is; Identify when nil
 }
 
 // User lets every user make a call, by an access token.
@@ -45,6 +46,8 @@ type Call struct {
 	// Caller is who asks, as far as that is known: where the route's Access is for users it is, otherwise once Identify has
 	// found it out.
 	Caller
+	// Browser is the session of the browser that asks, where IdentifyBrowser has found it.
+	Browser identity.BrowserSession
 	// Query are the parameters of a read.
 	Query url.Values
 
@@ -72,7 +75,11 @@ func (c *Call) Admit(a Access) error {
 	if !a.known {
 		return nil
 	}
-	if err := c.Identify(); err != nil {
+	by := a.by
+	if by == nil {
+		by = (*Call).Identify
+	}
+	if err := by(c); err != nil {
 		return err
 	}
 	if err := a.permit(c.Caller); err != nil || !changes(c.echo.Request().Method) {

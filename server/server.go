@@ -45,6 +45,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// AllowedOrigins are those whose pages may call from a browser: see ParseOrigins.
 	AllowedOrigins []string
+	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https.
+	PlainHTTP bool
 
 	Registry *prometheus.Registry // a new one when nil
 	Tracer   trace.Tracer         // records requests; none when nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,7 +47,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 	}
 	s := server.New(server.Config{
 		Identity: on.users, Log: d.log, Verifier: verifier,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins, PlainHTTP: !strings.HasPrefix(c.PublicURL, "https:"),
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	api.Register(s, api.Config{
