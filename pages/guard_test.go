@@ -14,7 +14,11 @@ import (
 )
 
 // everyPage is what there is to be opened.
-var everyPage = []string{"/", "/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here"}
+var everyPage = []string{
+	"/", "/login", "/login?return=/account/data", "/logout", "/logout?done=", "/logout?done=erased", "/register", "/register?done=",
+	"/account/forgot", "/account/forgot?done=", "/account/resend", "/account/resend?done=",
+	"/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here",
+}
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()

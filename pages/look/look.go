@@ -101,6 +101,13 @@ type View struct {
 	Brand string // the name
 	Logo  string // its path; "" for none
 	Style string // the path of the stylesheet
+	Nav   *Nav   // nil on pages that are nobody's
+}
+
+// Nav leads whoever is logged in through the account.
+type Nav struct {
+	Who  string // the name, or the address where there is none
+	Here string // the path of the page
 }
 
 // View is that of a page in a language: see Words.
