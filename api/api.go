@@ -13,6 +13,7 @@ import (
 
 	"usher.example/client"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
@@ -34,6 +35,7 @@ type Config struct {
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
 	Webhooks    *webhook.Service
+	Dossiers    dossier.Archive
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// CursorKey authenticates cursors. It is the same in all processes.
@@ -48,6 +50,7 @@ type api struct {
 	Config
 	metrics metrics
 	feed    feed
+	exports exports
 }
 
 // Register adds the API to a server.
@@ -83,6 +86,8 @@ func (a *api) routes() {
 	r.GET("/v1/me/sessions", server.User, server.Handle(a.listSessions))
 	r.DELETE("/v1/me/sessions/:id", server.User, server.Handle(a.endSession))
 	r.GET("/v1/me/activity", server.User, server.Handle(a.listOwnActivity))
+	r.GET("/v1/me/export", server.User, server.Handle(a.exportMe))
+	r.POST("/v1/me/export", server.User, server.Handle(a.exportMeProven))
 	r.GET("/v1/users", server.Admin, server.Handle(a.listUsers))
 	r.POST("/v1/users", server.Admin, server.Handle(a.createUser))
 	r.GET("/v1/users/:id", server.Admin, server.Handle(a.showUser))

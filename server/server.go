@@ -91,7 +91,7 @@ func New(c Config) *Server {
 		ready:   readiness{checks: c.Checks, now: c.Now, logger: c.Logger},
 		proxies: proxies{trusted: c.TrustedProxies, logger: c.Logger},
 	}
-	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail, IPExtractor: s.proxies.client})
+	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: func(c *echo.Context, err error) { s.fail(c, err) }, IPExtractor: s.proxies.client})
 	s.echo.Use(s.attend)
 	health := s.Routes(Surface{})
 	s.elsewhere = health.surface

@@ -9,6 +9,7 @@ import (
 
 	"usher.example/api"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher"
@@ -55,9 +56,15 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
+		Dossiers:    d.dossiers(on.users),
 		Outbox:      d.outbox,
 	})
 	return s, d.registerPages(s)
+}
+
+// dossiers is where everything about a user is read from.
+func (d *deployment) dossiers(users *identity.Service) dossier.Archive {
+	return dossier.Archive{Log: d.log, DB: d.store, Users: users}
 }
 
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {
