@@ -199,7 +199,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err
 		},
-		Dossiers:  dossier.Archive{Log: s.log, DB: db, Users: s.identity},
+		Exports:   &server.Exports{Archive: dossier.Archive{Log: s.log, DB: db, Users: s.identity}},
 		CursorKey: cursorKey, PositionWait: time.Minute,
 	}
 	if o.api != nil {

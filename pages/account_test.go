@@ -25,7 +25,7 @@ import (
 
 // ownPages are those of whoever is logged in.
 var ownPages = []string{
-	"/account", "/account/sessions", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data",
+	"/account", "/account/sessions", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data", "/account/data/export",
 }
 
 // loggedIn is somebody with a browser who is.
@@ -147,7 +147,7 @@ func TestASVS_7_5_2_SessionsPage(t *testing.T) {
 		if others[0].isIn() || !others[1].isIn() {
 			t.Error("another session ended than was to")
 		}
-		s.says(p.post("/account/sessions", "session", id(p)[:35]+"0"), http.StatusNotFound, "That login has ended already.")
+		s.says(p.post("/account/sessions", "session", uuid.NewString()), http.StatusNotFound, "That login has ended already.")
 		s.says(p.post("/account/sessions", "session", "nonsense"), http.StatusNotFound, "That login has ended already.")
 		s.clock.add(20 * time.Minute)
 		a := p.post("/account/sessions", "session", id(others[1]))
@@ -326,6 +326,31 @@ func TestErasePage(t *testing.T) {
 		}
 		p.logsIn("root@example.org")
 		s.says(p.post("/account/data", "current_password", secret), http.StatusConflict, "You are the last administrator.")
+	})
+}
+
+func TestExportPage(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, options{db: db})
+		p := s.loggedIn("ada@example.org")
+		s.says(p.get("/account/data"), http.StatusOK, `href="/account/data/export"`)
+		if a := p.get("/account/data/export"); strings.Contains(a.body, "current_password") {
+			t.Error("a password is asked for right after the login")
+		}
+		downloads := func(a answer) {
+			t.Helper()
+			if a.status != http.StatusOK || !strings.HasPrefix(a.header.Get("Content-Disposition"), `attachment; filename="usher-`) || a.header.Get("Content-Type") != "application/json" ||
+				!strings.Contains(a.body, "session.started") || !strings.Contains(a.body, "ada@example.org") || a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("the file is %d %v %s", a.status, a.header, a.body)
+			}
+		}
+		downloads(p.post("/account/data/export"))
+		s.clock.add(20 * time.Minute)
+		s.says(p.get("/account/data/export"), http.StatusOK, "Show first that it is you.", `name="current_password"`)
+		s.says(p.post("/account/data/export"), http.StatusBadRequest, "Please fill this in.")
+		s.says(p.post("/account/data/export", "current_password", "wr0ng secret"), http.StatusUnauthorized, "The password is wrong.")
+		downloads(p.post("/account/data/export", "current_password", secret))
 	})
 }
 

@@ -8,7 +8,7 @@ import (
 
 func aboutErasure(v *visit) provePage {
 	w := v.Words.Data
-	return provePage{Title: w.EraseTitle, Points: []string{w.EraseAll, w.EraseOut, w.EraseNever}, Lead: v.Words.Security.ProveLead, Action: w.EraseAction, Danger: true,
+	return provePage{Title: w.Title, Subtitle: w.EraseTitle, Before: &way{w.ExportLead, w.ExportAction, v.link("/account/data/export", "", "")}, Points: []string{w.EraseAll, w.EraseOut, w.EraseNever}, Lead: v.Words.Security.ProveLead, Action: w.EraseAction, Danger: true,
 		Back: v.Words.Security.Back, BackTo: v.link("/account", "", "")}
 }
 
@@ -21,4 +21,21 @@ func (p *pages) eraseAccount(ctx context.Context, v *visit) (server.Answer, erro
 	v.leave()
 	v.ForgetDevice()
 	return goTo(v.link("/logout", "done", doneErased)).At(result.Position), nil
+}
+
+func (p *pages) aboutExport(v *visit) provePage {
+	w := v.Words.Data
+	page := provePage{Title: w.ExportAction, Lead: w.ExportLead, Action: w.ExportAction, Back: v.Words.Security.Back, BackTo: v.link("/account/data", "", ""), Lately: p.Identity.BeganLately(v.Session)}
+	if !page.Lately {
+		page.Points = []string{v.Words.Security.ProveLead}
+	}
+	return page
+}
+
+// export answers with everything there is of whoever is logged in, as the API does.
+func (p *pages) export(ctx context.Context, v *visit) (server.Answer, error) {
+	if err := p.Identity.Confirm(ctx, v.User.ID, v.Session, v.proof(), v.Metadata()); err != nil {
+		return server.Answer{}, err
+	}
+	return p.exports.Answer(ctx, v.Call), nil
 }

@@ -28,6 +28,7 @@ type Config struct {
 	Look      *look.Look
 	PublicURL string // where browsers reach the server
 	Activity  projections.Activity
+	Exports   *server.Exports
 }
 
 // pages answers the requests of the pages.
@@ -35,6 +36,7 @@ type pages struct {
 	*server.Server
 	look       *look.Look
 	activities projections.Activity
+	exports    *server.Exports
 	public     *url.URL
 	referrer   []string
 	crossSite  *http.CrossOriginProtection
@@ -71,7 +73,7 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the public URL: %w", err)
 	}
-	p := &pages{Server: s, look: c.Look, activities: c.Activity, public: public, referrer: referrerPolicy(public), crossSite: http.NewCrossOriginProtection()}
+	p := &pages{Server: s, look: c.Look, activities: c.Activity, exports: c.Exports, public: public, referrer: referrerPolicy(public), crossSite: http.NewCrossOriginProtection()}
 	// Behind a proxy that does not pass the name on, a browser that sends no Sec-Fetch-Site is told by where it thinks it is.
 	if err := p.crossSite.AddTrustedOrigin(public.Scheme + "://" + public.Host); err != nil {
 		return nil, fmt.Errorf("read the public URL: %w", err)
@@ -129,6 +131,7 @@ func (p *pages) routes() {
 	own("/account/security", p.showSecurity, p.doPassword)
 	own("/account/activity", p.showActivity, nil)
 	prove("/account/data", aboutErasure, p.eraseAccount)
+	prove("/account/data/export", p.aboutExport, p.export)
 	prove("/account/security/factor", aboutFactor, p.startFactor)
 	own("/account/security/confirm", toSecurity, p.confirmFactor)
 	prove("/account/security/off", aboutOff, p.stopFactor)

@@ -65,13 +65,19 @@ func (p *proof) refuse(v *visit, f server.Failure) bool {
 type provePage struct {
 	look.View
 	Title, Lead, Action, Back string
+	Before                    *way     // what else there is
+	Subtitle                  string   // after that
 	Points                    []string // what follows from it
 	Hidden                    []hiddenField
 	Proof                     proof
+	Lately                    bool // the login was, and is proof enough
 	BackTo                    string
 	Danger                    bool // it can't be undone
 	Problem                   string
 }
+
+// way leads elsewhere, and says for what.
+type way struct{ Lead, Text, Path string }
 
 // hiddenField goes back with the form as it came.
 type hiddenField struct{ Name, Value string }
@@ -85,7 +91,7 @@ func (p *pages) provesFirst(about func(*visit) provePage, do func(context.Contex
 	}
 	sent = func(ctx context.Context, v *visit) (server.Answer, error) {
 		a, err := server.Answer{}, errNeeded
-		if v.isProven() {
+		if v.isProven() || about(v).Lately {
 			a, err = do(ctx, v)
 		}
 		if err == nil {
