@@ -2,16 +2,21 @@ package pages
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 	"usher.example/internal/devstack"
 	"usher.example/internal/devstack/browser"
+	"usher.example/server"
 )
 
 // tab is a page in a browser.
@@ -272,5 +277,29 @@ func TestBrowserAccount(t *testing.T) {
 	typed("/account/data", `input[name=current_password]`, `[role=status]`, "another horse battery staple")
 	if got := browser.Evaluate[string](without.Tab, `document.querySelector("h1").innerText`); got != "Your account is erased" {
 		t.Errorf("the page says %q", got)
+	}
+}
+
+// TestBrowserOnward logs in on the way to an application on another host, as a provider of tokens leads there. Browsers hold the
+// redirects after a form against the form-action of the page that it was on, so they must not be of one chain.
+func TestBrowserOnward(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	s.user("ada@example.org")
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `<!doctype html><title>app</title><p id="app">`+r.URL.Query().Get("code"))
+	}))
+	t.Cleanup(app.Close)
+	s.server.Routes(server.Surface{}).GET("/oauth2/authorize", server.Browser, func(c *server.Call) (server.Answer, error) {
+		return server.Written(func(e *echo.Context) error {
+			return e.Redirect(http.StatusFound, app.URL+"/callback?code="+c.Echo().QueryParam("state"))
+		}), nil
+	})
+	for name, b := range map[string]tab{"with scripts": s.open(t), "without": s.open(t, browser.NoScript)} {
+		b.Run(chromedp.Navigate(b.url + "/login?" + url.Values{"return": {"/oauth2/authorize?state=a%26b&client_id=x"}}.Encode()))
+		b.fill(map[string]string{"email": "ada@example.org", "password": secret}, `#app`)
+		if got := browser.Evaluate[string](b.Tab, `document.body.innerText`); !strings.Contains(got, "a") || !strings.HasPrefix(browser.Evaluate[string](b.Tab, `location.href`), app.URL+"/callback") {
+			t.Errorf("%s the browser is at %s", name, browser.Evaluate[string](b.Tab, `location.href`))
+		}
 	}
 }

@@ -42,7 +42,7 @@ func codeField(w *look.Words) look.Field {
 // Connect's prompt); whom it is likely to be may be said too (login_hint).
 func (p *pages) showLogin(_ context.Context, v *visit) (server.Answer, error) {
 	if v.User != nil && v.query.Get("prompt") != "login" {
-		return goTo(v.back()), nil
+		return p.goOn(v)
 	}
 	v.Nav = nil
 	return p.loginStill.show(v, func() loginPage { return newLoginPage(v, v.query.Get("login_hint")) })
@@ -115,7 +115,11 @@ func (p *pages) loggedIn(ctx context.Context, v *visit, r identity.LoginResult) 
 		return server.Answer{}, err
 	}
 	v.LogInBrowser(r)
-	return goTo(v.back()).At(r.Position), nil
+	to := v.back()
+	if leavesUs(to) {
+		to = v.withBack("/login")
+	}
+	return goTo(to).At(r.Position), nil
 }
 
 // endPresent ends the session that the browser has, if any.

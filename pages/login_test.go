@@ -163,6 +163,23 @@ func TestLoginOnAKnownDevice(t *testing.T) {
 	p.logsIn("ada@example.org")
 }
 
+// A login on the way to an application goes on from a page, not in one chain of redirects.
+func TestOnward(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	s.user("ada@example.org")
+	const to = "/oauth2/authorize?client_id=a&redirect_uri=https%3A%2F%2Fapp.example%2Fcb"
+	p := s.person()
+	login := "/login?" + url.Values{"return": {to}}.Encode()
+	s.leadsTo(p.post(login+"&prompt=login", "email", "ada@example.org", "password", secret), login)
+	a := p.get(login)
+	s.says(a, http.StatusOK, "You are logged in", `href="/oauth2/authorize?client_id=a&amp;redirect_uri=https%3A%2F%2Fapp.example%2Fcb"`)
+	if got := a.header.Get("Refresh"); got != "0; url="+to {
+		t.Errorf("Refresh is %q", got)
+	}
+	s.says(s.person().post(login, "email", "ada@example.org", "password", "wr0ng secret"), http.StatusUnauthorized, "wrong")
+}
+
 func TestLoginOfAnUnverified(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, options{identity: func(c *identity.Config) { c.LoginNeedsVerifiedEmail = true }})

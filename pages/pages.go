@@ -44,6 +44,7 @@ type pages struct {
 	home       *look.Page[homePage]
 	loginStill *still[loginPage]
 	login      *look.Page[loginPage]
+	onward     *look.Page[onwardPage]
 	logout     *look.Page[logoutPage]
 	register   *look.Page[registerPage]
 	ask        *look.Page[askPage]
@@ -81,7 +82,7 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 	}
 	err = errors.Join(
 		parse(p, &p.home, "home.html"), parse(p, &p.failure, "failure.html"),
-		parse(p, &p.login, "login.html"), parse(p, &p.logout, "logout.html"), parse(p, &p.register, "register.html"),
+		parse(p, &p.login, "login.html"), parse(p, &p.onward, "onward.html"), parse(p, &p.logout, "logout.html"), parse(p, &p.register, "register.html"),
 		parse(p, &p.account, "account.html"), parse(p, &p.sessions, "sessions.html"), parse(p, &p.security, "security.html"),
 		parse(p, &p.factor, "factor.html"), parse(p, &p.codes, "codes.html"), parse(p, &p.activity, "activity.html"), parse(p, &p.prove, "prove.html"),
 		parse(p, &p.ask, "ask.html"), parse(p, &p.code, "code.html"), parse(p, &p.reset, "reset.html"),

@@ -34,7 +34,7 @@ func newRegisterPage(v *visit) registerPage {
 
 func (p *pages) showRegister(_ context.Context, v *visit) (server.Answer, error) {
 	if v.User != nil {
-		return goTo(v.back()), nil
+		return p.goOn(v)
 	}
 	return show(p.register, newRegisterPage(v))
 }

@@ -57,6 +57,7 @@ type Words struct {
 		WrongCode     string `json:"wrong_code"`
 	} `json:"fields"`
 	Login    LoginPage    `json:"login"`
+	Onward   OnwardPage   `json:"onward"`
 	Logout   LogoutPage   `json:"logout"`
 	Register RegisterPage `json:"register"`
 	Forgot   CodePage     `json:"forgot"`
@@ -131,6 +132,13 @@ type LoginPage struct {
 	FactorLead   string `json:"factor_lead"`
 	FactorAction string `json:"factor_action"`
 	Again        string `json:"again"`
+}
+
+// OnwardPage is that from which somebody who has logged in goes on.
+type OnwardPage struct {
+	Title  string `json:"title"`
+	Lead   string `json:"lead"`
+	Action string `json:"action"`
 }
 
 // LogoutPage is that on which somebody logs out.
