@@ -29,6 +29,7 @@ import (
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
 	"usher.example/internal/eventcheck"
+	"usher.example/oidc"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
@@ -149,6 +150,8 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: time.Hour})
 	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger,
 		RefreshKey: master.Derive("refresh-tokens"), CodeKey: master.Derive("codes"), ReuseGrace: 10 * time.Second, AccessLifetime: time.Hour, SessionEnded: revocations.EndSession}
+	clients := client.New(client.Config{Log: s.log, DB: db, Logger: logger, Current: func() bool { return s.identity.Current() }})
+	config.ClientChanged = clients.Changed
 	if o.identity != nil {
 		o.identity(&config)
 	}
@@ -172,7 +175,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	}
 	cursorKey := master.Derive("cursors")
 	base := server.Config{
-		Identity: s.identity, Log: s.log, Verifier: verifier,
+		Identity: s.identity, Log: s.log, Verifier: verifier, Clients: clients,
 		Checks: []server.Check{{Name: "database", Run: func(ctx context.Context) error {
 			_, err := db.Head(ctx)
 			return err
@@ -183,14 +186,13 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		o.server(&base)
 	}
 	c := Config{
-		Passwords: s.pool, Issuer: issuer, Keys: keys, PublicURL: "https://usher.test/",
+		Passwords: s.pool, Issuer: issuer, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Sessions:    projections.Sessions{DB: db, CursorKey: cursorKey},
 		Activity:    projections.Activity{DB: db},
 		Stats:       projections.Stats{DB: db},
 		Checkpoints: projections.NewCheckpoints(db),
 		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger, RequestWait: time.Minute},
-		Clients:     client.Registry{DB: db},
 		Webhooks: webhook.New(webhook.Config{
 			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
 		}),
@@ -203,8 +205,10 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if o.api != nil {
 		o.api(&c)
 	}
-	s.server = newAPI(server.New(base), c)
+	front := server.New(base)
+	s.server = newAPI(front, c)
 	s.server.routes()
+	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: keys, PublicURL: c.PublicURL})
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.document {

@@ -7,8 +7,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"usher.example/api"
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/password"
+	"usher.example/oidc"
 	"usher.example/projections"
 	"usher.example/publisher"
 	"usher.example/server"
@@ -20,6 +22,7 @@ type foundation struct {
 	users       *identity.Service
 	passwords   *password.Pool
 	keys        *keyring
+	clients     *client.Registry
 	revocations *token.Revocations
 	checkpoints *projections.Checkpoints
 }
@@ -45,17 +48,18 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		return nil, err
 	}
 	s := server.New(server.Config{
-		Identity: on.users, Log: d.log, Verifier: verifier,
+		Identity: on.users, Log: d.log, Verifier: verifier, Clients: on.clients,
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	api.Register(s, api.Config{
-		Passwords: on.passwords, Clients: d.clients(), Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL,
+		Passwords: on.passwords, Issuer: issuer, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Outbox:      d.outbox,
 	})
+	oidc.Register(s, oidc.Config{Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL})
 	return s, c.registerPages(s)
 }
 

@@ -104,7 +104,7 @@ func (l letter) withLink(link string) letter {
 // address is not the user's to know.
 func (l letter) about(e eventstore.Event) letter {
 	l.Facts = []fact{{"Time", e.RecordedAt.UTC().Format("2 January 2006, 15:04 UTC")}}
-	if e.Metadata.Actor != identity.ActorUser(e.Stream.Subject) {
+	if !identity.IsActor(e.Metadata.Actor, e.Stream.Subject) {
 		if e.Metadata.Actor != "" && e.Metadata.Actor != identity.ActorAnonymous {
 			l.Facts = append(l.Facts, fact{"By", "those who run the service"})
 		}
