@@ -103,6 +103,7 @@ type stack struct {
 	identity *identity.Service
 	pool     *password.Pool
 	key      token.Key
+	keys     *token.KeyRing
 	server   *api
 	http     *httptest.Server
 	output   *devstack.Output // what is logged
@@ -161,15 +162,15 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if s.key, err = token.GenerateKey(token.ES256, time.Now()); err != nil {
 		tb.Fatal(err)
 	}
-	keys, err := token.NewKeyRing(s.key)
+	s.keys, err = token.NewKeyRing(s.key)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: issuerName, Audience: []string{audience}, Lifetime: time.Hour})
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: s.keys, Issuer: issuerName, Audience: []string{audience}, Lifetime: time.Hour})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: s.keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	front := server.New(base)
 	s.server = newAPI(front, c)
 	s.server.routes()
-	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: keys, PublicURL: c.PublicURL})
+	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: s.keys, PublicURL: c.PublicURL})
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.document {

@@ -312,6 +312,7 @@ func (r *Registry) change(ctx context.Context, id uuid.UUID, m eventstore.Metada
 func (r *Registry) append(ctx context.Context, before Client, d decision, command uuid.UUID, m eventstore.Metadata) (eventstore.Result, error) {
 	// Whatever the answer is, the events may have been written.
 	defer r.known.drop(before.ID)
+	m.Address, m.UserAgent = "", "" // of whom there is no key to seal them with
 	version := before.version + len(d.events)
 	row := clientRow{ID: d.after.ID, Name: d.after.Name, CreatedAt: d.after.CreatedAt, Version: version, Settings: d.after.ClientSettings, ChangedAt: d.after.ChangedAt}
 	change := eventstore.StateChange{Table: "clients", Row: encode(row)}

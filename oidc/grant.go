@@ -58,7 +58,7 @@ func scopesFor(r request, there []string) ([]string, error) {
 	}
 	for _, scope := range asked {
 		if !slices.Contains(may, scope) {
-			return nil, refuse(invalidScope, "the client may not have the scope %s", server.Quote(scope))
+			return nil, refuse(invalidScope, "a scope that is asked for is none that the client may have; there are: %s", strings.Join(may, " "))
 		}
 	}
 	if len(asked) == 0 {

@@ -52,7 +52,7 @@ func codeOf(f server.Failure) string {
 		return named.code
 	case f.Status == http.StatusUnauthorized:
 		return "invalid_client"
-	case f.Status == http.StatusServiceUnavailable:
+	case f.Status == http.StatusServiceUnavailable, f.Status == http.StatusTooManyRequests:
 		return "temporarily_unavailable"
 	case f.Status >= http.StatusInternalServerError:
 		return "server_error"

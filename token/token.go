@@ -151,7 +151,10 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	*c = Claims{
 		Issuer: w.Issuer, Subject: w.Subject, Audience: w.Audience,
 		ExpiresAt: time.Unix(*w.ExpiresAt, 0).UTC(), NotBefore: time.Unix(*w.NotBefore, 0).UTC(), IssuedAt: time.Unix(*w.IssuedAt, 0).UTC(),
-		ID: w.ID, Client: w.Client, Session: w.Session, Roles: w.Roles, Scopes: strings.Fields(w.Scope),
+		ID: w.ID, Client: w.Client, Session: w.Session, Roles: w.Roles,
+	}
+	if w.Scope != "" {
+		c.Scopes = strings.Fields(w.Scope)
 	}
 	return nil
 }
