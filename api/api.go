@@ -13,6 +13,7 @@ import (
 
 	"usher.example/client"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
@@ -32,6 +33,7 @@ type Config struct {
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
 	Webhooks    *webhook.Service
+	Dossiers    dossier.Archive
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// CursorKey authenticates cursors. It is the same in all processes.
@@ -46,6 +48,7 @@ type api struct {
 	Config
 	metrics metrics
 	feed    feed
+	exports exports
 }
 
 // Register adds the API to a server.
@@ -60,8 +63,8 @@ func newAPI(s *server.Server, c Config) *api {
 
 func (a *api) routes() {
 	r := a.Routes(server.Surface{Explain: explain})
-	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.metrics.registered, server.Handle(a.register)))
-	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.metrics.loggedIn, server.Handle(a.login)))
+	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.Registered, server.Handle(a.register)))
+	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.LoggedIn, server.Handle(a.login)))
 	r.POST("/v1/auth/refresh", server.Anyone(&server.QuotaRefresh), counted(a.metrics.refreshed, server.Handle(a.refresh)))
 	r.POST("/v1/auth/logout", server.Open, server.Handle(a.logout))
 	r.POST("/v1/auth/logout-all", server.Own(client.ScopeAccountWrite), server.Handle(a.logoutAll))
@@ -81,6 +84,8 @@ func (a *api) routes() {
 	r.GET("/v1/me/sessions", server.Own(client.ScopeAccountRead), server.Handle(a.listSessions))
 	r.DELETE("/v1/me/sessions/:id", server.Own(client.ScopeAccountWrite), server.Handle(a.endSession))
 	r.GET("/v1/me/activity", server.Own(client.ScopeAccountRead), server.Handle(a.listOwnActivity))
+	r.GET("/v1/me/export", server.Own(client.ScopeAccountRead), server.Handle(a.exportMe))
+	r.POST("/v1/me/export", server.Own(client.ScopeAccountRead), server.Handle(a.exportMeProven))
 	r.GET("/v1/users", server.Scoped(client.ScopeUsersRead), server.Handle(a.listUsers))
 	r.POST("/v1/users", server.Scoped(client.ScopeUsersWrite), server.Handle(a.createUser))
 	r.GET("/v1/users/:id", server.Scoped(client.ScopeUsersRead), server.Handle(a.showUser))

@@ -14,7 +14,8 @@ var (
 	ErrStale = errors.New("a stream that this was decided on has moved on")
 	// ErrReserved: another stream holds a value that the append wanted to reserve.
 	ErrReserved = errors.New("already reserved")
-	// ErrStateRefused: a rule of a state table refuses a change of its rows, for example because no row would be left.
+	// ErrStateRefused: a rule of a state table refuses a change of its rows, for example because no row would be left, or what a
+	// row belongs to is gone.
 	ErrStateRefused = errors.New("a state table refuses the change")
 	// ErrStreamClosed: the stream is archived, or its user is erased.
 	ErrStreamClosed = errors.New("stream is closed")

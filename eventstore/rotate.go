@@ -22,15 +22,16 @@ type SealedColumn struct {
 	Place func(row []any) string
 
 	use masterUse
-	// bind is Place for what is bound to bytes.
+	// bind is what a value is bound to, where that is not the text of its place.
 	bind func(row []any) []byte
 }
 
 // dataKeys are the wrapped data keys of users.
 var dataKeys = SealedColumn{
 	Table: "user_keys", Column: "wrapped", Key: []string{"user_id"}, use: forDataKeys,
-	Scan: func() []any { return []any{new(uuid.UUID)} },
-	bind: func(row []any) []byte { return row[0].(*uuid.UUID)[:] },
+	Scan:  func() []any { return []any{new(uuid.UUID)} },
+	Place: func(row []any) string { return "user_keys/" + row[0].(*uuid.UUID).String() },
+	bind:  func(row []any) []byte { return row[0].(*uuid.UUID)[:] },
 }
 
 // MasterKeyState says what a master key is to a database: current (the one to seal with), accepted (what it sealed can still be
@@ -79,7 +80,8 @@ type Rotation struct {
 
 const sealBatch = 500
 
-// Run rotates. It fails with ErrWrongMasterKey where From is not a key of the database, with ErrRotation where To can't be the next, and answers with false where there
+// Run rotates. A value that can't be opened keeps no other from being sealed anew, and the rotation from its end: Run fails with
+// the first of them then, and what was sealed under the old key can be opened as before. It fails with ErrWrongMasterKey where From is not a key of the database, with ErrRotation where To can't be the next, and answers with false where there
 // is nothing to do: To is the only key in use.
 func (r *Rotation) Run(ctx context.Context) (bool, error) {
 	if r.From.id() == r.To.id() {
@@ -167,8 +169,9 @@ func (r *Rotation) begin(ctx context.Context) (since time.Time, err error) {
 	return since, nil
 }
 
-// reseal seals everything anew that is not sealed under To.
+// reseal seals everything anew that is not sealed under To, and fails where something can't be opened.
 func (r *Rotation) reseal(ctx context.Context, ring *masterRing, columns []SealedColumn, sealed *int) error {
+	var unreadable Failures
 	for _, c := range columns {
 		var after []any
 		for {
@@ -179,7 +182,7 @@ func (r *Rotation) reseal(ctx context.Context, ring *masterRing, columns []Seale
 			if len(rows) == 0 {
 				break
 			}
-			n, err := r.write(ctx, ring, c, rows)
+			n, err := r.write(ctx, ring, c, rows, &unreadable)
 			if err != nil {
 				return fmt.Errorf("seal %s anew: %w", c.Table, err)
 			}
@@ -190,7 +193,7 @@ func (r *Rotation) reseal(ctx context.Context, ring *masterRing, columns []Seale
 			}
 		}
 	}
-	return nil
+	return unreadable.Err()
 }
 
 type sealedRow struct {
@@ -228,8 +231,9 @@ func (r *Rotation) page(ctx context.Context, c SealedColumn, after []any) ([]sea
 	return page, rows.Err()
 }
 
-// write writes the values of some rows sealed under To, where they are still what was read: a user may be erased meanwhile.
-func (r *Rotation) write(ctx context.Context, ring *masterRing, c SealedColumn, rows []sealedRow) (n int, err error) {
+// write writes the values of some rows sealed under To, where they are still what was read: a user may be erased meanwhile. Those
+// that can't be opened it leaves.
+func (r *Rotation) write(ctx context.Context, ring *masterRing, c SealedColumn, rows []sealedRow, unreadable *Failures) (n int, err error) {
 	where := make([]string, len(c.Key))
 	for i, k := range c.Key {
 		where[i] = fmt.Sprintf("%s = $%d", k, i+3)
@@ -244,7 +248,8 @@ func (r *Rotation) write(ctx context.Context, ring *masterRing, c SealedColumn, 
 			}
 			plain, err := ring.open(c.use, row.value, bind(row.key))
 			if err != nil {
-				return err
+				unreadable.Add(ctx, fmt.Errorf("open %s: %w", c.Place(row.key), err))
+				continue
 			}
 			touched, err := tx.Exec(ctx, update, append([]any{ring.seal(c.use, plain, bind(row.key)), row.value}, row.key[:len(c.Key)]...)...)
 			if err != nil {

@@ -212,7 +212,7 @@ func (s *Service) erasureDone(ctx context.Context, id uuid.UUID) error {
 }
 
 // FinishErasures carries through the erasures that were cut short, in the order in which they were asked for, and answers
-// with how many. It does as many as it can.
+// with how many. It does as many as it can: one that fails keeps none of the others.
 func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) {
 	rows, err := s.db.Query(ctx, `SELECT subject, actor, proven FROM erasures WHERE done_at IS NULL ORDER BY requested_at`)
 	if err != nil {
@@ -236,27 +236,30 @@ func (s *Service) FinishErasures(ctx context.Context) (finished int, err error) 
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("look for erasures: %w", err)
 	}
+	var failed eventstore.Failures
 	for _, w := range pending {
-		_, failed := s.carryThrough(ctx, w)
-		if w.proof != nil && (errors.Is(failed, ErrInvalidCredentials) || errors.Is(failed, ErrUserLocked) || errors.Is(failed, ErrUserDisabled)) {
+		_, err := s.carryThrough(ctx, w)
+		if w.proof != nil && (errors.Is(err, ErrInvalidCredentials) || errors.Is(err, ErrUserLocked) || errors.Is(err, ErrUserDisabled)) {
 			s.logger.WarnContext(ctx, "an erasure that was cut short is struck out: its user has to prove anew who asks for it",
-				slog.String("user", w.user.String()), slog.Any("error", failed))
+				slog.String("user", w.user.String()), slog.Any("error", err))
 			continue
 		}
-		if failed == nil {
+		if err == nil {
 			finished++
 		}
-		err = errors.Join(err, failed)
+		if !failed.Add(ctx, err) {
+			break
+		}
 	}
 	if finished > 0 {
 		s.logger.InfoContext(ctx, "carried erasures through that were cut short", slog.Int("erasures", finished))
 	}
-	return finished, err
+	return finished, failed.Err()
 }
 
 // ApplyLedger erases those who are erased according to the ledger and are not in this database, as after it was restored
 // from a backup, and answers with them and with the position of the last. It is to be called before anything is answered
-// or published.
+// or published, which must wait while it fails. It does as many as it can then: one that fails keeps none of the others.
 func (s *Service) ApplyLedger(ctx context.Context) (again []uuid.UUID, last int64, err error) {
 	if s.ledger == nil {
 		return nil, 0, nil
@@ -265,29 +268,39 @@ func (s *Service) ApplyLedger(ctx context.Context) (again []uuid.UUID, last int6
 	if err != nil {
 		return nil, 0, err
 	}
+	var failed eventstore.Failures
 	for len(list) > 0 {
 		page := list[:min(len(list), ledgerPage)]
 		list = list[len(page):]
 		back, err := s.notErased(ctx, page)
 		if err != nil {
-			return again, last, err
+			failed.Add(ctx, err)
+			return again, last, failed.Err()
 		}
 		for _, e := range back {
-			w := erasureWish{user: e.User, metadata: eventstore.Metadata{Correlation: e.User, Actor: ActorSystem}}
-			if err := s.noteErasure(ctx, w, e.At); err != nil {
-				return again, last, err
+			result, err := s.eraseAgain(ctx, e)
+			if result.Position > 0 {
+				again, last = append(again, e.User), max(last, result.Position)
 			}
-			result, err := s.forget(ctx, w)
-			if err != nil {
-				return again, last, fmt.Errorf("erase %s again, who is in the erasure ledger: %w", e.User, err)
-			}
-			again, last = append(again, e.User), max(last, result.Position)
-			if err := s.erasureDone(ctx, e.User); err != nil {
-				return again, last, err
+			if !failed.Add(ctx, err) {
+				return again, last, failed.Err()
 			}
 		}
 	}
-	return again, last, nil
+	return again, last, failed.Err()
+}
+
+// eraseAgain erases who is in the ledger, and answers with where that is in the log, also where only what is noted of it failed.
+func (s *Service) eraseAgain(ctx context.Context, e Erasure) (eventstore.Result, error) {
+	w := erasureWish{user: e.User, metadata: eventstore.Metadata{Correlation: e.User, Actor: ActorSystem}}
+	if err := s.noteErasure(ctx, w, e.At); err != nil {
+		return eventstore.Result{}, err
+	}
+	result, err := s.forget(ctx, w)
+	if err != nil {
+		return eventstore.Result{}, fmt.Errorf("erase %s again, who is in the erasure ledger: %w", e.User, err)
+	}
+	return result, s.erasureDone(ctx, e.User)
 }
 
 const ledgerPage = 500

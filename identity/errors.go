@@ -93,6 +93,7 @@ var (
 	ErrAlreadyDone         = &Error{Code: CodeAlreadyDone, Detail: "what this code is for was done already"}
 	ErrInvalidRefreshToken = &Error{Code: CodeInvalidRefresh}
 	ErrSessionEnded        = &Error{Code: CodeUnauthenticated, Detail: "the session has ended"}
+	ErrLoginOver           = &Error{Code: CodeInvalidRequest, Detail: "the login began too long ago, or the password was changed since; log in again"}
 	ErrEmailNotVerified    = &Error{Code: CodeEmailNotVerified}
 	ErrUserLocked          = &Error{Code: CodeUserLocked}
 	ErrUserDisabled        = &Error{Code: CodeUserDisabled}

@@ -29,6 +29,7 @@ type LoginResult struct {
 	Session          uuid.UUID
 	StartedAt        time.Time
 	ExpiresAt        time.Time // when the session ends at the latest
+	Methods          []string  // that proved who it is: MethodPassword, …; nil for a refresh
 	Refresh          RefreshToken
 	RefreshExpiresAt time.Time   // when the session ends unless it is refreshed
 	Position         int64       // of session.started; 0 for a refresh, which is no event
@@ -87,6 +88,25 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if unverified {
 		return LoginResult{}, refuse(CodeEmailNotVerified, "the address is not verified; POST /v1/auth/verify-email/resend asks for a code to do that with")
 	}
+	shown := proven{u.ID, found.version, by}
+	result, err := s.finishLogin(ctx, a, found, shown, u, c)
+	if errors.Is(err, ErrTOTPRequired) {
+		err = &FactorRequiredError{Begun: s.beginFactor(shown)}
+	} else if err != nil {
+		return LoginResult{}, err
+	}
+	if outdated && s.rehash {
+		// The password was right; a hash that could not be replaced is replaced by the next login.
+		c.Metadata.Actor = ActorUser(u.ID)
+		if err := s.replaceHash(ctx, shown, found.hash, c); err != nil {
+			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", u.ID.String()), slog.Any("error", err))
+		}
+	}
+	return result, err
+}
+
+// finishLogin starts the session of a user whose password was right, once the second factor is.
+func (s *Service) finishLogin(ctx context.Context, a *attempt, found found, shown proven, u *User, c Credentials) (LoginResult, error) {
 	methods, err := s.checkFactor(ctx, u, found.factors, c.TOTP)
 	if errors.Is(err, ErrInvalidCredentials) {
 		err = s.failed(ctx, a, u.ID, MethodTOTP, c.Metadata, err)
@@ -98,7 +118,6 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 		return LoginResult{}, err
 	}
 	c.Metadata.Actor = ActorUser(u.ID)
-	shown := proven{u.ID, found.version, by}
 	token, known, err := s.remember(ctx, u.ID, found.device, found.changed)
 	if err != nil {
 		return LoginResult{}, err
@@ -107,14 +126,8 @@ func (s *Service) Login(ctx context.Context, c Credentials) (LoginResult, error)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	result.Device = token
+	result.Device, result.Methods = token, methods
 	a.succeeded()
-	if outdated && s.rehash {
-		// The login succeeded; a hash that could not be replaced is replaced by the next one.
-		if err := s.replaceHash(ctx, shown, found.hash, c); err != nil {
-			s.logger.WarnContext(ctx, "outdated password hash was not replaced", slog.String("user", u.ID.String()), slog.Any("error", err))
-		}
-	}
 	return result, nil
 }
 

@@ -242,8 +242,12 @@ func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Sess
 		if err == nil {
 			err = json.Unmarshal(raw, &c)
 		}
-		if err != nil {
+		switch {
+		case err != nil && (eventstore.General(err) || ctx.Err() != nil):
 			return nil, fmt.Errorf("open session %s: %w", list[i].ID, err)
+		case err != nil: // a session that can't be shown as a whole can be ended all the same, as the others can
+			s.logger.ErrorContext(ctx, "what a session began on can't be read", slog.String("session", list[i].ID.String()), slog.Any("error", err))
+			continue
 		}
 		list[i].Address, list[i].UserAgent = c.Address, c.UserAgent
 	}
@@ -398,33 +402,45 @@ func (s *Service) endEverySession(ctx context.Context, user, except uuid.UUID, r
 }
 
 // ExpireSessions ends the sessions that are past their limits, and those that the user's own stream has ended, and
-// answers with how many. It reads every session's row, a page at a time.
+// answers with how many. It reads every session's row, a page at a time. One that can't be ended, or whose user can't be read,
+// keeps none of the others: see [eventstore.Failures].
 func (s *Service) ExpireSessions(ctx context.Context) (ended int, err error) {
 	var after uuid.UUID
+	var failed eventstore.Failures
 	for {
 		page, err := s.sessionPage(ctx, after)
 		if err != nil {
-			return ended, err
+			failed.Add(ctx, err)
+			return ended, failed.Err()
 		}
 		for _, row := range page {
 			after = row.id
-			over, err := s.sessionOver(ctx, row)
-			if err != nil {
-				return ended, err
+			over, err := s.expire(ctx, row)
+			if !failed.Add(ctx, err) {
+				return ended, failed.Err()
 			}
-			if over == "" {
-				continue
+			if over {
+				ended++
 			}
-			m := eventstore.Metadata{Correlation: row.id, Actor: ActorSystem}
-			if _, err := s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: over}); err != nil {
-				return ended, err
-			}
-			ended++
 		}
 		if len(page) < expiryPage {
-			return ended, nil
+			return ended, failed.Err()
 		}
 	}
+}
+
+// expire ends a session if it is over, and says whether it did.
+func (s *Service) expire(ctx context.Context, row sessionRow) (ended bool, err error) {
+	over, err := s.sessionOver(ctx, row)
+	if err != nil {
+		return false, fmt.Errorf("look whether session %s is over: %w", row.id, err)
+	}
+	if over == "" {
+		return false, nil
+	}
+	m := eventstore.Metadata{Correlation: row.id, Actor: ActorSystem}
+	_, err = s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: over})
+	return err == nil, err
 }
 
 const expiryPage = 1000

@@ -248,3 +248,43 @@ func TestBrowserKeyboard(t *testing.T) {
 		t.Errorf("login with the new password: %v", err)
 	}
 }
+
+// TestBrowserLogin registers, logs out and logs in with the keys alone, in a browser that runs no script, and comes back to where it
+// wanted to go.
+func TestBrowserLogin(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	with, without := s.open(t), s.open(t, noScript)
+	fill := func(path, first string, typed ...string) {
+		t.Helper()
+		with.run(chromedp.Navigate(with.url + path))
+		tabs := with.tabsTo(first)
+		without.run(chromedp.Navigate(without.url + path))
+		without.press(kb.Tab, tabs)
+		for i, text := range typed {
+			if i > 0 {
+				without.run(chromedp.KeyEvent(kb.Tab))
+			}
+			without.run(chromedp.KeyEvent(text))
+		}
+		without.run(chromedp.KeyEvent(kb.Enter))
+	}
+	at := func(path, selector string) {
+		t.Helper()
+		without.run(chromedp.WaitVisible(chromedp.CSS(selector)))
+		if got := evaluate[string](without, `location.pathname + location.search`); got != path {
+			t.Errorf("the browser is at %s, want %s", got, path)
+		}
+	}
+	fill("/register?return=/logout", `input[name=name]`, "Ada", "ada@example.org", secret)
+	at("/logout", `nav`)
+	without.run(chromedp.Focus(chromedp.CSS(`main button[type=submit]`)), chromedp.KeyEvent(kb.Enter))
+	at("/logout?done=", `[role=status]`)
+	fill("/login?return=/logout", `input[autocomplete=username]`, "ada@example.org", "wr0ng secret")
+	at("/login?return=/logout", `[role=alert]`)
+	fill("/login?return=/logout", `input[autocomplete=username]`, "ada@example.org", secret)
+	at("/logout", `nav`)
+	if got := evaluate[string](without, `document.cookie`); got != "" {
+		t.Error("a script could read a cookie")
+	}
+}

@@ -34,6 +34,9 @@ func (p *pages) tell(c *echo.Context, f server.Failure) error {
 	if !server.WantsHTML(c.Request()) {
 		return server.TellProblem(c, f)
 	}
+	if f.Code == identity.CodeUnauthenticated {
+		return p.askToLogIn(c)
+	}
 	page := p.failed(c)
 	var own onPage
 	if errors.As(f.Err, &own) {
@@ -49,7 +52,7 @@ func (p *pages) tell(c *echo.Context, f server.Failure) error {
 // failed is the page of requests that have no page of their own.
 func (p *pages) failed(c *echo.Context) func(server.Failure) ([]byte, error) {
 	return func(f server.Failure) ([]byte, error) {
-		v := p.view(c)
+		v := p.view(c, nil)
 		page := failurePage{View: v, Problem: problem(c, v.Words, f)}
 		if f.Status >= http.StatusInternalServerError {
 			page.RequestID = f.RequestID

@@ -7,13 +7,18 @@ import (
 	"strings"
 	"testing"
 
+	"usher.example/brand"
 	"usher.example/identity"
 	"usher.example/pages/look"
 	"usher.example/server"
 )
 
 // everyPage is what there is to be opened.
-var everyPage = []string{"/", "/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here"}
+var everyPage = []string{
+	"/", "/login", "/login?return=/account/data", "/logout", "/logout?done=", "/logout?done=erased", "/register", "/register?done=",
+	"/account/forgot", "/account/forgot?done=", "/account/resend", "/account/resend?done=",
+	"/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here",
+}
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()
@@ -58,7 +63,7 @@ func TestReferrerPolicy(t *testing.T) {
 func TestAsset(t *testing.T) {
 	t.Parallel()
 	const svg = `<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>`
-	s := newStack(t, options{look: look.Config{Brand: look.Brand{Name: "Brand", Logo: []byte(svg)}}})
+	s := newStack(t, options{look: look.Config{Brand: brand.Brand{Name: "Brand", Logo: []byte(svg)}}})
 	page := s.get("/account/verify?code=x").body
 	for _, prefix := range []string{"/assets/style-", "/assets/logo-"} {
 		_, rest, found := strings.Cut(page, `"`+prefix)

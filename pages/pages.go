@@ -10,6 +10,7 @@ package pages
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -35,10 +36,14 @@ type pages struct {
 	referrer  []string
 	crossSite *http.CrossOriginProtection
 
-	home    *look.Page[homePage]
-	code    *look.Page[codePage]
-	reset   *look.Page[resetPage]
-	failure *look.Page[failurePage]
+	home     *look.Page[homePage]
+	login    *look.Page[loginPage]
+	logout   *look.Page[logoutPage]
+	register *look.Page[registerPage]
+	ask      *look.Page[askPage]
+	code     *look.Page[codePage]
+	reset    *look.Page[resetPage]
+	failure  *look.Page[failurePage]
 }
 
 // Register adds the pages to a server. It fails where a template can't be used.
@@ -61,19 +66,21 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 	if err := p.crossSite.AddTrustedOrigin(public.Scheme + "://" + public.Host); err != nil {
 		return nil, fmt.Errorf("read the public URL: %w", err)
 	}
-	if p.home, err = look.Parse[homePage](c.Look, templates, "home.html"); err != nil {
-		return nil, err
-	}
-	if p.code, err = look.Parse[codePage](c.Look, templates, "code.html"); err != nil {
-		return nil, err
-	}
-	if p.reset, err = look.Parse[resetPage](c.Look, templates, "reset.html"); err != nil {
-		return nil, err
-	}
-	if p.failure, err = look.Parse[failurePage](c.Look, templates, "failure.html"); err != nil {
+	err = errors.Join(
+		parse(p, &p.home, "home.html"), parse(p, &p.failure, "failure.html"),
+		parse(p, &p.login, "login.html"), parse(p, &p.logout, "logout.html"), parse(p, &p.register, "register.html"),
+		parse(p, &p.ask, "ask.html"), parse(p, &p.code, "code.html"), parse(p, &p.reset, "reset.html"),
+	)
+	if err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// parse reads the template of a page.
+func parse[T any](p *pages, into **look.Page[T], name string) (err error) {
+	*into, err = look.Parse[T](p.look, templates, name)
+	return err
 }
 
 func (p *pages) routes() {
@@ -85,6 +92,16 @@ func (p *pages) routes() {
 		r.GET(a.Path, server.Open, asset(a))
 	}
 	r.Page("/", p.shown(p.showHome))
+	show("/login", p.showLogin)
+	do("/login", &server.QuotaLogin, p.doLogin)
+	show("/logout", p.showLogout)
+	r.POST("/logout", server.Open, p.sent(p.doLogout))
+	show("/register", p.showRegister)
+	do("/register", &server.QuotaRegister, p.doRegister)
+	show("/account/forgot", p.showAsk(forgotText))
+	do("/account/forgot", &server.QuotaMail, p.doAsk(forgotText, p.Identity.RequestPasswordReset))
+	show("/account/resend", p.showAsk(resendText))
+	do("/account/resend", &server.QuotaMail, p.doAsk(resendText, p.Identity.RequestVerificationOf))
 	show("/account/verify", p.showCode(verifyText))
 	do("/account/verify", &server.QuotaCode, p.useCode(verifyText))
 	show("/account/email", p.showCode(emailText))

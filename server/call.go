@@ -17,9 +17,10 @@ import (
 
 // Access says who may make a call, and how often.
 type Access struct {
-	quota *Quota // of the network that the call comes from; nil for as often as it likes
-	scope string // that the caller needs; "" for a call that nobody has to be known for
-	own   bool   // it is about the caller's own account
+	quota *Quota            // of the network that the call comes from; nil for as often as it likes
+	scope string            // that the caller needs; "" for a call that nobody has to be known for
+	own   bool              // it is about the caller's own account
+	by    func(*Call) error // finds out who that is; Identify when nil
 }
 
 // Own lets every user make a call about the own account, by a token of a scope that usher's own login gave, or a first-party client.
@@ -69,6 +70,8 @@ type Call struct {
 	// Caller is who asks, as far as that is known: where the route's Access is for users it is, otherwise once Identify has
 	// found it out.
 	Caller
+	// Browser is the session of the browser that asks, where IdentifyBrowser has found it.
+	Browser identity.BrowserSession
 	// Query are the parameters of a read.
 	Query url.Values
 
@@ -96,7 +99,11 @@ func (c *Call) Admit(a Access) error {
 	if a.scope == "" {
 		return nil
 	}
-	if err := c.Identify(); err != nil {
+	by := a.by
+	if by == nil {
+		by = (*Call).Identify
+	}
+	if err := by(c); err != nil {
 		return err
 	}
 	if err := a.permit(c.Caller); err != nil || !changes(c.echo.Request().Method) {

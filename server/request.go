@@ -49,14 +49,15 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 				}
 				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			}
-			if err != nil {
-				s.fail(c, err)
-				err = nil
-			}
+			whole := err == nil || s.fail(c, err)
+			err = nil
 			end()
 			took := time.Since(begin)
 			s.metrics.observe(c, took)
 			s.logRequest(c, took)
+			if !whole {
+				panic(http.ErrAbortHandler) // so that nobody takes for a whole answer what broke off
+			}
 		}()
 		if s.allowOrigin(c) {
 			return c.NoContent(http.StatusNoContent)

@@ -14,8 +14,10 @@ var arrows = map[string][]string{
 	"schema":            {},
 	"token":             {},
 	"eventstore":        {},
+	"words":             {},
+	"brand":             {},
 	"identity":          {"eventstore"},
-	"identity/mail":     {"eventstore", "identity", "subscription"},
+	"identity/mail":     {"brand", "eventstore", "identity", "subscription", "words"},
 	"subscription":      {"eventstore"},
 	"publisher":         {"eventstore"},
 	"publisher/webhook": {"eventstore", "identity", "subscription"},
@@ -24,7 +26,7 @@ var arrows = map[string][]string{
 	"server":            {"client", "eventstore", "identity", "token"},
 	"api":               {"client", "eventstore", "identity", "projections", "publisher/webhook", "schema", "server", "token"},
 	"oidc":              {"client", "eventstore", "identity", "publisher/webhook", "schema", "server", "token"},
-	"pages":             {"client", "eventstore", "identity", "projections", "schema", "server", "token"},
+	"pages":             {"brand", "client", "eventstore", "identity", "projections", "schema", "server", "token", "words"},
 	"internal/devstack": {},
 	"examples":          {"eventstore", "subscription", "token"}, // what other services may stand on
 }

@@ -76,6 +76,12 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
+// Revoked reports whether what claims name is known to have been revoked, as
+// [VerifierConfig] says; of a token, [Verifier.Verify] asks that itself.
+func (v *Verifier) Revoked(claims Claims) bool {
+	return v.config.Revoked != nil && v.config.Revoked(claims)
+}
+
 // Verify checks a token and returns its claims. Every error matches
 // [ErrInvalid] and is one of [ErrTooLarge], [ErrMalformed], [ErrType],
 // [ErrUnknownKey], [ErrAlgorithm], [ErrSignature], [ErrIssuer],

@@ -50,9 +50,9 @@ type config struct {
 	PublicURL   string `envconfig:"PUBLIC_URL" default:"http://localhost:8080" expect:"an http or https URL without a path" about:"Where clients reach the API. The ce-source of published events. Set it wherever others than this machine are to use usher: mails, tokens and events name it."`
 	AccountURL  string `envconfig:"ACCOUNT_URL" expect:"an http or https URL" about:"Where the pages are that mails link to, under /account, where your application has pages of its own for that. PUBLIC_URL when not set, where usher has them."`
 
-	BrandName  string `envconfig:"BRAND_NAME" default:"usher" expect:"a name" about:"What the pages call the service."`
-	BrandLogo  string `envconfig:"BRAND_LOGO" expect:"the path of a readable file, SVG, PNG, JPEG or WebP, of at most 256 KiB" about:"A picture that the pages show in place of the name. It is read at the start."`
-	BrandColor string `envconfig:"BRAND_COLOR" expect:"a colour of the form #rrggbb" about:"The colour of buttons and links. On light pages it is darkened, and on dark ones lightened, as far as it takes to be read (WCAG 2.2 AA)."`
+	BrandName  string `envconfig:"BRAND_NAME" default:"usher" expect:"a name" about:"What the pages and mails call the service."`
+	BrandLogo  string `envconfig:"BRAND_LOGO" expect:"the path of a readable file, SVG, PNG, JPEG or WebP, of at most 256 KiB" about:"A picture that the pages show in place of the name, and mails too if it is a PNG or JPEG of at most 32 KiB, which they bring along. It is read at the start."`
+	BrandColor string `envconfig:"BRAND_COLOR" expect:"a colour of the form #rrggbb" about:"The colour of buttons and links, on pages and in mails. On light pages it is darkened, and on dark ones lightened, as far as it takes to be read (WCAG 2.2 AA)."`
 	PagesDir   string `envconfig:"PAGES_DIR" expect:"the path of a directory" about:"Templates of your own for the pages. Each takes the place of the one of the same name in usher's pages directory. They are read and checked at the start. See deploy/pages.md."`
 
 	JWTSecretKey     secret   `envconfig:"JWT_SECRET_KEY" expect:"at least 32 bytes" about:"Signs access tokens with HS256, and is needed for that only; the keys of other algorithms are made. All are kept sealed in the database: after a change, tokens of the key before are good until they expire."`
@@ -85,7 +85,9 @@ type config struct {
 
 	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587 or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
 	SMTPTLS  string `envconfig:"SMTP_TLS" expect:"required, optional or off" about:"Whether nothing is sent to smtp://… without STARTTLS, or TLS is used where the server offers it, or never. required when not set, but optional to a server on this machine."`
-	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. no-reply@ the host of PUBLIC_URL when not set."`
+	MailFrom string `envconfig:"MAIL_FROM" expect:"an address, with or without a name: usher <no-reply@example.org>" about:"Whom mails come from. BRAND_NAME, no-reply@ the host of PUBLIC_URL, when not set."`
+
+	MailTemplates string `envconfig:"MAIL_TEMPLATES" expect:"the path of a directory" about:"Templates of your own for the mails, each in place of usher's: verify.html, verify.de.txt, letter.html and the like. They are read and checked at the start; usher mail preview shows what comes of them. See deploy/mail.md."`
 
 	AdminEmail    string `envconfig:"ADMIN_EMAIL" expect:"an email address" about:"The first administrator, made at the first start."`
 	AdminPassword secret `envconfig:"ADMIN_PASSWORD" expect:"a password that the policy accepts" about:"The first administrator's password."`

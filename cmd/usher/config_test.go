@@ -65,6 +65,7 @@ var badValues = map[string][]string{
 	"BRAND_LOGO":                         {marker, "/dev/null", "."},
 	"BRAND_COLOR":                        {marker, "red", "#12345", "#12345g"},
 	"PAGES_DIR":                          {marker, "/dev/null"},
+	"MAIL_TEMPLATES":                     {marker, "/dev/null"},
 	"MAIL_FROM":                          {marker, "a b <" + marker + "@>"},
 	"ADMIN_EMAIL":                        {marker},
 	"LOG_LEVEL":                          {marker},

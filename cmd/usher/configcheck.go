@@ -82,6 +82,7 @@ func (c *config) check(bad map[string]bool) error {
 		"ERASURE_LEDGER":                     c.ErasureLedger == "" || isDir(filepath.Dir(c.ErasureLedger)) && !isDir(c.ErasureLedger),
 		"SMTP_URL":                           c.SMTPURL == "" || validMailServer(string(c.SMTPURL), ""),
 		"SMTP_TLS":                           validMailServer("smtp://localhost", c.SMTPTLS),
+		"MAIL_TEMPLATES":                     c.MailTemplates == "" || isDir(c.MailTemplates),
 		"MAIL_FROM":                          c.MailFrom == "" || validMailFrom(c.MailFrom),
 		"ADMIN_EMAIL":                        c.AdminEmail == "" || validEmail(c.AdminEmail),
 		"LOG_FORMAT":                         slices.Contains([]string{"text", "json"}, c.LogFormat),
@@ -97,6 +98,11 @@ func (c *config) check(bad map[string]bool) error {
 	if validMailServer(string(c.SMTPURL), "") && validMailServer("smtp://localhost", c.SMTPTLS) {
 		if _, err := mail.ParseServer(string(c.SMTPURL), c.SMTPTLS); err != nil {
 			errs = append(errs, fmt.Errorf("SMTP_TLS does not go with SMTP_URL: %w", err))
+		}
+	}
+	if len(errs) == 0 && c.MailTemplates != "" { // which nobody should have to hear of from a mail that was not sent
+		if _, err := c.letters(); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 
@@ -136,6 +137,9 @@ func (i *importing) run(ctx context.Context, d *deployment, file io.Reader, form
 		case userfile.Already:
 			i.Already++
 		case userfile.Refused:
+			if r.Err != nil {
+				d.logger.Error("a line was not imported", slog.Int("line", r.Line), slog.Any("error", r.Err))
+			}
 			i.Refused++
 			told = errors.Join(told, i.refuse(r))
 		}

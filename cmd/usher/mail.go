@@ -32,9 +32,9 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 		d.logger.Warn("no mail is sent from here: NATS_URL is not set")
 		return nil
 	}
-	pages, err := url.Parse(c.AccountURL)
+	letters, err := c.letters()
 	if err != nil {
-		return badSetting("ACCOUNT_URL")
+		return err
 	}
 	var transport mail.Transport = mail.Log{Logger: d.logger}
 	if c.SMTPURL != "" {
@@ -47,7 +47,7 @@ func (d *deployment) startMail(ctx context.Context, group *errgroup.Group, p pro
 		return err
 	}
 	mailer, err := mail.New(ctx, mail.Config{
-		Log: d.log, DB: d.store, Users: users, JetStream: js, Transport: transport, AccountURL: pages, DeviceKey: d.deviceKey,
+		Log: d.log, DB: d.store, Users: users, JetStream: js, Transport: transport, Letters: letters, DeviceKey: d.deviceKey,
 		Holder: d.holder, Registry: registry, Logger: d.logger,
 	})
 	if err != nil {
@@ -63,13 +63,40 @@ func (c *config) smtp() (mail.Transport, error) {
 	if err != nil {
 		return nil, badSetting("SMTP_URL")
 	}
-	from := &netmail.Address{Address: "no-reply@" + publicHost(c.PublicURL)}
-	if c.MailFrom != "" {
-		if from, err = netmail.ParseAddress(c.MailFrom); err != nil {
-			return nil, badSetting("MAIL_FROM")
-		}
+	from, err := c.mailFrom()
+	if err != nil {
+		return nil, err
 	}
 	return mail.NewSMTP(server, mail.SMTPConfig{From: *from, Hello: publicHost(c.PublicURL)}), nil
+}
+
+// mailFrom is whom mails come from.
+func (c *config) mailFrom() (*netmail.Address, error) {
+	if c.MailFrom == "" {
+		return &netmail.Address{Name: c.BrandName, Address: "no-reply@" + publicHost(c.PublicURL)}, nil
+	}
+	from, err := netmail.ParseAddress(c.MailFrom)
+	if err != nil {
+		return nil, badSetting("MAIL_FROM")
+	}
+	return from, nil
+}
+
+// letters is what mails are written with. It fails where a template of MAIL_TEMPLATES can't be used, with its file and line.
+func (c *config) letters() (*mail.Letters, error) {
+	pages, err := url.Parse(c.AccountURL)
+	if err != nil {
+		return nil, badSetting("ACCOUNT_URL")
+	}
+	b, err := c.brand()
+	if err != nil {
+		return nil, err
+	}
+	letters, err := mail.NewLetters(mail.LettersConfig{Brand: b, AccountURL: pages, Replaced: folder(c.MailTemplates)})
+	if err != nil {
+		return nil, fmt.Errorf("write mails, with the templates of MAIL_TEMPLATES: %w", err)
+	}
+	return letters, nil
 }
 
 // mailAge is how long the oldest mail waits that no mailbox has put off.

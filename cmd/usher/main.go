@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func newRoot(began *bool) *cobra.Command {
 	root := group("usher", "A self-hosted, event-sourced user service",
 		devCommand(), serveCommand(), publishCommand(), projectCommand(), webhooksCommand(), migrateCommand(),
-		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(),
+		outboxCommand(), projectionsCommand(), eventsCommand(), usersCommand(), keysCommand(), clientsCommand(), mailCommand(),
 		purgeCommand(), checkCommand(), healthCommand(), deployCommand(), configCommand(), versionCommand(),
 	)
 	root.Version = version

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 
+	"usher.example/brand"
 	"usher.example/pages"
 	"usher.example/pages/look"
 	"usher.example/server"
@@ -23,35 +24,46 @@ func (c *config) registerPages(to *server.Server) error {
 }
 
 func (c *config) look() (*look.Look, error) {
-	brand := look.Brand{Name: c.BrandName, Colour: c.BrandColor}
+	b, err := c.brand()
+	if err != nil {
+		return nil, err
+	}
+	return look.New(look.Config{Brand: b, Replaced: folder(c.PagesDir)})
+}
+
+// brand is in whose name people are addressed.
+func (c *config) brand() (b brand.Brand, err error) {
+	b = brand.Brand{Name: c.BrandName, Colour: c.BrandColor}
 	if c.BrandLogo != "" {
-		logo, err := os.ReadFile(c.BrandLogo)
-		if err != nil {
-			return nil, fmt.Errorf("read BRAND_LOGO: %w", err)
+		if b.Logo, err = os.ReadFile(c.BrandLogo); err != nil {
+			return b, fmt.Errorf("read BRAND_LOGO: %w", err)
 		}
-		brand.Logo = logo
 	}
-	var replaced fs.FS
-	if c.PagesDir != "" {
-		replaced = os.DirFS(c.PagesDir)
+	return b, nil
+}
+
+// folder is a folder of templates that stand in for ours; nil for none.
+func folder(path string) fs.FS {
+	if path == "" {
+		return nil
 	}
-	return look.New(look.Config{Brand: brand, Replaced: replaced})
+	return os.DirFS(path)
 }
 
 func validColour(text string) bool {
-	_, err := look.ParseColour(text)
+	_, err := brand.ParseColour(text)
 	return err == nil
 }
 
 func validLogo(path string) bool {
 	info, err := os.Stat(path)
-	if err != nil || info.Size() > look.MaxLogo {
+	if err != nil || info.Size() > brand.MaxLogo {
 		return false
 	}
 	logo, err := os.ReadFile(path)
 	if err != nil || len(logo) == 0 {
 		return false
 	}
-	_, err = look.New(look.Config{Brand: look.Brand{Logo: logo}})
+	_, err = brand.Brand{Logo: logo}.Picture()
 	return err == nil
 }

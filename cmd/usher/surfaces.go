@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,6 +10,7 @@ import (
 	"usher.example/api"
 	"usher.example/client"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/oidc"
 	"usher.example/projections"
@@ -49,7 +51,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 	}
 	s := server.New(server.Config{
 		Identity: on.users, Log: d.log, Verifier: verifier, Clients: on.clients,
-		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins,
+		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins, PlainHTTP: !strings.HasPrefix(c.PublicURL, "https:"),
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	api.Register(s, api.Config{
@@ -57,10 +59,16 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
+		Dossiers:    d.dossiers(on.users),
 		Outbox:      d.outbox,
 	})
 	oidc.Register(s, oidc.Config{Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL})
 	return s, c.registerPages(s)
+}
+
+// dossiers is where everything about a user is read from.
+func (d *deployment) dossiers(users *identity.Service) dossier.Archive {
+	return dossier.Archive{Log: d.log, DB: d.store, Users: users}
 }
 
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {

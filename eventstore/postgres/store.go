@@ -205,7 +205,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", eventstore.ErrNotPermitted, err)
 	case "26000", "42P05": // a statement that was kept is not there, or another's is
 		return errLost
-	case "23000": // raised by the triggers of state tables alone: what Postgres itself finds has a code of its own
+	case "23000", // raised by the triggers of state tables alone: what Postgres itself finds has a code of its own
+		"23503": // what a row refers to is not there, or something refers to it
 		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
 	case "23514": // a check
 		if strings.HasPrefix(refused.ConstraintName, eventstore.RetiredKeyGuard) {

@@ -25,7 +25,7 @@ func (s *Store) mapped(err error) error {
 		return eventstore.ErrNoRows
 	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER && strings.Contains(e.Error(), eventstore.RetiredKeyGuard):
 		return fmt.Errorf("%w: %w", eventstore.ErrMasterKeyRetired, err)
-	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+	case errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_TRIGGER || e.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY):
 		return fmt.Errorf("%w: %w", eventstore.ErrStateRefused, err)
 	case s.closed.Load() || errors.As(err, &e) && !blames(e):
 		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)

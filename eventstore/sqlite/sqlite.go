@@ -70,7 +70,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	s := &Store{tables: map[string]*table{}}
 	s.handle = handle{store: s}
-	if s.writer, err = sql.Open("sqlite", dsn(path, "_synchronous=FULL&_journal_mode=WAL&_txlock=immediate&_pragma=cache_size(-16384)&_pragma=secure_delete(1)")); err == nil {
+	if s.writer, err = sql.Open("sqlite", dsn(path, "_synchronous=FULL&_journal_mode=WAL&_txlock=immediate&_pragma=cache_size(-16384)&_pragma=secure_delete(1)&_pragma=foreign_keys(1)")); err == nil {
 		s.readers, err = sql.Open("sqlite", dsn(path, "_query_only=1"))
 	}
 	if err != nil {

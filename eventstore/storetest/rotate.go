@@ -1,10 +1,12 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -187,6 +189,43 @@ func testRotationNoticed(t *testing.T, b Backend) {
 	}
 	mustAppend(t, both, registration(newID(), "bob@example.org"))
 	wantUsers(t, d.unlocked(t, to), 2)
+}
+
+// What can't be opened keeps nothing else from being sealed anew, and the old key from being retired, until somebody sees to it.
+func testRotationGoesOn(t *testing.T, b Backend) {
+	d := deploy(t, b)
+	from, _ := eventstore.NewMasterKey()
+	to, _ := eventstore.NewMasterKey()
+	before := d.unlocked(t, from)
+	for _, kid := range []string{"k1", "k2", "k3"} {
+		putSigningKey(t, before, kid)
+	}
+	read := func(kid string) (sealed []byte) {
+		t.Helper()
+		if err := before.db.QueryRow(t.Context(), `SELECT private FROM signing_keys WHERE kid = $1`, kid).Scan(&sealed); err != nil {
+			t.Fatal(err)
+		}
+		return sealed
+	}
+	whole := read("k2")
+	change(t, before.db, `UPDATE signing_keys SET private = $1 WHERE kid = 'k2'`, whole[:len(whole)-1])
+	rotation := eventstore.Rotation{DB: d.open(t), From: from, To: to, Columns: []eventstore.SealedColumn{signingKeys}, Settle: time.Millisecond}
+	if changed, err := rotation.Run(t.Context()); changed || err == nil || !strings.Contains(err.Error(), "open signing_keys/k2") {
+		t.Errorf("Run() = %v, %v, want what of k2", changed, err)
+	}
+	for kid, under := range map[string]eventstore.MasterKey{"k1": to, "k2": from, "k3": to} {
+		if !bytes.Contains(read(kid)[:16], idOf(t, under)) {
+			t.Errorf("%s is not sealed under the key that it should be", kid)
+		}
+	}
+	change(t, before.db, `UPDATE signing_keys SET private = $1 WHERE kid = 'k2'`, whole)
+	if changed, err := rotation.Run(t.Context()); !changed || err != nil {
+		t.Errorf("Run() = %v, %v, want that it is done", changed, err)
+	}
+	after := d.unlocked(t, to)
+	for _, kid := range []string{"k1", "k2", "k3"} {
+		wantSigningKey(t, after, kid)
+	}
 }
 
 // A database says which of the keys it needs.

@@ -110,6 +110,7 @@ var suite = []conformance{
 	{"Unlock", testUnlock},
 	{"Rotation", testRotation},
 	{"RotationNoticed", testRotationNoticed},
+	{"RotationGoesOn", testRotationGoesOn},
 	{"AnyVersionSealed", testAnyVersionSealed},
 	{"LargeParts", testLargeParts},
 	{"Head", testHead},

@@ -35,8 +35,7 @@ const (
 )
 
 func (k kind) bound() bound {
-	switch k {
-	case kindVerify, kindReset, kindEmail, kindRegisteredAgain:
+	if k.carriesCode() || k == kindRegisteredAgain {
 		return codeBound
 	}
 	return noticeBound

@@ -335,3 +335,59 @@ func TestMailGoesOnInAnotherHistory(t *testing.T) {
 		s.await(t, 2)
 	})
 }
+
+// The database gives way to one that lacks the newest event, while mails are sent: how far they are is read from that database, and so
+// whoever has the lost event's place in the log gets the mail that is due, as do those after it.
+func TestMailsOfTheOtherHistory(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		s.started(t, nil)
+		s.register(t, "ada@example.org")
+		s.register(t, "lost@example.org")
+		s.await(t, 2)
+		s.settle(t)
+		if err := s.db.Transact(t.Context(), func(tx eventstore.DB) error {
+			_, err := tx.Exec(t.Context(), "DELETE FROM events WHERE position > 1")
+			if err == nil {
+				_, err = tx.Exec(t.Context(), "UPDATE subscriptions SET checkpoint = 1")
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.register(t, "bob@example.org")
+		s.register(t, "joe@example.org")
+		s.await(t, 4)
+		for i, to := range []string{"bob@example.org", "joe@example.org"} {
+			if got := s.server.Mails()[2+i].To; got != to {
+				t.Errorf("mail %d goes to %s, want %s", 2+i, got, to)
+			}
+		}
+	})
+}
+
+// An event that can't be read keeps nobody from the mails that others call for, and its user hears of it all the same.
+func TestMailGoesOnBehindWhatCantBeRead(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		m := s.mailer(t, nil)
+		ada := s.register(t, "ada@example.org")
+		s.append(t, ada, identity.ActorUser(ada), identity.PasswordChanged{Reason: identity.ReasonChange})
+		s.register(t, "bob@example.org")
+		events, err := s.log.ReadAll(t.Context(), 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events[1].Data = []byte("[1]")
+		if err := m.handle(t.Context(), events); err != nil {
+			t.Fatalf("handle() = %v", err)
+		}
+		devstack.Background(t, m.Run)
+		s.await(t, 3)
+		for i, to := range []string{"ada@example.org", "ada@example.org", "bob@example.org"} {
+			if got := s.server.Mails()[i]; got.To != to {
+				t.Errorf("mail %d goes to %s, want %s", i, got.To, to)
+			}
+		}
+	})
+}

@@ -17,6 +17,8 @@
 //   - However many processes there are, one sends: it holds a lease.
 //   - The mails of a user who is erased are not sent.
 //   - One address gets a few mails of a kind in an hour at most, whoever asks for them, by whatever route.
+//   - A mail is a text and the same in HTML, in the language that the user chose, and says nothing that a stranger could choose. To show
+//     it fetches nothing. Templates that stand in for ours are checked before anything is sent.
 //   - Nothing is sent for what was in the log before mail was set up, nor for what is older than three days when it is read;
 //     and filling a read model anew sends nothing at all.
 //
@@ -29,7 +31,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -49,8 +50,7 @@ type Config struct {
 	Users     Users
 	JetStream jetstream.JetStream // whose stream the relay fills
 	Transport Transport
-	// AccountURL is where the pages are that mails link to: what the links begin with, and what mails call the service.
-	AccountURL *url.URL
+	Letters   *Letters
 	// DeviceKey makes what is stored of the devices that users log in with. It is the same in all processes.
 	DeviceKey []byte
 
@@ -83,8 +83,10 @@ type Transport interface {
 // Message is a mail that is ready to be sent.
 type Message struct {
 	To            identity.Email // which can't be anything but one address
+	Language      string         // that it is in
 	Subject, Link string         // Link is "" where there is nothing to follow
 	Text, HTML    string
+	Logo          *Logo // that HTML shows; nil for none
 }
 
 // Refusal is the answer of a mail server that does not take one message, of which others may well be taken. It has nothing

@@ -30,6 +30,8 @@ func TestMails(t *testing.T) {
 		wanted.Personal.Email = "ada@bücher.example"
 		var changed identity.EmailChanged
 		changed.Personal.Email = "ada@example.net"
+		var speaks identity.ProfileUpdated
+		speaks.Personal.Attributes = []byte(`{"locale":"de-AT"}`)
 		n := 0
 		for _, c := range []struct {
 			name    string
@@ -46,12 +48,12 @@ func TestMails(t *testing.T) {
 				[]string{"an hour"}, []string{"192.0.2.9"}},
 			{"wants another address", func() { s.append(t, user, self, wanted) }, "ada@xn--bcher-kva.example", "Confirm your new email address", "/account/email?code=", nil, nil},
 			{"changed the password", func() { s.append(t, user, self, identity.PasswordChanged{Reason: identity.ReasonChange}) }, "Ada@example.org", "Your password was changed", "",
-				[]string{"From  192.0.2.9", "With  <b>Firefox</b> http: //evil.test", "Time  "}, nil},
+				[]string{"From: 192.0.2.9", "With: <b>Firefox</b> http: //evil.test", "Time: "}, nil},
 			{"was given a password", func() { s.append(t, user, admin, identity.PasswordChanged{Reason: identity.ReasonAdmin}) }, "Ada@example.org", "Your password was changed", "",
-				[]string{"By    those who run the service"}, []string{"192.0.2.9", "Firefox"}},
+				[]string{"By: those who run the service"}, []string{"192.0.2.9", "Firefox"}},
 			{"was hashed anew", func() { s.append(t, user, self, identity.PasswordChanged{Reason: identity.ReasonRehash}) }, "", "", "", nil, nil},
 			{"switched one-time passwords on", func() { s.append(t, user, self, identity.TOTPEnabled{}) }, "Ada@example.org", "One-time passwords were switched on", "",
-				[]string{"From  192.0.2.9"}, nil},
+				[]string{"From: 192.0.2.9"}, nil},
 			{"made recovery codes", func() { s.append(t, user, self, identity.RecoveryCodesGenerated{Count: 10}) }, "Ada@example.org", "New recovery codes were made", "", nil, nil},
 			{"switched them off", func() { s.append(t, user, self, identity.TOTPDisabled{Reason: identity.ReasonChange}) }, "Ada@example.org", "One-time passwords were switched off", "", nil, nil},
 			{"has another address", func() { s.append(t, user, self, changed) }, "Ada@example.org", "Your email address was changed", "", []string{"does not belong to it any more"},
@@ -60,9 +62,13 @@ func TestMails(t *testing.T) {
 			{"asked to verify a verified address", func() { s.append(t, user, self, identity.EmailVerificationRequested{}) }, "", "", "", nil, nil},
 			{"logged in", func() { s.login(t, user, "192.0.2.1", "phone") }, "", "", "", nil, nil},
 			{"logged in there again", func() { s.login(t, user, "192.0.2.1", "phone") }, "", "", "", nil, nil},
-			{"logged in elsewhere", func() { s.login(t, user, "198.51.100.7", "phone") }, "ada@example.net", "A login from a new device", "", []string{"From  198.51.100.7", "With  phone"}, nil},
-			{"logged in with something else", func() { s.login(t, user, "192.0.2.1", "tablet") }, "ada@example.net", "A login from a new device", "", []string{"With  tablet"}, nil},
+			{"logged in elsewhere", func() { s.login(t, user, "198.51.100.7", "phone") }, "ada@example.net", "A login from a new device", "", []string{"From: 198.51.100.7", "With: phone"}, nil},
+			{"logged in with something else", func() { s.login(t, user, "192.0.2.1", "tablet") }, "ada@example.net", "A login from a new device", "", []string{"With: tablet"}, nil},
 			{"logged in elsewhere again", func() { s.login(t, user, "198.51.100.7", "phone") }, "", "", "", nil, nil},
+			{"reads German and changed the password", func() {
+				s.append(t, user, self, speaks)
+				s.append(t, user, self, identity.PasswordChanged{Reason: identity.ReasonChange})
+			}, "ada@example.net", "Ihr Passwort wurde geändert", "", []string{"Von: 192.0.2.9", "Zeit: "}, nil},
 			{"was locked", func() { s.append(t, user, admin, identity.Locked{}) }, "", "", "", nil, nil},
 			{"asked to reset while locked", func() { s.append(t, user, identity.ActorAnonymous, identity.PasswordResetRequested{}) }, "", "", "", nil, nil},
 		} {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +31,14 @@ const (
 	kindRecoveryCodes   = kind("recovery_codes")
 	kindNewDevice       = kind("new_device")
 )
+
+// kinds are all of them.
+var kinds = []kind{
+	kindVerify, kindReset, kindEmail, kindPasswordChanged, kindEmailChanged, kindRegisteredAgain, kindTOTPEnabled, kindTOTPDisabled, kindRecoveryCodes, kindNewDevice,
+}
+
+// carriesCode says whether a mail of this kind has a link with a code in it.
+func (k kind) carriesCode() bool { return k == kindVerify || k == kindReset || k == kindEmail }
 
 // maxAge is how old an event may be when it is first read, to call for a mail: mail may have been switched off for long.
 const maxAge = 3 * 24 * time.Hour
@@ -89,8 +98,11 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		k = kindEmail
 	case identity.TypeUserPasswordChanged:
 		p, err := identity.Decode[identity.PasswordChanged](e)
-		if err != nil || p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
-			return err
+		if err != nil { // rather one notice too many, than none for anybody from here on
+			m.logger.ErrorContext(ctx, "why a password changed can't be read", slog.Int64("position", e.Position), slog.Any("error", err))
+		}
+		if p.Reason == identity.ReasonRehash || p.Reason == identity.ReasonImport { // what was changed elsewhere was told there
+			return nil
 		}
 		k = kindPasswordChanged
 	case identity.TypeUserEmailChanged:
@@ -115,7 +127,7 @@ func (m *Mailer) note(ctx context.Context, tx eventstore.DB, e eventstore.Event)
 		m.sent.WithLabelValues(string(k), outcomeStale).Inc()
 		return nil
 	}
-	if k == kindVerify || k == kindReset || k == kindEmail { // a code that was not sent yet would be of no use after this one
+	if k.carriesCode() { // a code that was not sent yet would be of no use after this one
 		if _, err := tx.Exec(ctx, `DELETE FROM mails WHERE user_id = $1 AND kind = $2`, e.Stream.Subject, string(k)); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -272,7 +273,7 @@ func (m *Mailer) mayReach(ctx context.Context, j job) (to identity.Email, before
 // address is where a mail goes. A notice goes to the address that the user had then, or before where the event changed it:
 // whoever can change the address can't keep the user from being told.
 func (m *Mailer) address(ctx context.Context, j job) (string, error) {
-	if _, carriesCode := codeLetters[identity.Purpose(j.kind)]; carriesCode {
+	if j.kind.carriesCode() {
 		return m.Users.CodeAddress(ctx, j.user, identity.Purpose(j.kind))
 	}
 	position := j.position
@@ -292,9 +293,16 @@ func (m *Mailer) compose(ctx context.Context, j job, to identity.Email) (Message
 	if err != nil {
 		return Message{}, err
 	}
-	l := noticeLetters[j.kind].about(e)
-	if purpose := identity.Purpose(j.kind); codeLetters[purpose].Subject != "" {
-		code, address, err := m.Users.NewCode(ctx, j.user, purpose)
+	u, err := m.Users.UserAt(ctx, j.user, math.MaxInt64)
+	switch {
+	case errors.Is(err, identity.ErrNotFound):
+		return Message{}, errUnneeded
+	case err != nil:
+		return Message{}, fmt.Errorf("compose a mail: %w", err)
+	}
+	letter := m.Letters.about(j.kind, e, u)
+	if j.kind.carriesCode() {
+		code, address, err := m.Users.NewCode(ctx, j.user, identity.Purpose(j.kind))
 		switch {
 		case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrCodeNotNeeded):
 			return Message{}, errUnneeded
@@ -303,9 +311,9 @@ func (m *Mailer) compose(ctx context.Context, j job, to identity.Email) (Message
 		case address != to.String(): // it has changed since
 			return Message{}, errUnneeded
 		}
-		l = codeLetters[purpose].withLink(m.link(purpose, code))
+		letter.Link = m.Letters.link(j.kind, code)
 	}
-	return l.message(to, m.AccountURL)
+	return m.Letters.write(j.kind, to, letter)
 }
 
 // event reads what a mail is about. It fails with errUnneeded where that did not happen: the mail was taken in hand, and the
@@ -319,11 +327,4 @@ func (m *Mailer) event(ctx context.Context, j job) (eventstore.Event, error) {
 		return eventstore.Event{}, errUnneeded
 	}
 	return events[0], nil
-}
-
-// link is where a code is used: a page of ours, or of an application.
-func (m *Mailer) link(p identity.Purpose, c identity.MailCode) string {
-	link := m.AccountURL.JoinPath("account", string(p))
-	link.RawQuery = "code=" + string(c)
-	return link.String()
 }

@@ -142,12 +142,8 @@ func (s *stack) smtp(t *testing.T, change func(*SMTPConfig)) *SMTP {
 // mailer makes a mailer, as another process would.
 func (s *stack) mailer(t *testing.T, change func(*Config)) *Mailer {
 	t.Helper()
-	site, err := url.Parse("https://usher.test")
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := Config{
-		Log: s.log, DB: s.db, Users: s.users, JetStream: s.js, Transport: s.smtp(t, nil), AccountURL: site,
+		Log: s.log, DB: s.db, Users: s.users, JetStream: s.js, Transport: s.smtp(t, nil), Letters: lettersOf(t, LettersConfig{}),
 		DeviceKey: s.master.Derive("devices"), LeaseTTL: time.Second, Registry: prometheus.NewRegistry(), Logger: s.logger(), Now: s.clock.Now,
 	}
 	if change != nil {
@@ -158,6 +154,22 @@ func (s *stack) mailer(t *testing.T, change func(*Config)) *Mailer {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// lettersOf makes letters that link to https://usher.test unless it is said otherwise.
+func lettersOf(tb testing.TB, c LettersConfig) *Letters {
+	tb.Helper()
+	if c.AccountURL == nil {
+		c.AccountURL = &url.URL{Scheme: "https", Host: "usher.test"}
+	}
+	if c.Brand.Name == "" {
+		c.Brand.Name = "Usher"
+	}
+	l, err := NewLetters(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
 }
 
 // started makes a mailer and runs it until the test ends.

@@ -17,7 +17,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	gomail "github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
 )
@@ -139,7 +138,7 @@ func NewSMTP(s Server, c SMTPConfig) *SMTP {
 
 // Send submits a message: over the connection that is open, if it still works, or over a new one. See Transport.
 func (s *SMTP) Send(ctx context.Context, m Message) error {
-	message := s.message(m)
+	message := m.mime(s.config.From)
 	if s.open != nil {
 		err := s.submit(m, message)
 		if !errors.Is(err, errGone) {
@@ -218,19 +217,6 @@ func (s *SMTP) dial(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	return open, nil
-}
-
-// message is a Message in MIME, as text and as HTML.
-func (s *SMTP) message(m Message) *gomail.Msg {
-	message := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
-	message.FromMailAddress(&s.config.From)
-	message.ToMailAddress(&mail.Address{Address: m.To.Mailbox()})
-	message.Subject(m.Subject)
-	message.SetMessageIDWithValue(uuid.NewString() + s.config.From.Address[strings.LastIndexByte(s.config.From.Address, '@'):])
-	message.SetGenHeader("Auto-Submitted", "auto-generated") // nobody's absence is to be answered to us (RFC 3834)
-	message.SetBodyString(gomail.TypeTextPlain, m.Text)
-	message.AddAlternativeString(gomail.TypeTextHTML, m.HTML)
-	return message
 }
 
 // errGone: the server has closed a connection that was open for longer.

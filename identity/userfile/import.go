@@ -30,6 +30,7 @@ type Result struct {
 	Last    int     `json:"last_line,omitempty"` // where it is about several
 	Outcome Outcome `json:"-"`
 	Reason  string  `json:"reason"` // why it was refused; nothing of the line is in it
+	Err     error   `json:"-"`      // what usher failed with; nil where the line is to blame
 }
 
 // String is the result of a line that was refused, as people read it.
@@ -49,8 +50,10 @@ const atOnce = 1024
 // Of lines with one address the first counts, whatever becomes of it, and the others are refused: which lines those are has
 // to be kept in memory, about 30 bytes for each line of the file.
 //
-// It fails where the file can't be read any further or the database can't be reached, or with the cause of ctx's end. The
-// lines of which an outcome was told are done; an import that is begun anew goes on after them.
+// A line on which usher itself fails, as on a user who is there and can't be read, is refused and holds up no other.
+//
+// It fails where the file can't be read any further or the database can't be reached, where usher fails on many lines in a row, or
+// with the cause of ctx's end. The lines of which an outcome was told are done; an import that is begun anew goes on after them.
 func Import(ctx context.Context, users *identity.Service, file *Reader, m eventstore.Metadata, dry bool, tell func(Result)) error {
 	do := func(ctx context.Context, u identity.ImportedUser) (identity.ImportOutcome, error) {
 		return users.ImportUser(ctx, u, m)
@@ -105,10 +108,17 @@ func Import(ctx context.Context, users *identity.Service, file *Reader, m events
 		})
 	}
 	group.Go(func() error {
+		inARow := 0
 		for p := range order {
 			select {
 			case result := <-p:
 				tell(result)
+				if inARow++; result.Err == nil {
+					inARow = 0
+				}
+				if inARow == maxFailed {
+					return result.Err
+				}
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -117,6 +127,9 @@ func Import(ctx context.Context, users *identity.Service, file *Reader, m events
 	})
 	return group.Wait()
 }
+
+// maxFailed is on how many lines in a row usher may fail until nothing good is expected of the others.
+const maxFailed = 100
 
 func outcome(ctx context.Context, l Line, do func(context.Context, identity.ImportedUser) (identity.ImportOutcome, error)) (Result, error) {
 	r := Result{Line: l.Number, Last: l.Last, Outcome: Refused}
@@ -129,8 +142,10 @@ func outcome(ctx context.Context, l Line, do func(context.Context, identity.Impo
 	switch {
 	case errors.As(err, &refusal):
 		r.Reason = refusal.Detail
-	case err != nil:
+	case err != nil && (eventstore.General(err) || ctx.Err() != nil):
 		return r, err
+	case err != nil:
+		r.Reason, r.Err = "usher failed on it: its log says why", err
 	default:
 		r.Outcome = Outcome(done)
 	}

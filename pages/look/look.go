@@ -22,6 +22,9 @@ import (
 	"io/fs"
 
 	"github.com/jba/templatecheck"
+
+	"usher.example/brand"
+	"usher.example/words"
 )
 
 //go:embed layout.html style.css
@@ -29,16 +32,16 @@ var files embed.FS
 
 // Config is what a Look is made of.
 type Config struct {
-	Brand Brand
+	Brand brand.Brand
 	// Replaced has the templates that stand in for ours of the same name. It may be nil.
 	Replaced fs.FS
 }
 
 // Look is how the pages of a process look. It is safe for concurrent use.
 type Look struct {
-	brand    Brand
+	brand    brand.Brand
 	replaced fs.FS
-	words    []*Words
+	words    *words.Catalogue[Words]
 	style    Asset
 	logo     *Asset
 }
@@ -63,20 +66,23 @@ func New(c Config) (*Look, error) {
 	if err != nil {
 		return nil, err
 	}
-	colours, err := c.Brand.style()
+	onLight, onDark, err := c.Brand.Colours()
 	if err != nil {
 		return nil, err
 	}
+	// Nothing is inline, so the brand's colours are the stylesheet's beginning.
+	colours := fmt.Appendf(nil, ":root{--brand-on-light:%s;--brand-on-dark:%s}\n", onLight, onDark)
 	l := &Look{brand: c.Brand, replaced: c.Replaced, style: newAsset("style", ".css", "text/css; charset=utf-8", append(colours, style...))}
 	if l.words, err = loadWords(); err != nil {
 		return nil, err
 	}
 	if len(c.Brand.Logo) > 0 {
-		logo, err := c.Brand.logo()
+		logo, err := c.Brand.Picture()
 		if err != nil {
 			return nil, err
 		}
-		l.logo = &logo
+		asset := newAsset("logo", logo.Extension, logo.ContentType, c.Brand.Logo)
+		l.logo = &asset
 	}
 	return l, nil
 }
@@ -95,6 +101,13 @@ type View struct {
 	Brand string // the name
 	Logo  string // its path; "" for none
 	Style string // the path of the stylesheet
+	Nav   *Nav   // nil on pages that are nobody's
+}
+
+// Nav leads whoever is logged in through the account.
+type Nav struct {
+	Who  string // the name, or the address where there is none
+	Here string // the path of the page
 }
 
 // View is that of a page in a language: see Words.

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"usher.example/brand"
 )
 
 func newLook(t *testing.T, c Config) *Look {
@@ -26,7 +28,7 @@ const greetingPage = `{{define "title"}}Hello{{end}}{{define "main"}}<h1>{{.Word
 
 func TestPage(t *testing.T) {
 	t.Parallel()
-	l := newLook(t, Config{Brand: Brand{Name: "Müller & <Söhne>"}})
+	l := newLook(t, Config{Brand: brand.Brand{Name: "Müller & <Söhne>"}})
 	page, err := Parse[greeting](l, ours(greetingPage), "greeting.html")
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +63,7 @@ func TestPageReplaced(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLook(t, Config{Brand: Brand{Name: "usher"}, Replaced: ours(test.text)})
+			l := newLook(t, Config{Brand: brand.Brand{Name: "usher"}, Replaced: ours(test.text)})
 			page, err := Parse[greeting](l, ours(greetingPage), "greeting.html")
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
@@ -83,7 +85,7 @@ func TestPageReplaced(t *testing.T) {
 func TestAssets(t *testing.T) {
 	t.Parallel()
 	plain := newLook(t, Config{}).Assets()
-	branded := newLook(t, Config{Brand: Brand{Colour: "#ffd700", Logo: []byte(`<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>`)}}).Assets()
+	branded := newLook(t, Config{Brand: brand.Brand{Colour: "#ffd700", Logo: []byte(`<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>`)}}).Assets()
 	if len(plain) != 1 || len(branded) != 2 {
 		t.Fatalf("%d and %d assets, want 1 and 2", len(plain), len(branded))
 	}
@@ -101,31 +103,9 @@ func TestAssets(t *testing.T) {
 			t.Errorf("the stylesheet has %s", refused)
 		}
 	}
-	for _, b := range []Brand{{Colour: "red"}, {Colour: "#12345"}, {Colour: "#12345g"}, {Logo: []byte("GIF89a")}, {Logo: []byte("text")}, {Logo: make([]byte, MaxLogo+1)}} {
+	for _, b := range []brand.Brand{{Colour: "red"}, {Colour: "#12345"}, {Colour: "#12345g"}, {Logo: []byte("GIF89a")}, {Logo: []byte("text")}, {Logo: make([]byte, brand.MaxLogo+1)}} {
 		if _, err := New(Config{Brand: b}); err == nil {
 			t.Errorf("New took a brand with colour %q and a logo of %d bytes", b.Colour, len(b.Logo))
 		}
-	}
-}
-
-// TestContrast holds every colour that text may have against what it stands on, for brands of every colour: WCAG 2.2, 1.4.3.
-func TestContrast(t *testing.T) {
-	t.Parallel()
-	white, black := colour{255, 255, 255}, colour{}
-	for i := range 16 * 16 * 16 {
-		brand := colour{uint8(i>>8) * 17, uint8(i>>4&15) * 17, uint8(i&15) * 17}
-		light, dark := brand.until(black, lightGround), brand.until(white, darkGround)
-		for _, pair := range [][2]colour{{light, lightGround}, {light, white}, {dark, darkGround}, {dark, {0x14, 0x16, 0x1a}}, {black, dark}} {
-			if got := contrast(pair[0], pair[1]); got < leastContrast {
-				t.Fatalf("brand %s: contrast of %s on %s is %.2f", brand, pair[0], pair[1], got)
-			}
-		}
-	}
-	if got := contrast(white, black); got != 21 {
-		t.Errorf("contrast of white and black = %v, want 21", got)
-	}
-	// A colour that can be read already stays what it is.
-	if got := (colour{0, 0, 128}).until(black, lightGround); got != (colour{0, 0, 128}) {
-		t.Errorf("navy became %s", got)
 	}
 }

@@ -316,15 +316,16 @@ func TestRedrivenGoesBeforeWhatWaits(t *testing.T) {
 	})
 }
 
-// forgetful is a database that loses the answer to one commit in four.
+// forgetful is a database that loses the answer to one commit in some.
 type forgetful struct {
 	eventstore.DB
+	in   int
 	lost atomic.Int64
 }
 
 func (f *forgetful) Transact(ctx context.Context, do func(eventstore.DB) error) error {
 	err := f.DB.Transact(ctx, do)
-	if err == nil && rand.IntN(4) == 0 {
+	if err == nil && rand.IntN(f.in) == 0 {
 		f.lost.Add(1)
 		return fmt.Errorf("commit: %w", eventstore.ErrUnavailable)
 	}
@@ -345,7 +346,7 @@ func TestAnswersToCommitsAreLost(t *testing.T) {
 			}
 		})
 		hook, _ := s.create(r.url())
-		db := &forgetful{DB: s.db}
+		db := &forgetful{DB: s.db, in: 4}
 		s.service = s.newService(func(c *webhook.Config) { c.DB, c.Retries, c.RetryDelay = db, 1000, time.Millisecond })
 		s.work(func(w *webhook.Worker) { w.LeaseTTL = 10 * time.Second })
 		for i := range users {

@@ -27,6 +27,7 @@ type endpoint struct {
 	pending, dead, deadInARow atomic.Int64 // as of the last that is known
 
 	at      atomic.Int64 // position of the last event that was taken from the stream
+	taken   place        // that event, as far as it is known
 	saved   place        // the checkpoint as it is stored
 	savedAt time.Time
 
@@ -52,6 +53,8 @@ func (e *endpoint) logger() *slog.Logger {
 var (
 	// errFenced: another process works on the webhook now, or it was deleted. What was about to be written was not.
 	errFenced = errors.New("another process works on the webhook, or it was deleted")
+	// errOther: the log is another one than what was taken before came from. What was taken counts for nothing.
+	errOther = errors.New("the log does not have what was taken from it before: its database gave way to another")
 	// errInactive: the webhook is disabled or deleted.
 	errInactive = errors.New("the webhook is not active")
 )
@@ -139,14 +142,17 @@ func (e *endpoint) lead(ctx context.Context, holder string) error {
 func (e *endpoint) takeOver(ctx context.Context) error {
 	err := e.Service.DB.Transact(ctx, func(tx eventstore.DB) error {
 		var at int64
+		var event uuid.NullUUID
 		var pending, dead, deadInARow int
 		err := tx.QueryRow(ctx, `UPDATE webhook_progress SET epoch = epoch + 1 WHERE webhook = $1
-			RETURNING epoch, checkpoint, pending, dead, dead_in_a_row`, e.id).Scan(&e.epoch, &at, &pending, &dead, &deadInARow)
+			RETURNING epoch, checkpoint, (SELECT event_id FROM events WHERE position = checkpoint), pending, dead, dead_in_a_row`, e.id).
+			Scan(&e.epoch, &at, &event, &pending, &dead, &deadInARow)
 		if err != nil {
 			return err
 		}
 		e.count(pending, dead, deadInARow)
-		e.saved, e.savedAt = place{position: at}, time.Now()
+		e.saved, e.savedAt = place{at, event.UUID}, time.Now()
+		e.taken = e.saved
 		e.at.Store(at)
 		var status string
 		if err := tx.QueryRow(ctx, "SELECT status FROM webhook_states WHERE webhook = $1", e.id).Scan(&status); err != nil {
@@ -218,6 +224,9 @@ func (e *endpoint) disable(ctx context.Context, reason string) error {
 		return err
 	}
 	_, err = e.Service.disable(ctx, e.id, reason, eventstore.Metadata{Correlation: correlation, Actor: identity.ActorSystem})
+	if errors.Is(err, ErrNotFound) {
+		return errInactive
+	}
 	if err != nil {
 		return err
 	}

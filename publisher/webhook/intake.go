@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -45,7 +46,7 @@ func (e *endpoint) take(ctx context.Context) error {
 
 // hand offers a batch to the sender, if all of it is the log's, and waits until it has it.
 func (e *endpoint) hand(ctx context.Context, events []eventstore.Event) error {
-	if err := eventstore.Confirm(ctx, e.Service.DB, events); err != nil {
+	if err := e.continues(ctx, events); err != nil {
 		return err
 	}
 	last := events[len(events)-1]
@@ -59,10 +60,28 @@ func (e *endpoint) hand(ctx context.Context, events []eventstore.Event) error {
 	}
 	select {
 	case err := <-o.taken:
+		if err == nil {
+			e.taken = o.last
+		}
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// continues checks that a batch is the log's, and goes on from what was taken before: after the database gave way to another, its
+// log may have got further, and all of the batch be in it, while what comes before the batch there was never taken. It fails with
+// eventstore.ErrForeign, or for good with errOther.
+func (e *endpoint) continues(ctx context.Context, events []eventstore.Event) error {
+	known := events
+	if e.taken.event != uuid.Nil && e.taken.position < events[0].Position {
+		known = append([]eventstore.Event{{Position: e.taken.position, ID: e.taken.event}}, events...)
+	}
+	err := eventstore.Confirm(ctx, e.Service.DB, known)
+	if errors.Is(err, eventstore.ErrForeign) && len(known) > len(events) && eventstore.Confirm(ctx, e.Service.DB, events) == nil {
+		return subscription.Final(errOther)
+	}
+	return err
 }
 
 func (e *endpoint) full() bool { return e.pending.Load() >= MaxPending || e.dead.Load() >= MaxDead }

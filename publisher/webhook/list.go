@@ -24,6 +24,7 @@ type stored struct {
 	secrets    []byte
 	deadInARow int
 	changes    int64
+	unusable   error // why its events can't be read; it holds up no other webhook
 }
 
 // What a query reads of the secrets. Whoever only shows webhooks may not read any, see deploy/postgres.
@@ -32,8 +33,8 @@ const (
 	withoutSecrets = "NULL"
 )
 
-func (s *Service) query(ctx context.Context, secrets, where string, args ...any) ([]stored, error) {
-	rows, err := s.DB.Query(ctx, fmt.Sprintf(selectWebhooks, secrets)+eventstore.Clock(s.DB.Dialect())+fromWebhooks+where, args...)
+func (s *Service) query(ctx context.Context, db eventstore.DB, secrets, where string, args ...any) ([]stored, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(selectWebhooks, secrets)+eventstore.Clock(s.DB.Dialect())+fromWebhooks+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read webhooks: %w", err)
 	}
@@ -49,7 +50,7 @@ func (s *Service) query(ctx context.Context, secrets, where string, args ...any)
 			return nil, fmt.Errorf("read webhooks: %w", err)
 		}
 		if err := json.Unmarshal([]byte(events), &w.Events); err != nil {
-			return nil, fmt.Errorf("read the events of the webhook %s: %w", w.ID, err)
+			w.Events, w.unusable = []string{}, fmt.Errorf("read the events of the webhook %s: %w", w.ID, err)
 		}
 		if failing != nil {
 			w.FailingSince = failing.UTC()
@@ -69,7 +70,7 @@ func (s *Service) query(ctx context.Context, secrets, where string, args ...any)
 // List answers with at most limit webhooks after one, in the order in which they were made; the nil UUID stands for the
 // beginning.
 func (s *Service) List(ctx context.Context, after uuid.UUID, limit int) ([]Webhook, error) {
-	list, err := s.query(ctx, withoutSecrets, "WHERE w.id > $1 ORDER BY w.id LIMIT $2", after, limit)
+	list, err := s.query(ctx, s.DB, withoutSecrets, "WHERE w.id > $1 ORDER BY w.id LIMIT $2", after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +83,12 @@ func (s *Service) List(ctx context.Context, after uuid.UUID, limit int) ([]Webho
 
 // Get answers with a webhook. It fails with ErrNotFound.
 func (s *Service) Get(ctx context.Context, id uuid.UUID) (Webhook, error) {
-	w, err := s.get(ctx, id)
+	w, err := s.get(ctx, s.DB, id)
 	return w.Webhook, err
 }
 
-func (s *Service) get(ctx context.Context, id uuid.UUID) (stored, error) {
-	list, err := s.query(ctx, withSecrets, "WHERE w.id = $1", id)
+func (s *Service) get(ctx context.Context, db eventstore.DB, id uuid.UUID) (stored, error) {
+	list, err := s.query(ctx, db, withSecrets, "WHERE w.id = $1", id)
 	if err != nil {
 		return stored{}, err
 	}
@@ -99,7 +100,7 @@ func (s *Service) get(ctx context.Context, id uuid.UUID) (stored, error) {
 
 // read answers with a webhook and its secrets.
 func (s *Service) read(ctx context.Context, id uuid.UUID) (Webhook, keyRing, error) {
-	w, err := s.get(ctx, id)
+	w, err := s.get(ctx, s.DB, id)
 	if err != nil {
 		return Webhook{}, nil, err
 	}

@@ -32,7 +32,7 @@ var purgeable = []DeliveryStatus{DeliveryDelivered, DeliveryDead}
 
 // Purge removes the deliveries of every webhook that ended before a time: those that were taken, and dead letters. One that
 // is pending stays, however old. It works in small transactions beside workers and redrives; what it has removed when ctx
-// ends or something fails is in its answer.
+// ends or something fails is in its answer. A webhook whose deliveries can't be removed keeps no other's.
 func (s *Service) Purge(ctx context.Context, before time.Time) (Purged, error) {
 	var done Purged
 	err := s.eachWebhook(ctx, func(id uuid.UUID) error {
@@ -66,18 +66,19 @@ func (s *Service) Purgeable(ctx context.Context, before time.Time) (Purged, erro
 	return found, err
 }
 
-// eachWebhook does something for every webhook that there is.
+// eachWebhook does something for every webhook that there is, whatever becomes of the others.
 func (s *Service) eachWebhook(ctx context.Context, do func(id uuid.UUID) error) error {
-	hooks, err := s.query(ctx, withoutSecrets, "ORDER BY w.id")
+	hooks, err := s.query(ctx, s.DB, withoutSecrets, "ORDER BY w.id")
 	if err != nil {
 		return err
 	}
+	var failed eventstore.Failures
 	for _, hook := range hooks {
-		if err := do(hook.ID); err != nil {
-			return err
+		if !failed.Add(ctx, do(hook.ID)) {
+			break
 		}
 	}
-	return nil
+	return failed.Err()
 }
 
 // purge removes what ended in one state, in the order of the positions, so that every row is looked at once.

@@ -219,120 +219,9 @@ func (s *Service) repeated(ctx context.Context, w Wish) (Webhook, Secret, error)
 	return hook, secret, nil
 }
 
-// Change is what is to be different of a webhook. What is nil stays as it is.
-type Change struct {
-	URL          *string
-	Events       *[]string
-	Status       *Status
-	RotateSecret bool
-}
-
-// Changed is a webhook after a change.
-type Changed struct {
-	Webhook
-	Secret   Secret // the new one, where that was asked for
-	Position int64  // of webhook.disabled; 0 where there was nothing to append
-}
-
-// Update changes a webhook. Disabling it appends webhook.disabled with the given metadata. It fails with ErrNotFound,
-// ErrInvalidURL, ErrUnknownEvent, identity.CodeInvalidRequest for a status that there is not, or ErrConflict: its secret
-// was rotated too often, or at the same moment.
-func (s *Service) Update(ctx context.Context, id uuid.UUID, c Change, m eventstore.Metadata) (changed Changed, err error) {
-	if c.Status != nil && *c.Status != StatusActive && *c.Status != StatusDisabled {
-		return Changed{}, refuse(identity.CodeInvalidRequest, "the status of a webhook is %s or %s", StatusActive, StatusDisabled)
-	}
-	var address, filters *string
-	if c.URL != nil {
-		checked, err := s.guard.checkURL(ctx, *c.URL)
-		if err != nil {
-			return Changed{}, err
-		}
-		address = &checked
-	}
-	if c.Events != nil {
-		parsed, err := parseFilters(*c.Events, s.types)
-		if err != nil {
-			return Changed{}, err
-		}
-		text := marshalTexts(parsed)
-		filters = &text
-	}
-	changed.Secret, err = s.change(ctx, id, address, filters, c.RotateSecret)
-	if err == nil && c.Status != nil {
-		if *c.Status == StatusActive {
-			err = s.enable(ctx, id)
-		} else {
-			changed.Position, err = s.disable(ctx, id, identity.WebhookOperator, m)
-		}
-	}
-	if err != nil {
-		return Changed{}, err
-	}
-	s.signal()
-	changed.Webhook, err = s.Get(ctx, id)
-	return changed, err
-}
-
-// change writes the columns that are to be different.
-func (s *Service) change(ctx context.Context, id uuid.UUID, address, filters *string, rotate bool) (Secret, error) {
-	var old, sealed []byte
-	var secret Secret
-	if rotate {
-		if err := s.DB.QueryRow(ctx, "SELECT secrets FROM webhooks WHERE id = $1", id).Scan(&old); err != nil {
-			return Secret{}, notFound("change the webhook", err)
-		}
-		keys, err := openKeyRing(s.Log.Sealer(), id, old)
-		if err != nil {
-			return Secret{}, err
-		}
-		if keys, err = keys.rotate(s.now()); err != nil {
-			return Secret{}, err
-		}
-		sealed, secret = keys.seal(s.Log.Sealer(), id), keys[0].reveal()
-	}
-	touched, err := s.DB.Exec(ctx, `
-		UPDATE webhooks SET url = coalesce($2, url), events = coalesce(`+s.json("$3")+`, events), secrets = coalesce($4, secrets), updated_at = $6
-		 WHERE id = $1 AND secrets = coalesce($5, secrets)`, id, address, filters, sealed, old, s.now())
-	if err != nil {
-		return Secret{}, fmt.Errorf("change the webhook: %w", err)
-	}
-	if touched == 0 {
-		if _, err := s.Get(ctx, id); err != nil {
-			return Secret{}, err
-		}
-		return Secret{}, refuse(identity.CodeConflict, "the secret was rotated by somebody else at the same moment")
-	}
-	return secret, nil
-}
-
-// json is a placeholder of JSON text as its column takes it.
-func (s *Service) json(placeholder string) string {
-	if s.DB.Dialect() == eventstore.Postgres {
-		return placeholder + "::jsonb"
-	}
-	return placeholder
-}
-
-// enable makes a webhook active again, if it is not.
-func (s *Service) enable(ctx context.Context, id uuid.UUID) error {
-	err := s.DB.Transact(ctx, func(tx eventstore.DB) error {
-		// The lock of the deliveries first: see the table.
-		touched, err := tx.Exec(ctx, `UPDATE webhook_progress SET failing_since = NULL, dead_in_a_row = 0
-			WHERE webhook = $1 AND EXISTS (SELECT 1 FROM webhook_states WHERE webhook = $1 AND status <> 'active')`, id)
-		if err != nil || touched == 0 {
-			return err
-		}
-		_, err = tx.Exec(ctx, "UPDATE webhook_states SET status = 'active', reason = '', changed_at = $2 WHERE webhook = $1 AND status <> 'active'", id, s.now())
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("enable the webhook %s: %w", id, err)
-	}
-	return nil
-}
-
 // disable appends webhook.disabled and makes the webhook disabled, together. One that is disabled already stays as it is,
-// and of several who disable it at once, one does. It answers with the event's position, 0 where there is none.
+// and of several who disable it at once, one does. It answers with the event's position, 0 where there is none. It fails with
+// ErrNotFound, also where the webhook is deleted at the same moment: the database lets nothing of it come back then.
 func (s *Service) disable(ctx context.Context, id uuid.UUID, reason string, m eventstore.Metadata) (position int64, err error) {
 	var status string
 	var since time.Time
@@ -357,6 +246,9 @@ func (s *Service) disable(ctx context.Context, id uuid.UUID, reason string, m ev
 		CommandID: identity.CommandID("webhook.disabled", id.String()+since.UTC().Format(time.RFC3339Nano)),
 		State:     []eventstore.StateChange{{Table: "webhook_states", Row: row}},
 	})
+	if errors.Is(err, eventstore.ErrStateRefused) {
+		return 0, errNoWebhook()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("disable the webhook %s: %w", id, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"usher.example/eventstore"
-	"usher.example/subscription"
 )
 
 // Worker sends the events of every active webhook. Any number of processes may run one: for each webhook one of them, which
@@ -43,7 +41,7 @@ type Worker struct {
 const (
 	defaultTTL  = 5 * time.Second
 	defaultPoll = time.Second
-	// tidyEvery is how often consumers of deleted webhooks, and what else is over, is looked for.
+	// tidyEvery is how often what is left of deleted webhooks, and what else is over, is looked for.
 	tidyEvery = time.Minute
 
 	consumerPrefix = "webhook-"
@@ -65,7 +63,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var tidied time.Time
 	failing := false
 	for {
-		list, err := w.Service.query(ctx, withSecrets, "WHERE s.status = 'active'")
+		list, err := w.Service.query(ctx, w.Service.DB, withSecrets, "WHERE s.status = 'active'")
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -78,7 +76,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			if err := w.tidy(ctx); err != nil && ctx.Err() == nil {
-				w.logger().WarnContext(ctx, "consumers of deleted webhooks were left", slog.Any("error", err))
+				w.logger().WarnContext(ctx, "something of deleted webhooks was left", slog.Any("error", err))
 			}
 		}
 		select {
@@ -176,52 +174,15 @@ type target struct {
 }
 
 func (s *Service) target(w stored) (*target, error) {
+	if w.unusable != nil {
+		return nil, w.unusable
+	}
 	to, err := url.Parse(w.URL)
 	if err != nil {
 		return nil, errors.New("its URL can't be read") // and not be shown
 	}
 	keys, err := openKeyRing(s.Log.Sealer(), w.ID, w.secrets)
 	return &target{to, w.Events, newSigner(keys), w.Pending, w.Dead, w.deadInARow, w.changes}, err
-}
-
-// tidy deletes the durable consumers of webhooks that were deleted.
-func (w *Worker) tidy(ctx context.Context) error {
-	name := cmp.Or(w.Stream, subscription.Stream)
-	stream, err := w.JetStream.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	// The consumers first: one that is seen here had its webhook by then.
-	var names []string
-	consumers := stream.ConsumerNames(ctx)
-	for name := range consumers.Name() {
-		if strings.HasPrefix(name, consumerPrefix) {
-			names = append(names, name)
-		}
-	}
-	if err := consumers.Err(); err != nil || len(names) == 0 {
-		return err
-	}
-	hooks, err := w.Service.query(ctx, withoutSecrets, "")
-	if err != nil {
-		return err
-	}
-	used := make(map[string]bool, len(hooks))
-	for _, hook := range hooks {
-		used[w.Service.consumerName(hook.ID)] = true
-	}
-	for _, consumer := range names {
-		if used[consumer] {
-			continue
-		}
-		if err := w.JetStream.DeleteConsumer(ctx, name, consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return err
-		}
-	}
-	return nil
 }
 
 // consumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,

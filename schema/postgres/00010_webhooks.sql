@@ -14,8 +14,10 @@ CREATE TABLE webhooks (
     updated_at timestamptz NOT NULL
 );
 
+-- The reference refuses an append that disables a webhook while it is deleted: it would put a row in the place of the one that is
+-- gone.
 CREATE TABLE webhook_states (
-    webhook    uuid PRIMARY KEY,
+    webhook    uuid PRIMARY KEY REFERENCES webhooks,
     status     text NOT NULL,           -- active, disabled
     reason     text NOT NULL,           -- why it is disabled, empty where it is not
     changed_at timestamptz NOT NULL
@@ -23,9 +25,10 @@ CREATE TABLE webhook_states (
 COMMENT ON TABLE webhook_states IS 'state table: whether a webhook gets events; disabling it appends webhook.disabled';
 
 -- How far an endpoint is. The row is the lock of the webhook's deliveries: whatever changes them updates it first, so that
--- what is counted here is exact, and no delivery is left waiting behind one that is just being finished.
+-- what is counted here is exact, and no delivery is left waiting behind one that is just being finished. Nor is one left behind
+-- when the webhook is deleted, although deliveries have no reference of their own, which would cost a look for each.
 CREATE TABLE webhook_progress (
-    webhook       uuid PRIMARY KEY,
+    webhook       uuid PRIMARY KEY REFERENCES webhooks,
     checkpoint    bigint NOT NULL,      -- every event up to here that the webhook wants has a row, or had one
     epoch         bigint NOT NULL,      -- of the lease under which a worker last took it over
     pending       int    NOT NULL DEFAULT 0,

@@ -12,14 +12,14 @@ CREATE TABLE webhooks (
 ) WITHOUT ROWID;
 
 CREATE TABLE webhook_states (
-    webhook    TEXT PRIMARY KEY,
+    webhook    TEXT PRIMARY KEY REFERENCES webhooks,
     status     TEXT NOT NULL,
     reason     TEXT NOT NULL,
     changed_at TIMESTAMP NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE webhook_progress (
-    webhook       TEXT PRIMARY KEY,
+    webhook       TEXT PRIMARY KEY REFERENCES webhooks,
     checkpoint    INTEGER NOT NULL,
     epoch         INTEGER NOT NULL,
     pending       INTEGER NOT NULL DEFAULT 0,

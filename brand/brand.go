@@ -1,6 +1,10 @@
-package look
+// Package brand is in whose name people are addressed, on pages and in mails: a name, a colour and a logo.
+//
+// The colour is moved as far as it takes for everybody to read it, on light and on dark grounds.
+package brand
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,7 +14,7 @@ import (
 	"strings"
 )
 
-// Brand is whose pages they are.
+// Brand is whose service it is.
 type Brand struct {
 	Name   string
 	Colour string // #rrggbb; ours when empty
@@ -19,8 +23,8 @@ type Brand struct {
 
 const ourColour = "#2457c5"
 
-// The backgrounds that something in the brand's colour may stand on, in style.css too: the darkest of the light pages and the
-// lightest of the dark ones.
+// The grounds that something in the brand's colour may stand on, in the stylesheets of pages and mails too: the darkest of the light
+// ones and the lightest of the dark ones.
 var (
 	lightGround = colour{0xf4, 0xf5, 0xf7}
 	darkGround  = colour{0x1d, 0x20, 0x26}
@@ -29,19 +33,14 @@ var (
 // leastContrast is what WCAG 2.2 asks for between a text and what is behind it (1.4.3).
 const leastContrast = 4.5
 
-// style is the stylesheet's beginning: the brand's colour, moved towards black or white as far as it takes to be read on light
-// and on dark pages. White is read on the first then, and black on the second.
-func (b Brand) style() ([]byte, error) {
-	text := b.Colour
-	if text == "" {
-		text = ourColour
-	}
-	c, err := ParseColour(text)
+// Colours are the brand's colour, moved towards black or white as far as it takes to be read on light and on dark grounds. White is
+// read on the first then, and black on the second.
+func (b Brand) Colours() (onLight, onDark string, err error) {
+	c, err := ParseColour(cmp.Or(b.Colour, ourColour))
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
-	return fmt.Appendf(nil, ":root{--brand-on-light:%s;--brand-on-dark:%s}\n",
-		c.until(colour{}, lightGround), c.until(colour{255, 255, 255}, darkGround)), nil
+	return c.until(colour{}, lightGround).String(), c.until(colour{255, 255, 255}, darkGround).String(), nil
 }
 
 type colour [3]uint8
@@ -97,18 +96,21 @@ func (c colour) luminance() float64 {
 // MaxLogo bounds a logo, in bytes: each page brings it along once.
 const MaxLogo = 256 << 10
 
-// logo is the brand's logo as a file. What it is is seen by looking at it.
-func (b Brand) logo() (Asset, error) {
+// Picture is what kind of picture a logo is.
+type Picture struct{ ContentType, Extension string }
+
+// Picture finds out what the logo is, by looking at it. It fails where that is none of what browsers show.
+func (b Brand) Picture() (Picture, error) {
 	if len(b.Logo) > MaxLogo {
-		return Asset{}, fmt.Errorf("the logo is larger than %d bytes", MaxLogo)
+		return Picture{}, fmt.Errorf("the logo is larger than %d bytes", MaxLogo)
 	}
-	contentType := http.DetectContentType(b.Logo)
-	extension, known := map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}[contentType]
-	if !known && strings.Contains(string(b.Logo[:min(len(b.Logo), 1024)]), "<svg") {
-		contentType, extension, known = "image/svg+xml", ".svg", true
+	p := Picture{ContentType: http.DetectContentType(b.Logo)}
+	known := false
+	if p.Extension, known = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}[p.ContentType]; known {
+		return p, nil
 	}
-	if !known {
-		return Asset{}, errors.New("the logo is neither SVG, PNG, JPEG nor WebP")
+	if strings.Contains(string(b.Logo[:min(len(b.Logo), 1024)]), "<svg") {
+		return Picture{"image/svg+xml", ".svg"}, nil
 	}
-	return newAsset("logo", extension, contentType, b.Logo), nil
+	return Picture{}, errors.New("the logo is neither SVG, PNG, JPEG nor WebP")
 }
