@@ -220,7 +220,7 @@ func clientsAddCommand() *cobra.Command {
 		Short: "Make a client and print its secret, which can't be shown again",
 		Long: "Make a client and print its secret, which can't be shown again. With id and secret a service asks about tokens and revokes\n" +
 			"them, at /oauth2/introspect and /oauth2/revoke; with scopes it gets tokens of its own at /oauth2/token.",
-		Example: "  usher clients add billing\n  usher clients add warehouse --scope 'events:read users:read'",
+		Example: "  usher clients add billing\n  usher clients add warehouse --scope events:read",
 	}
 	flags := newSettingsFlags(c)
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
@@ -251,7 +251,7 @@ func clientsChangeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "change NAME",
 		Short:   "Set what is set of a client anew: what a flag names; the rest stays as it is",
-		Example: "  usher clients change warehouse --scope 'events:read'",
+		Example: "  usher clients change warehouse --scope events:read",
 	}
 	flags := newSettingsFlags(c)
 	name := c.Flags().String("name", "", "another name")

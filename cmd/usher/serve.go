@@ -307,6 +307,9 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Ledger:         d.ledger(),
 		Logger:         d.logger,
 	})
+	if err := checkRoles(ctx, users); err != nil {
+		return nil, err
+	}
 	if err := clients.Adopt(ctx); err != nil {
 		return nil, err
 	}
@@ -339,6 +342,16 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		}
 		return front.Run(ctx, p.http)
 	}, nil
+}
+
+// checkRoles keeps users who have had the name of a role since before it meant anything from doing what it means.
+func checkRoles(ctx context.Context, users *identity.Service) error {
+	list, err := users.UnadoptedRoles(ctx)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	return fmt.Errorf("%s had a role before it was one of usher's own: list them by `usher users roles unadopted`; then run `usher users roles adopt %s`, or `rename` where something else is meant",
+		counted(len(list), "user", "users"), list[0].Role)
 }
 
 // wake is signalled when another process may have appended. While NATS is cut off, the service is told not to rely on it.
