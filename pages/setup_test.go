@@ -22,6 +22,7 @@ import (
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/browser"
 	"usher.example/internal/eventcheck"
 	"usher.example/pages/look"
 	"usher.example/schema"
@@ -31,7 +32,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := devstack.Main(m)
-	browser().stop()
+	browser.Stop()
 	os.Exit(code)
 }
 

@@ -83,7 +83,6 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	d.env = append(d.env, "NATS_URL="+url("worker"))
 	d.start("project")
 	webhooks := d.start("webhooks", "run")
-	d.env = append(d.env, "NATS_URL="+url("operator"))
 	ada := c.mustRegister(t, "ada@example.org")
 	eventually(t, "the event is published and in the read model", func() error { return d.caughtUp(ada.position) })
 	eventually(t, "the mail that it calls for is sent", func() error { return wantMails(mails, 1) })
@@ -91,6 +90,13 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	if said := webhooks.stderr.String(); strings.Contains(said, "permissions violation") || strings.Contains(said, "were left") {
 		t.Errorf("the webhooks worker may not do its work:\n%s", said)
 	}
+	for component, user := range map[string]string{"projections": "worker", "webhooks": "worker", "mail": "api"} {
+		d.env = append(d.env, "NATS_URL="+url(user))
+		if out := d.command("check", "--component", component, "--verbose"); !strings.Contains(out, " pull ") {
+			t.Errorf("usher check of %s as %s does not try whether it may pull:\n%s", component, user, out)
+		}
+	}
+	d.env = append(d.env, "NATS_URL="+url("operator"))
 	if out := d.command("check", "--component", "broker", "--verbose"); strings.Contains(out, "failed") {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"bytes"
+	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
 	"net/url"
@@ -103,7 +104,10 @@ func (l *Letters) about(k kind, e eventstore.Event, u *identity.User) Letter {
 func (l *Letters) write(k kind, to identity.Email, letter Letter) (Message, error) {
 	letter.Brand, letter.Site, letter.URL = l.frame.Brand, l.frame.Site, l.frame.URL
 	letter.OnLight, letter.OnDark, letter.Logo = l.frame.OnLight, l.frame.OnDark, l.frame.Logo
-	t := l.templates[manner{k, letter.Language}]
+	t, known := l.templates[manner{k, letter.Language}]
+	if !known { // it was written down by another version, which knows more kinds
+		return Message{}, fmt.Errorf("there is no mail of the kind %s", k)
+	}
 	var text, html bytes.Buffer
 	if t.subject != nil {
 		if err := t.textFile.fill(t.subject, &text, letter); err != nil {
