@@ -298,11 +298,12 @@ func TestShutdown(t *testing.T) {
 		stop := devstack.Background(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
 		s.http.URL = "http://" + listener.Addr().String()
 		s.gate.shut.Lock()
+		open := sync.OnceFunc(s.gate.shut.Unlock)
+		t.Cleanup(open) // before that of the log, which waits for what has begun
 		answered := make(chan int, 1)
 		go func() { answered <- s.call("POST", register, credentials("ada@example.org", secret)).status }()
 		committing := func() bool { // the append has begun and can't be taken back
-			locked := s.gate.shut.TryRLock()
-			return !locked && s.log.Waiting() == 0 && s.pool.Busy() == 0 && s.pool.Queued() == 0 && strings.Contains(stacks(), "(*gate).Commit")
+			return s.gate.inside.Load() == 1 && s.log.Waiting() == 0
 		}
 		devstack.Eventually(t, "the request waits for its commit", committing)
 		stopped := make(chan struct{})
@@ -314,7 +315,7 @@ func TestShutdown(t *testing.T) {
 			}
 			return err != nil
 		})
-		s.gate.shut.Unlock()
+		open()
 		if status := <-answered; status != http.StatusCreated {
 			t.Errorf("the request that had begun: %d, want 201", status)
 		}

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -284,6 +283,8 @@ func (g *gate) ReadSubject(ctx context.Context, user uuid.UUID, after int64, lim
 }
 
 func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
+	g.inside.Add(1)
+	defer g.inside.Add(-1)
 	g.shut.RLock()
 	defer g.shut.RUnlock()
 	outcomes, err := g.Store.Commit(ctx, batch)
@@ -303,12 +304,6 @@ func receive[T any](tb testing.TB, what string, from <-chan T) T {
 		tb.Fatalf("nothing came of: %s", what)
 		panic("unreachable")
 	}
-}
-
-// stacks is what all goroutines are doing.
-func stacks() string {
-	text := make([]byte, 1<<20)
-	return string(text[:runtime.Stack(text, true)])
 }
 
 // answer is what came back.
