@@ -13,7 +13,6 @@ import (
 
 	"usher.example/client"
 	"usher.example/identity"
-	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
@@ -33,7 +32,7 @@ type Config struct {
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
 	Webhooks    *webhook.Service
-	Dossiers    dossier.Archive
+	Exports     *server.Exports
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// CursorKey authenticates cursors. It is the same in all processes.
@@ -48,7 +47,6 @@ type api struct {
 	Config
 	metrics metrics
 	feed    feed
-	exports exports
 }
 
 // Register adds the API to a server.

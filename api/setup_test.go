@@ -201,7 +201,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err
 		},
-		Dossiers:  dossier.Archive{Log: s.log, DB: db, Users: s.identity},
+		Exports:   &server.Exports{Archive: dossier.Archive{Log: s.log, DB: db, Users: s.identity}},
 		CursorKey: cursorKey, PositionWait: time.Minute,
 	}
 	if o.api != nil {
@@ -261,6 +261,7 @@ type gate struct {
 	eventstore.Store
 	shut      sync.RWMutex
 	loseReply atomic.Bool
+	inside    atomic.Int32 // commits that have begun
 	onSubject atomic.Pointer[func(limit int) error]
 }
 

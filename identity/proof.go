@@ -118,7 +118,7 @@ func (s *Service) appendProven(ctx context.Context, p proven, u *User, decide fu
 func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (proven, error) {
 	u, err := s.ReadUser(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return proven{}, wrongPassword()
+		return proven{}, ErrWrongPassword
 	}
 	if err != nil {
 		return proven{}, err
@@ -143,7 +143,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	}
 	if _, err := s.checkPassword(ctx, by, found.hash, p.Password); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
-			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
+			err = s.failed(ctx, a, id, MethodPassword, m, ErrWrongPassword)
 		}
 		return proven{}, err
 	}
@@ -197,5 +197,3 @@ func (s *Service) Confirm(ctx context.Context, user, session uuid.UUID, p Proof,
 	}
 	return s.stillHolds(ctx, shown)
 }
-
-func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }

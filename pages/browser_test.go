@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"usher.example/identity"
+	"usher.example/internal/devstack"
 	"usher.example/internal/devstack/browser"
 )
 
@@ -30,6 +31,7 @@ func (s *stack) open(t *testing.T, look ...browser.Action) tab {
 func TestBrowserLooks(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, options{})
+	s.project()
 	for _, variant := range []struct {
 		name   string
 		look   []browser.Action
@@ -45,26 +47,66 @@ func TestBrowserLooks(t *testing.T) {
 	} {
 		t.Run(variant.name, func(t *testing.T) {
 			b := s.open(t, variant.look...)
-			for _, page := range everyPage {
-				separator := "?"
-				if strings.Contains(page, "?") {
-					separator = "&"
-				}
-				b.Run(chromedp.Navigate(b.url + page + separator + "ui_locales=" + variant.locale))
+			look := func(page string) {
+				t.Helper()
 				b.looksRight(page, variant.locale)
 				if variant.axe {
 					b.Accessible(page, browser.BestPractice)
 				}
 			}
-			// A field with an error, which a form leads to.
-			b.Run(chromedp.Navigate(b.url+"/account/reset?code=x&ui_locales="+variant.locale),
-				chromedp.RemoveAttribute(chromedp.CSS(`main input[required]`), "required"), chromedp.Click(chromedp.CSS(`main button[type=submit]`)), chromedp.WaitVisible(chromedp.CSS(`.errors`)))
-			b.looksRight("a field with an error", variant.locale)
-			if variant.axe {
-				b.Accessible("a field with an error", browser.BestPractice)
+			open := func(page string) {
+				t.Helper()
+				separator := "?"
+				if strings.Contains(page, "?") {
+					separator = "&"
+				}
+				b.Run(chromedp.Navigate(b.url + page + separator + "ui_locales=" + variant.locale))
 			}
+			for _, page := range everyPage {
+				open(page)
+				look(page)
+			}
+			// A field with an error, which a form leads to.
+			open("/account/reset?code=x")
+			b.Run(chromedp.RemoveAttribute(chromedp.CSS(`main input[required]`), "required"), chromedp.Click(chromedp.CSS(`main button[type=submit]`)), chromedp.WaitVisible(chromedp.CSS(`.errors`)))
+			look("a field with an error")
+
+			// Somebody's own pages, in all that they can be.
+			email := variant.locale + "@example.org"
+			next := s.withFactor(email)
+			open("/login")
+			b.fill(map[string]string{"email": email, "password": secret}, `input[name=totp]`)
+			look("the second step of a login")
+			b.fill(map[string]string{"totp": next()}, `nav`)
+			devstack.Eventually(t, "there is a list of what happened", func() bool {
+				open("/account/activity")
+				return browser.Evaluate[bool](b.Tab, `document.querySelector(".list li") != null`)
+			})
+			for _, page := range ownPages {
+				open(page)
+				look(page)
+			}
+			open("/account/security/codes")
+			b.fill(map[string]string{"current_password": secret, "totp": next()}, `.secret`)
+			look("recovery codes")
+			open("/account/security/off")
+			b.fill(map[string]string{"current_password": secret, "totp": next()}, `[role=status]`)
+			open("/account/security/factor")
+			b.fill(map[string]string{"current_password": secret}, `svg`)
+			look("an authenticator that is set up")
+			b.fill(map[string]string{"totp": "000000"}, `.errors`)
+			look("an authenticator that is set up, with an error")
 		})
 	}
+}
+
+// fill fills in a page's first form that has all of the fields, sends it, and waits for what it leads to.
+func (b tab) fill(fields map[string]string, then string) {
+	b.t.Helper()
+	for name, value := range fields {
+		b.Run(chromedp.SetValue(chromedp.CSS(`main input[name=`+name+`]`), value))
+	}
+	b.Run(chromedp.Click(chromedp.CSS(`main button[type=submit]`)), chromedp.WaitVisible(chromedp.CSS(then)))
 }
 
 // looksRight looks at what a screen is measured by.
@@ -180,5 +222,55 @@ func TestBrowserLogin(t *testing.T) {
 	at("/logout", `nav`)
 	if got := browser.Evaluate[string](without.Tab, `document.cookie`); got != "" {
 		t.Error("a script could read a cookie")
+	}
+}
+
+// TestBrowserAccount goes through somebody's own pages with the keys alone, in a browser that runs no script.
+func TestBrowserAccount(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	s.project()
+	ada := s.user("ada@example.org")
+	with, without := s.open(t), s.open(t, browser.NoScript)
+	for _, b := range []tab{with, without} {
+		b.Run(chromedp.Navigate(b.url + "/login"))
+		b.fill(map[string]string{"email": "ada@example.org", "password": secret}, `nav`)
+	}
+	for _, page := range ownPages {
+		with.Run(chromedp.Navigate(with.url + page))
+		target := `main button[type=submit]`
+		if page == "/account/activity" {
+			target = `nav a[aria-current=page]`
+		}
+		with.tabsTo(target)
+	}
+	// type what the tab key leads to, as a person does, and send it.
+	typed := func(path, first string, then string, keys ...string) {
+		t.Helper()
+		with.Run(chromedp.Navigate(with.url + path))
+		tabs := with.tabsTo(first)
+		without.Run(chromedp.Navigate(without.url + path))
+		without.press(kb.Tab, tabs)
+		for _, key := range keys {
+			without.Run(chromedp.KeyEvent(key))
+		}
+		without.Run(chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS(then)))
+	}
+	typed("/account", `input[name=name]`, `[role=status]`, "Countess ")
+	if got := s.read(ada).Name; !strings.Contains(got, "Countess") {
+		t.Errorf("the name is %q", got)
+	}
+	typed("/account/sessions", `main button[type=submit]`, `[role=status]`)
+	with.Run(chromedp.Navigate(with.url + "/account"))
+	if got := browser.Evaluate[string](with.Tab, `location.pathname`); got != "/login" {
+		t.Errorf("the other browser is at %s, though its session has ended", got)
+	}
+	with.fill(map[string]string{"email": "ada@example.org", "password": secret}, `nav`)
+	typed("/account/security", `input[name=current_password]`, `[role=status]`, secret, kb.Tab, "another horse battery staple")
+	with.Run(chromedp.Navigate(with.url + "/login"))
+	with.fill(map[string]string{"email": "ada@example.org", "password": "another horse battery staple"}, `nav`)
+	typed("/account/data", `input[name=current_password]`, `[role=status]`, "another horse battery staple")
+	if got := browser.Evaluate[string](without.Tab, `document.querySelector("h1").innerText`); got != "Your account is erased" {
+		t.Errorf("the page says %q", got)
 	}
 }

@@ -70,6 +70,14 @@ func problem(c *echo.Context, w *look.Words, f server.Failure) string {
 		return w.Failed.AlreadyDone
 	case identity.CodeEmailTaken:
 		return w.Failed.EmailTaken
+	case identity.CodeLastAdmin:
+		return w.Data.LastAdmin
+	case identity.CodeEmailNotVerified:
+		return w.Security.FactorUnverified
+	case identity.CodeTOTPEnabled:
+		return w.Security.FactorOn
+	case identity.CodeTOTPNotEnabled:
+		return w.Security.FactorOver
 	case identity.CodeUserLocked:
 		return w.Failed.Locked
 	case identity.CodeUserDisabled:
@@ -84,7 +92,7 @@ func problem(c *echo.Context, w *look.Words, f server.Failure) string {
 			seconds = 1
 		}
 		return w.Failed.TooOften.For(seconds)
-	case identity.CodeOverloaded, identity.CodeUnavailable:
+	case identity.CodeOverloaded, identity.CodeUnavailable, identity.CodeBehind:
 		return w.Failed.Busy
 	case identity.CodeOutcomeUnknown:
 		return w.Failed.Unknown

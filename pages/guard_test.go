@@ -20,15 +20,15 @@ var everyPage = []string{
 	"/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here",
 }
 
-func TestHeaders(t *testing.T) {
+func TestASVS_3_4_1_3_4_3_3_4_4_3_4_5_3_4_6_Headers(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, options{})
+	s := newStack(t, options{public: "https://id.example.org"})
 	for _, path := range everyPage {
 		a := s.get(path)
 		for name, value := range map[string]string{
 			"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 			"Referrer-Policy":         "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
-			"Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=UTF-8",
+			"Strict-Transport-Security": "max-age=31536000; includeSubDomains", "Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=UTF-8",
 		} {
 			if got := a.header.Get(name); got != value {
 				t.Errorf("%s: %s is %q, want %q", path, name, got, value)
@@ -81,8 +81,8 @@ func TestAsset(t *testing.T) {
 	}
 }
 
-// TestCrossSite sends forms as browsers do for another website.
-func TestCrossSite(t *testing.T) {
+// TestASVS_3_5_1_CrossSite sends forms as browsers do for another website.
+func TestASVS_3_5_1_CrossSite(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, options{public: "https://id.example.org"})
 	ada := s.user("ada@example.org")

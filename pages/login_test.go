@@ -274,7 +274,7 @@ func TestAsk(t *testing.T) {
 }
 
 // Nobody is led to another host, however it is written.
-func TestReturn(t *testing.T) {
+func TestASVS_3_7_2_Return(t *testing.T) {
 	t.Parallel()
 	for _, ours := range []string{"/", "/account", "/account/sessions", "/oauth2/authorize?client_id=a&redirect_uri=https%3A%2F%2Fapp.example%2Fcb&scope=openid%20email&state=%2F%2F", "/a.b/c..d/...", "/a?b=//c", "/%C3%A4"} {
 		if !isOurs(ours) {

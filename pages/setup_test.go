@@ -20,11 +20,13 @@ import (
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
 	"usher.example/internal/devstack/browser"
 	"usher.example/internal/eventcheck"
 	"usher.example/pages/look"
+	"usher.example/projections"
 	"usher.example/schema"
 	"usher.example/server"
 	"usher.example/token"
@@ -185,7 +187,7 @@ func newStack(tb testing.TB, o options) *stack {
 	if o.public == "" {
 		o.public = strings.Replace(s.http.URL, "127.0.0.1", "localhost", 1)
 	}
-	if err := Register(s.server, Config{Look: l, PublicURL: o.public}); err != nil {
+	if err := Register(s.server, Config{Look: l, PublicURL: o.public, Activity: projections.Activity{DB: db}, Exports: &server.Exports{Archive: dossier.Archive{Log: s.log, DB: db, Users: s.identity}}}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {

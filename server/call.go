@@ -133,6 +133,9 @@ func (c *Call) Identify() error {
 // of the access token counts for requests that are open too. by is SessionUser, or ReadSessionUser where what
 // the answer tells of may have come after the lock.
 func (c *Call) Again(ctx context.Context, by sessionUser) error {
+	if c.Browser.ID != uuid.Nil {
+		return c.againInBrowser(ctx, by)
+	}
 	raw, err := bearer(c.echo.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
 		return err
@@ -142,6 +145,17 @@ func (c *Call) Again(ctx context.Context, by sessionUser) error {
 		return err
 	}
 	return c.access.permit(who)
+}
+
+func (c *Call) againInBrowser(ctx context.Context, by sessionUser) error {
+	if c.server.isRevoked(c.Browser) {
+		by = c.server.Identity.ReadSessionUser
+	}
+	u, err := by(ctx, c.Browser.User, c.Browser.ID)
+	if err != nil {
+		return err
+	}
+	return c.access.permit(Caller{User: u, Session: c.Browser.ID, Scopes: client.Scopes})
 }
 
 // Metadata is that of the events which the call causes.

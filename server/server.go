@@ -47,7 +47,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// AllowedOrigins are those whose pages may call from a browser: see ParseOrigins.
 	AllowedOrigins []string
-	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https.
+	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https, nor a browser to that.
 	PlainHTTP bool
 
 	Registry *prometheus.Registry // a new one when nil

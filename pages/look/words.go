@@ -13,7 +13,8 @@ type Words struct {
 	words.Tongue
 
 	Layout struct {
-		Skip string `json:"skip"`
+		Skip   string `json:"skip"`
+		Tongue string `json:"tongue"` // the name of the language in itself
 	} `json:"layout"`
 	Home struct {
 		Title      string `json:"title"`
@@ -46,6 +47,7 @@ type Words struct {
 		CodeHint        string `json:"code_hint"`
 		Locale          string `json:"locale"`
 		AnyLocale       string `json:"any_locale"`
+		TOTPSetup       string `json:"totp_setup"`
 
 		Needed        string `json:"needed"` // what is said of one that is empty
 		InvalidEmail  string `json:"invalid_email"`
@@ -59,10 +61,17 @@ type Words struct {
 	Register RegisterPage `json:"register"`
 	Forgot   CodePage     `json:"forgot"`
 	Resend   CodePage     `json:"resend"`
-	Verify   CodePage     `json:"verify"`
-	Email    CodePage     `json:"email"`
-	Reset    ResetPage    `json:"reset"`
-	Refused  struct {
+	Account  AccountPage  `json:"account"`
+	Sessions SessionsPage `json:"sessions"`
+	Security SecurityPage `json:"security"`
+	Data     DataPage     `json:"data"`
+	Activity ActivityPage `json:"activity"`
+	// Events say what happened: by the type of an event, or that and the reason which it names.
+	Events  map[string]words.Phrase `json:"events"`
+	Verify  CodePage                `json:"verify"`
+	Email   CodePage                `json:"email"`
+	Reset   ResetPage               `json:"reset"`
+	Refused struct {
 		TooLong    string       `json:"too_long"`
 		Characters string       `json:"characters"`
 		TooShort   words.Plural `json:"too_short"`
