@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -254,10 +253,13 @@ func (s *stack) project() (stop func()) {
 type gate struct {
 	eventstore.Store
 	shut      sync.RWMutex
+	at        atomic.Int32 // commits that are at it
 	loseReply atomic.Bool
 }
 
 func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
+	g.at.Add(1)
+	defer g.at.Add(-1)
 	g.shut.RLock()
 	defer g.shut.RUnlock()
 	outcomes, err := g.Store.Commit(ctx, batch)
@@ -277,12 +279,6 @@ func receive[T any](tb testing.TB, what string, from <-chan T) T {
 		tb.Fatalf("nothing came of: %s", what)
 		panic("unreachable")
 	}
-}
-
-// stacks is what all goroutines are doing.
-func stacks() string {
-	text := make([]byte, 1<<20)
-	return string(text[:runtime.Stack(text, true)])
 }
 
 // answer is what came back.
