@@ -46,27 +46,13 @@ func (a *api) forgotPassword(ctx context.Context, call *server.Call, in struct {
 	return askByAddress(ctx, call, "forgot password", in.Email, a.Identity.RequestPasswordReset)
 }
 
-// evenTime is what answers take that must not tell, by their time either, whether anybody has an address; those that take
-// longer take a multiple of it.
-const evenTime = 200 * time.Millisecond
-
 // askByAddress asks for something in the name of whoever has an address, and answers in the same way, after the same time,
 // whether or not anybody has.
 func askByAddress(ctx context.Context, call *server.Call, kind, address string, ask func(context.Context, string, uuid.UUID, eventstore.Metadata) error) (server.Answer, error) {
 	begin := time.Now()
 	err := ask(ctx, address, call.SecretCommandID(kind, address), call.Metadata())
-	evenOut(ctx, begin)
+	server.EvenOut(ctx, begin)
 	return server.Accepted(), err
-}
-
-// evenOut waits until an answer to a request that began at a time has taken as long as others.
-func evenOut(ctx context.Context, begin time.Time) {
-	timer := time.NewTimer(evenTime - time.Since(begin)%evenTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // resetPassword answers POST /v1/auth/password/reset, with a code from a mail.

@@ -34,6 +34,7 @@ type Config struct {
 	Checkpoints *projections.Checkpoints
 	Projections *projections.Operator
 	Webhooks    *webhook.Service
+	Exports     *server.Exports
 	// Outbox answers with the state of the relay.
 	Outbox func(context.Context) (Outbox, error)
 	// CursorKey authenticates cursors. It is the same in all processes.
@@ -62,8 +63,8 @@ func newAPI(s *server.Server, c Config) *api {
 
 func (a *api) routes() {
 	r := a.Routes(server.Surface{Explain: explain})
-	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.metrics.registered, server.Handle(a.register)))
-	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.metrics.loggedIn, server.Handle(a.login)))
+	r.POST("/v1/auth/register", server.Anyone(&server.QuotaRegister), counted(a.Registered, server.Handle(a.register)))
+	r.POST("/v1/auth/login", server.Anyone(&server.QuotaLogin), counted(a.LoggedIn, server.Handle(a.login)))
 	r.POST("/v1/auth/refresh", server.Anyone(&server.QuotaRefresh), counted(a.metrics.refreshed, server.Handle(a.refresh)))
 	r.POST("/v1/auth/logout", server.Open, server.Handle(a.logout))
 	r.POST("/v1/auth/logout-all", server.User, server.Handle(a.logoutAll))
@@ -83,6 +84,8 @@ func (a *api) routes() {
 	r.GET("/v1/me/sessions", server.User, server.Handle(a.listSessions))
 	r.DELETE("/v1/me/sessions/:id", server.User, server.Handle(a.endSession))
 	r.GET("/v1/me/activity", server.User, server.Handle(a.listOwnActivity))
+	r.GET("/v1/me/export", server.User, server.Handle(a.exportMe))
+	r.POST("/v1/me/export", server.User, server.Handle(a.exportMeProven))
 	r.GET("/v1/users", server.Admin, server.Handle(a.listUsers))
 	r.POST("/v1/users", server.Admin, server.Handle(a.createUser))
 	r.GET("/v1/users/:id", server.Admin, server.Handle(a.showUser))

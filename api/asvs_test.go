@@ -65,6 +65,8 @@ var calls = map[string]class{
 	"POST /v1/me/recovery-codes": self,
 	"DELETE /v1/me/sessions/:id": owner,
 	"GET /v1/me/activity":        self,
+	"GET /v1/me/export":          self,
+	"POST /v1/me/export":         self,
 
 	"GET /v1/webhooks":                                   admins,
 	"POST /v1/webhooks":                                  admins,

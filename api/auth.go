@@ -32,7 +32,7 @@ func (a *api) register(ctx context.Context, call *server.Call, in registration) 
 		return server.Answer{}, err
 	}
 	if a.Identity.EnumerationSafe() {
-		evenOut(ctx, begin)
+		server.EvenOut(ctx, begin)
 	}
 	if result.User == nil {
 		// What everybody is told, whether or not the address was free.
@@ -57,7 +57,7 @@ func (a *api) login(ctx context.Context, call *server.Call, in credentialsGiven)
 		Email: in.Email, Password: in.Password, TOTP: in.TOTP, Device: call.Device(), Metadata: call.Metadata(),
 	})
 	if errors.Is(err, identity.ErrInvalidCredentials) && a.Identity.EnumerationSafe() {
-		evenOut(ctx, begin) // of a user who is not in memory more is read than of nobody
+		server.EvenOut(ctx, begin) // of a user who is not in memory more is read than of nobody
 	}
 	if err != nil {
 		return server.Answer{}, err

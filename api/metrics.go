@@ -8,25 +8,17 @@ import (
 )
 
 type metrics struct {
-	registrations *prometheus.CounterVec
-	logins        *prometheus.CounterVec
-	refreshes     *prometheus.CounterVec
+	refreshes *prometheus.CounterVec
 }
 
 // newMetrics registers the metrics of what the API does. Outcomes are codes.
 func newMetrics(registry prometheus.Registerer, pool *password.Pool) metrics {
 	m := metrics{
-		registrations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "usher_registrations_total", Help: "Registrations by outcome: ok or the code of the problem.",
-		}, []string{"outcome"}),
-		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "usher_logins_total", Help: "Logins by outcome: ok or the code of the problem.",
-		}, []string{"outcome"}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "usher_refreshes_total", Help: "Refreshes of tokens by outcome: ok or the code of the problem.",
 		}, []string{"outcome"}),
 	}
-	registry.MustRegister(m.registrations, m.logins, m.refreshes)
+	registry.MustRegister(m.refreshes)
 	if pool != nil {
 		registry.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -43,13 +35,4 @@ func newMetrics(registry prometheus.Registerer, pool *password.Pool) metrics {
 	return m
 }
 
-func (m *metrics) registered(err error) { m.registrations.WithLabelValues(outcome(err)).Inc() }
-func (m *metrics) refreshed(err error)  { m.refreshes.WithLabelValues(outcome(err)).Inc() }
-func (m *metrics) loggedIn(err error)   { m.logins.WithLabelValues(outcome(err)).Inc() }
-
-func outcome(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	return string(server.CodeOf(err))
-}
+func (m *metrics) refreshed(err error) { m.refreshes.WithLabelValues(server.Outcome(err)).Inc() }

@@ -25,6 +25,7 @@ import (
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
 	"usher.example/internal/eventcheck"
@@ -197,6 +198,7 @@ func newStack(tb testing.TB, db database, o options) *stack {
 			head, err := s.log.Head(ctx)
 			return Outbox{Head: head, Published: head, State: "running"}, err
 		},
+		Exports:   &server.Exports{Archive: dossier.Archive{Log: s.log, DB: db, Users: s.identity}},
 		CursorKey: cursorKey, PositionWait: time.Minute,
 	}
 	if o.api != nil {
@@ -255,6 +257,25 @@ type gate struct {
 	shut      sync.RWMutex
 	at        atomic.Int32 // commits that are at it
 	loseReply atomic.Bool
+	onSubject atomic.Pointer[func(limit int) error]
+}
+
+// subjects has a function be told of each read of a user's events, and fail it; nil for none.
+func (g *gate) subjects(on func(limit int) error) {
+	if on == nil {
+		g.onSubject.Store(nil)
+		return
+	}
+	g.onSubject.Store(&on)
+}
+
+func (g *gate) ReadSubject(ctx context.Context, user uuid.UUID, after int64, limit int) ([]eventstore.Event, error) {
+	if on := g.onSubject.Load(); on != nil {
+		if err := (*on)(limit); err != nil {
+			return nil, err
+		}
+	}
+	return g.Store.ReadSubject(ctx, user, after, limit)
 }
 
 func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {

@@ -1,6 +1,10 @@
 package identity
 
-import "github.com/google/uuid"
+import (
+	"strings"
+
+	"github.com/google/uuid"
+)
 
 // Who acts, where it is no user: see eventstore.Metadata.
 const (
@@ -9,8 +13,13 @@ const (
 	ActorSystem    = "system"
 )
 
+const userActor = "user:"
+
 // ActorUser is a user as an actor.
-func ActorUser(id uuid.UUID) string { return "user:" + id.String() }
+func ActorUser(id uuid.UUID) string { return userActor + id.String() }
+
+// IsUser says whether an actor is a user.
+func IsUser(actor string) bool { return strings.HasPrefix(actor, userActor) }
 
 // ActorClient is a client as an actor.
 func ActorClient(id uuid.UUID) string { return "client:" + id.String() }

@@ -136,3 +136,30 @@ func TestUpdateOwnProfile(t *testing.T) {
 		}
 	})
 }
+
+// The language is everybody's own to choose, whatever else an application lets users set.
+func TestUpdateOwnLocale(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s := d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		choose := func(locale string) error {
+			_, err := s.UpdateOwnProfile(t.Context(), u.ID, ProfileChange{Locale: &locale}, eventstore.Metadata{})
+			return err
+		}
+		for _, locale := range []string{"de", "de", "pt-BR", ""} {
+			if err := choose(locale); err != nil {
+				t.Errorf("%q: %v", locale, err)
+			}
+			if present, err := s.User(t.Context(), u.ID); err != nil || present.Locale() != locale {
+				t.Errorf("the locale is %q, %v, want %q", present.Locale(), err, locale)
+			}
+		}
+		if got, want := len(d.events(t, s)), 4; got != want {
+			t.Errorf("there are %d events, want %d", got, want)
+		}
+		for _, locale := range []string{"no language", "d", strings.Repeat("de-", 40) + "de", "de\x00"} {
+			wantCode(t, locale, choose(locale), CodeInvalidAttributes)
+		}
+	})
+}

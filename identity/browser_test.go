@@ -147,7 +147,7 @@ func TestContinueLogin(t *testing.T) {
 			t.Errorf("the same code again: %v, want %v", err, ErrInvalidCredentials)
 		}
 		for name, text := range map[string]BegunLogin{
-			"nothing": "", "nonsense": "x", "altered": begun[:len(begun)-1] + "A", "a refresh token": BegunLogin(r.Refresh),
+			"nothing": "", "nonsense": "x", "altered": begun[:40] + "AAAA" + begun[44:], "a refresh token": BegunLogin(r.Refresh),
 			"of another key": d.service(t, func(c *Config) { c.CodeKey = []byte("another") }).beginFactor(proven{user: p.user, version: 5}),
 		} {
 			if _, err := goOn(text, p.next(t)); !errors.Is(err, ErrLoginOver) {

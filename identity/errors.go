@@ -87,6 +87,7 @@ var (
 	ErrInvalidAttributes   = &Error{Code: CodeInvalidAttributes}
 	ErrPasswordRefused     = &Error{Code: CodePasswordRefused}
 	ErrInvalidCredentials  = &Error{Code: CodeInvalidCredentials}
+	ErrWrongPassword       = &Error{Code: CodeInvalidCredentials, Detail: "the password is wrong"}
 	ErrTOTPRequired        = &Error{Code: CodeTOTPRequired, Detail: "a one-time password or a recovery code is needed too"}
 	ErrInvalidCode         = &Error{Code: CodeInvalidCode, Detail: "the code is wrong, was used, has expired, or has another after it"}
 	ErrAlreadyDone         = &Error{Code: CodeAlreadyDone, Detail: "what this code is for was done already"}

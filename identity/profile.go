@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 
 	"github.com/google/uuid"
+	"golang.org/x/text/language"
 
 	"usher.example/eventstore"
 )
@@ -14,6 +15,7 @@ import (
 type ProfileChange struct {
 	Name       *string         // empty takes the name away
 	Attributes json.RawMessage // a JSON merge patch: see MergeAttributes
+	Locale     *string         // the attribute locale, a language tag (BCP 47), which every user may set; empty takes it away
 }
 
 // UpdateOwnProfile changes the profile of the user who asks for it. What changes nothing is no event. It fails with
@@ -42,13 +44,26 @@ func updateProfile(u User, c ProfileChange) ([]Payload, error) {
 			p.Personal.Name, changed = &name, true
 		}
 	}
+	patches := []json.RawMessage{}
 	if c.Attributes != nil {
-		merged, err := MergeAttributes(u.Attributes, c.Attributes)
+		patches = append(patches, c.Attributes)
+	}
+	if c.Locale != nil {
+		patch, err := localePatch(*c.Locale)
 		if err != nil {
 			return nil, err
 		}
-		if !bytes.Equal(marshal(decodeNumbers(u.Attributes)), merged) {
-			p.Personal.Attributes, changed = merged, true
+		patches = append(patches, patch)
+	}
+	attributes := json.RawMessage(marshal(decodeNumbers(u.Attributes)))
+	for _, patch := range patches {
+		merged, err := MergeAttributes(attributes, patch)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(attributes, merged) {
+			attributes, changed = merged, true
+			p.Personal.Attributes = merged
 		}
 	}
 	if !changed {
@@ -56,3 +71,17 @@ func updateProfile(u User, c ProfileChange) ([]Payload, error) {
 	}
 	return []Payload{p}, nil
 }
+
+// localePatch is the merge patch that sets the attribute locale to a language, or takes it away.
+func localePatch(locale string) (json.RawMessage, error) {
+	if locale == "" {
+		return json.RawMessage(`{"locale":null}`), nil
+	}
+	if _, err := language.Parse(locale); err != nil || len(locale) > maxLocale {
+		return nil, refuse(CodeInvalidAttributes, "the locale is a language tag such as de or pt-BR")
+	}
+	return marshal(map[string]string{"locale": locale}), nil
+}
+
+// maxLocale bounds a language tag, in bytes: RFC 5646 asks for room for 35 (section 4.4.1).
+const maxLocale = 64

@@ -118,7 +118,7 @@ func (s *Service) appendProven(ctx context.Context, p proven, u *User, decide fu
 func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore.Metadata) (proven, error) {
 	u, err := s.ReadUser(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return proven{}, wrongPassword()
+		return proven{}, ErrWrongPassword
 	}
 	if err != nil {
 		return proven{}, err
@@ -143,7 +143,7 @@ func (s *Service) prove(ctx context.Context, id uuid.UUID, p Proof, m eventstore
 	}
 	if _, err := s.checkPassword(ctx, by, found.hash, p.Password); err != nil {
 		if errors.Is(err, ErrInvalidCredentials) {
-			err = s.failed(ctx, a, id, MethodPassword, m, wrongPassword())
+			err = s.failed(ctx, a, id, MethodPassword, m, ErrWrongPassword)
 		}
 		return proven{}, err
 	}
@@ -168,8 +168,7 @@ func (s *Service) confirm(ctx context.Context, user, session uuid.UUID, p Proof,
 	if p.Password != "" {
 		return s.prove(ctx, user, p, m)
 	}
-	began := sessionStart(session)
-	if s.now().Sub(began) > lately {
+	if !s.BeganLately(session) {
 		return proven{}, refuse(CodeInvalidRequest, `the field "current_password" is needed, because the session began more than %.0f minutes ago`, lately.Minutes())
 	}
 	u, err := s.ReadUser(ctx, user)
@@ -178,10 +177,23 @@ func (s *Service) confirm(ctx context.Context, user, session uuid.UUID, p Proof,
 		return proven{}, ErrSessionEnded
 	case err != nil:
 		return proven{}, err
-	case !u.hasSession(session, began):
+	case !u.hasSession(session, sessionStart(session)):
 		return proven{}, ErrSessionEnded
 	}
 	return proven{user: user, version: u.Version}, nil
 }
 
-func wrongPassword() error { return refuse(CodeInvalidCredentials, "the password is wrong") }
+// BeganLately says whether a session began so lately that it shows by itself who its user is, where Confirm would not ask for more.
+func (s *Service) BeganLately(session uuid.UUID) bool {
+	return s.now().Sub(sessionStart(session)) <= lately
+}
+
+// Confirm checks that whoever acts for a user in a session is the user: because the session began lately, or by what is shown. It
+// fails as prove does, with CodeInvalidRequest where something has to be shown, and with ErrSessionEnded where the session has ended.
+func (s *Service) Confirm(ctx context.Context, user, session uuid.UUID, p Proof, m eventstore.Metadata) error {
+	shown, err := s.confirm(ctx, user, session, p, m)
+	if err != nil {
+		return err
+	}
+	return s.stillHolds(ctx, shown)
+}

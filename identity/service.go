@@ -162,6 +162,9 @@ func New(c Config) *Service {
 // EnumerationSafe says whether Register answers the same for a taken address.
 func (s *Service) EnumerationSafe() bool { return s.safe }
 
+// LoginNeedsVerifiedEmail says whether Login refuses users whose address is not verified.
+func (s *Service) LoginNeedsVerifiedEmail() bool { return s.needsVerified }
+
 // CommandID is the command id for a caller's idempotency key. The scope keeps callers and commands apart: for example
 // "register" for those that nobody is logged in for.
 func CommandID(scope, key string) uuid.UUID {

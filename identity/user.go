@@ -74,6 +74,18 @@ func (u *User) HasRole(role string) bool {
 	return has
 }
 
+// Locale is the language that the user has chosen, in the attribute locale; "" for none.
+func (u *User) Locale() string {
+	var known struct {
+		Locale any `json:"locale"`
+	}
+	if json.Unmarshal(u.Attributes, &known) != nil {
+		return ""
+	}
+	locale, _ := known.Locale.(string)
+	return locale
+}
+
 // exists says whether there is such a user: there is none before the first event, nor once erased.
 func (u *User) exists() bool { return u.Version > 0 && !u.erased }
 

@@ -37,9 +37,9 @@ func (p *pages) useCode(text func(*look.Words) look.CodePage) handler {
 	return func(ctx context.Context, v *visit) (server.Answer, error) {
 		result, err := p.Identity.Verify(ctx, identity.MailCode(v.form.Get("code")), uuid.Nil, v.Metadata())
 		if err != nil {
-			return server.Answer{}, onPage{err, func(f server.Failure) ([]byte, error) {
-				return p.code.Render(codePage{View: v.View, Text: text(v.Words), Problem: problem(v.Echo(), v.Words, f)})
-			}}
+			return refused(err, p.code, func(f server.Failure) codePage {
+				return codePage{View: v.View, Text: text(v.Words), Problem: problem(v.Echo(), v.Words, f)}
+			})
 		}
 		return v.done(result.Position), nil
 	}

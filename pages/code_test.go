@@ -13,9 +13,9 @@ import (
 // codes are the pages that mails link to.
 var codes = []string{"/account/verify", "/account/reset", "/account/email"}
 
-// TestCodeOpened opens every page with every kind of code, as programs that look for harm in mails do: each answer is 200 and the
+// TestASVS_3_5_3_CodeOpened opens every page with every kind of code, as programs that look for harm in mails do: each answer is 200 and the
 // same, and nothing is used up or written.
-func TestCodeOpened(t *testing.T) {
+func TestASVS_3_5_3_CodeOpened(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, options{})
 	ada := s.user("ada@example.org")

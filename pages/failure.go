@@ -34,6 +34,9 @@ func (p *pages) tell(c *echo.Context, f server.Failure) error {
 	if !server.WantsHTML(c.Request()) {
 		return server.TellProblem(c, f)
 	}
+	if f.Code == identity.CodeUnauthenticated {
+		return p.askToLogIn(c)
+	}
 	page := p.failed(c)
 	var own onPage
 	if errors.As(f.Err, &own) {
@@ -49,7 +52,7 @@ func (p *pages) tell(c *echo.Context, f server.Failure) error {
 // failed is the page of requests that have no page of their own.
 func (p *pages) failed(c *echo.Context) func(server.Failure) ([]byte, error) {
 	return func(f server.Failure) ([]byte, error) {
-		v := p.view(c)
+		v := p.view(c, nil)
 		page := failurePage{View: v, Problem: problem(c, v.Words, f)}
 		if f.Status >= http.StatusInternalServerError {
 			page.RequestID = f.RequestID
@@ -67,6 +70,14 @@ func problem(c *echo.Context, w *look.Words, f server.Failure) string {
 		return w.Failed.AlreadyDone
 	case identity.CodeEmailTaken:
 		return w.Failed.EmailTaken
+	case identity.CodeLastAdmin:
+		return w.Data.LastAdmin
+	case identity.CodeEmailNotVerified:
+		return w.Security.FactorUnverified
+	case identity.CodeTOTPEnabled:
+		return w.Security.FactorOn
+	case identity.CodeTOTPNotEnabled:
+		return w.Security.FactorOver
 	case identity.CodeUserLocked:
 		return w.Failed.Locked
 	case identity.CodeUserDisabled:
@@ -81,7 +92,7 @@ func problem(c *echo.Context, w *look.Words, f server.Failure) string {
 			seconds = 1
 		}
 		return w.Failed.TooOften.For(seconds)
-	case identity.CodeOverloaded, identity.CodeUnavailable:
+	case identity.CodeOverloaded, identity.CodeUnavailable, identity.CodeBehind:
 		return w.Failed.Busy
 	case identity.CodeOutcomeUnknown:
 		return w.Failed.Unknown

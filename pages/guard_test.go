@@ -14,17 +14,21 @@ import (
 )
 
 // everyPage is what there is to be opened.
-var everyPage = []string{"/", "/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here"}
+var everyPage = []string{
+	"/", "/login", "/login?return=/account/data", "/logout", "/logout?done=", "/logout?done=erased", "/register", "/register?done=",
+	"/account/forgot", "/account/forgot?done=", "/account/resend", "/account/resend?done=",
+	"/account/verify?code=x", "/account/reset?code=x", "/account/email?code=x", "/account/verify?done=", "/account/reset?done=", "/nothing-here",
+}
 
-func TestHeaders(t *testing.T) {
+func TestASVS_3_4_1_3_4_3_3_4_4_3_4_5_3_4_6_Headers(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, options{})
+	s := newStack(t, options{public: "https://id.example.org"})
 	for _, path := range everyPage {
 		a := s.get(path)
 		for name, value := range map[string]string{
 			"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 			"Referrer-Policy":         "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
-			"Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=UTF-8",
+			"Strict-Transport-Security": "max-age=31536000; includeSubDomains", "Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=UTF-8",
 		} {
 			if got := a.header.Get(name); got != value {
 				t.Errorf("%s: %s is %q, want %q", path, name, got, value)
@@ -37,6 +41,25 @@ func TestHeaders(t *testing.T) {
 			if strings.Contains(a.body, inline) {
 				t.Errorf("%s has %s", path, inline)
 			}
+		}
+	}
+}
+
+// A page with all that it needs to be shown is small.
+func TestSize(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	p, nobody := s.loggedIn("ada@example.org"), s.person()
+	for i, path := range append(slices.Clone(everyPage), ownPages...) {
+		who := nobody
+		if i >= len(everyPage) {
+			who = p
+		}
+		a := who.get(path)
+		_, rest, _ := strings.Cut(a.body, `<link rel="stylesheet" href="`)
+		style, _, found := strings.Cut(rest, `"`)
+		if size := len(a.body) + len(s.get(style).body); !found || size > 40<<10 {
+			t.Errorf("%s has %d bytes with its style", path, size)
 		}
 	}
 }
@@ -77,8 +100,8 @@ func TestAsset(t *testing.T) {
 	}
 }
 
-// TestCrossSite sends forms as browsers do for another website.
-func TestCrossSite(t *testing.T) {
+// TestASVS_3_5_1_CrossSite sends forms as browsers do for another website.
+func TestASVS_3_5_1_CrossSite(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, options{public: "https://id.example.org"})
 	ada := s.user("ada@example.org")

@@ -42,7 +42,7 @@ func (p *pages) doReset(ctx context.Context, v *visit) (server.Answer, error) {
 	code := v.form.Get("code")
 	set, err := p.resetPassword(ctx, v, identity.MailCode(code), password.Password(v.form.Get("new_password")))
 	if err != nil {
-		return server.Answer{}, onPage{err, func(f server.Failure) ([]byte, error) {
+		return refused(err, p.reset, func(f server.Failure) resetPage {
 			page := newResetPage(v, code)
 			switch {
 			case errors.Is(err, errNeeded):
@@ -52,8 +52,8 @@ func (p *pages) doReset(ctx context.Context, v *visit) (server.Answer, error) {
 			default:
 				page.Problem = problem(v.Echo(), v.Words, f)
 			}
-			return p.reset.Render(page)
-		}}
+			return page
+		})
 	}
 	return v.done(set.Position), nil
 }

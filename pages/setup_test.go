@@ -17,12 +17,16 @@ import (
 	"github.com/google/uuid"
 
 	"usher.example/eventstore"
+	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/browser"
 	"usher.example/internal/eventcheck"
 	"usher.example/pages/look"
+	"usher.example/projections"
 	"usher.example/schema"
 	"usher.example/server"
 	"usher.example/token"
@@ -30,13 +34,69 @@ import (
 
 func TestMain(m *testing.M) {
 	code := devstack.Main(m)
-	browser().stop()
+	browser.Stop()
 	os.Exit(code)
+}
+
+// database is what both stores are.
+type database interface {
+	eventstore.Store
+	eventstore.DB
+	Close()
+}
+
+// onBoth runs a test on SQLite and on Postgres.
+func onBoth(t *testing.T, test func(t *testing.T, db database)) {
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, openSQLite(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, openPostgres(t))
+	})
+}
+
+func openSQLite(tb testing.TB) database {
+	tb.Helper()
+	path := devstack.SQLite(tb, "pages", func(ctx context.Context, path string) error {
+		m, err := schema.SQLite(path)
+		return migrate(ctx, m, err)
+	})
+	db, err := sqlite.Open(tb.Context(), path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(db.Close)
+	return db
+}
+
+func openPostgres(tb testing.TB) database {
+	tb.Helper()
+	dsn := devstack.Database(tb, "pages", func(ctx context.Context, dsn string) error {
+		m, err := schema.Postgres(dsn)
+		return migrate(ctx, m, err)
+	})
+	db, err := postgres.Open(tb.Context(), dsn, postgres.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(db.Close)
+	return db
+}
+
+func migrate(ctx context.Context, m *schema.Migrator, err error) error {
+	if err != nil {
+		return err
+	}
+	_, err = m.Up(ctx)
+	return errors.Join(err, m.Close())
 }
 
 // stack is a server of pages on a database of its own.
 type stack struct {
 	tb       testing.TB
+	db       database
 	log      *eventstore.Log
 	identity *identity.Service
 	server   *server.Server
@@ -56,28 +116,24 @@ func (c *clock) add(d time.Duration) { c.ahead.Add(int64(d)) }
 type options struct {
 	identity func(*identity.Config)
 	server   func(*server.Config)
+	master   *eventstore.MasterKey // a new one when nil
+	db       database              // a new one on SQLite when nil
 	look     look.Config
 	public   string // the URL that it is reached at; where it is when empty
 }
 
 func newStack(tb testing.TB, o options) *stack {
 	tb.Helper()
-	path := devstack.SQLite(tb, "pages", func(ctx context.Context, path string) error {
-		m, err := schema.SQLite(path)
-		if err != nil {
-			return err
-		}
-		_, err = m.Up(ctx)
-		return errors.Join(err, m.Close())
-	})
-	db, err := sqlite.Open(tb.Context(), path)
-	if err != nil {
-		tb.Fatal(err)
+	db := o.db
+	if db == nil {
+		db = openSQLite(tb)
 	}
-	tb.Cleanup(db.Close)
-	s := &stack{tb: tb, output: &devstack.Output{}, clock: &clock{}}
+	s := &stack{tb: tb, db: db, output: &devstack.Output{}, clock: &clock{}}
 	store := eventcheck.Store(tb, db)
-	master, _ := eventstore.NewMasterKey()
+	if o.master == nil {
+		o.master = newMaster(tb)
+	}
+	master := *o.master
 	s.log = eventstore.New(store, master, eventstore.Options{})
 	tb.Cleanup(func() {
 		if err := s.log.Close(context.WithoutCancel(tb.Context())); err != nil {
@@ -111,7 +167,7 @@ func newStack(tb testing.TB, o options) *stack {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	serving := server.Config{Identity: s.identity, Log: s.log, Verifier: verifier, Logger: logger}
+	serving := server.Config{Identity: s.identity, Log: s.log, Verifier: verifier, Logger: logger, PlainHTTP: !strings.HasPrefix(o.public, "https:"), Now: s.clock.now}
 	if o.server != nil {
 		o.server(&serving)
 	}
@@ -131,7 +187,7 @@ func newStack(tb testing.TB, o options) *stack {
 	if o.public == "" {
 		o.public = strings.Replace(s.http.URL, "127.0.0.1", "localhost", 1)
 	}
-	if err := Register(s.server, Config{Look: l, PublicURL: o.public}); err != nil {
+	if err := Register(s.server, Config{Look: l, PublicURL: o.public, Activity: projections.Activity{DB: db}, Exports: &server.Exports{Archive: dossier.Archive{Log: s.log, DB: db, Users: s.identity}}}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
@@ -231,4 +287,10 @@ func (s *stack) call(method, path string, form url.Values, headers ...string) an
 		s.tb.Fatal(err)
 	}
 	return answer{response.StatusCode, response.Header, string(raw)}
+}
+
+func newMaster(tb testing.TB) *eventstore.MasterKey {
+	tb.Helper()
+	master, _ := eventstore.NewMasterKey()
+	return &master
 }

@@ -294,13 +294,16 @@ func (w *worker) head(ctx context.Context) (head int64, err error) {
 	return head, err
 }
 
+// Consumer is the name of the durable consumer that a projection reads the stream through.
+func Consumer(projection string) string { return "projection-" + projection }
+
 // follow applies what the stream brings. It fails with subscription.ErrBehind once the log has been ahead for a while without
 // anything coming: the relay or the broker is down, and the log is read instead.
 func (w *worker) follow(ctx context.Context) error {
 	s := subscription.Subscription{
 		JetStream:  w.JetStream,
 		Stream:     w.Stream,
-		Name:       "projection-" + w.name(),
+		Name:       Consumer(w.name()),
 		Checkpoint: func(context.Context) (int64, error) { return w.checkpoint.Load(), nil },
 		Handle: func(ctx context.Context, events []eventstore.Event) error {
 			if len(events) > 1 { // of one alone, apply asks itself

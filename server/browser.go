@@ -34,7 +34,7 @@ func (c *Call) IdentifyBrowser() error {
 		return identity.ErrSessionEnded
 	}
 	b, err := s.Identity.ReadBrowser(identity.BrowserToken(text))
-	if err == nil && (!s.Identity.IsFresh(b) || s.Verifier.Revoked(token.Claims{Subject: b.User.String(), Session: b.ID.String(), IssuedAt: b.SeenAt})) {
+	if err == nil && (!s.Identity.IsFresh(b) || s.isRevoked(b)) {
 		if b, err = s.Identity.KeepBrowser(ctx, b, c.Metadata()); err == nil {
 			c.keepBrowser(b)
 		}
@@ -51,6 +51,11 @@ func (c *Call) IdentifyBrowser() error {
 	}
 	c.Caller, c.Browser = Caller{u, b.ID}, b
 	return nil
+}
+
+// isRevoked says whether a browser's session is among those that are known to have ended, or may be: the log tells.
+func (s *Server) isRevoked(b identity.BrowserSession) bool {
+	return s.Verifier.Revoked(token.Claims{Subject: b.User.String(), Session: b.ID.String(), IssuedAt: b.SeenAt})
 }
 
 // LogInBrowser gives the browser the session that a login has begun, and its device what it is known by. Each login has another cookie,
@@ -74,6 +79,9 @@ func (c *Call) KnowDevice(t identity.DeviceToken) {
 		c.setCookie(cookieDevice, string(t), deviceKept)
 	}
 }
+
+// ForgetDevice has the browser forget what its device is known by.
+func (c *Call) ForgetDevice() { c.setCookie(cookieDevice, "", -1) }
 
 func (c *Call) keepBrowser(b identity.BrowserSession) {
 	s := c.server

@@ -109,6 +109,9 @@ func (c *Call) Identify() error {
 // of the access token counts for requests that are open too. sessionUser is SessionUser, or ReadSessionUser where what
 // the answer tells of may have come after the lock.
 func (c *Call) Again(ctx context.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
+	if c.Browser.ID != uuid.Nil {
+		return c.againInBrowser(ctx, sessionUser)
+	}
 	raw, err := bearer(c.echo.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
 		return err
@@ -118,6 +121,17 @@ func (c *Call) Again(ctx context.Context, sessionUser func(ctx context.Context, 
 		return err
 	}
 	return c.access.permit(who)
+}
+
+func (c *Call) againInBrowser(ctx context.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
+	if c.server.isRevoked(c.Browser) {
+		sessionUser = c.server.Identity.ReadSessionUser
+	}
+	u, err := sessionUser(ctx, c.Browser.User, c.Browser.ID)
+	if err != nil {
+		return err
+	}
+	return c.access.permit(Caller{u, c.Browser.ID})
 }
 
 // Metadata is that of the events which the call causes.

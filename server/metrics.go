@@ -16,12 +16,14 @@ import (
 )
 
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	limited  *prometheus.CounterVec
+	requests      *prometheus.CounterVec
+	seconds       *prometheus.HistogramVec
+	limited       *prometheus.CounterVec
+	registrations *prometheus.CounterVec
+	logins        *prometheus.CounterVec
 }
 
-// newMetrics registers the metrics of requests. Labels have few values: routes are those that were registered.
+// newMetrics registers the metrics of requests, and of what several surfaces do. Labels have few values: routes are those that were registered.
 func newMetrics(registry prometheus.Registerer) metrics {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -35,8 +37,28 @@ func newMetrics(registry prometheus.Registerer) metrics {
 			Name: "usher_rate_limited_total", Help: "Requests that were refused because their network had too many.",
 		}, []string{"route"}),
 	}
-	registry.MustRegister(m.requests, m.seconds, m.limited)
+	m.registrations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "usher_registrations_total", Help: "Registrations by outcome: ok or the code of the problem.",
+	}, []string{"outcome"})
+	m.logins = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "usher_logins_total", Help: "Logins by outcome: ok or the code of the problem.",
+	}, []string{"outcome"})
+	registry.MustRegister(m.requests, m.seconds, m.limited, m.registrations, m.logins)
 	return m
+}
+
+// Registered counts a registration, by what came of it.
+func (s *Server) Registered(err error) { s.metrics.registrations.WithLabelValues(Outcome(err)).Inc() }
+
+// LoggedIn counts a login, by what came of it.
+func (s *Server) LoggedIn(err error) { s.metrics.logins.WithLabelValues(Outcome(err)).Inc() }
+
+// Outcome is what came of a call, as metrics name it: ok or a code.
+func Outcome(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return string(CodeOf(err))
 }
 
 // observe counts a request that was answered.

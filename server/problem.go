@@ -129,8 +129,8 @@ type Failure struct {
 }
 
 // fail answers a request that failed as its surface tells of that. Errors that are ours to mend are logged, with all that the
-// caller is not told.
-func (s *Server) fail(c *echo.Context, err error) {
+// caller is not told. It is false where another answer was begun and broke off.
+func (s *Server) fail(c *echo.Context, err error) bool {
 	of := s.surface(c)
 	code, detail := of.explain(err)
 	known, ok := problems[code]
@@ -148,7 +148,7 @@ func (s *Server) fail(c *echo.Context, err error) {
 			slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Any("error", err))
 	}
 	if r, unwrapErr := echo.UnwrapResponse(c.Response()); unwrapErr == nil && r.Committed {
-		return
+		return false
 	}
 	h := c.Response().Header()
 	if known.retry {
@@ -164,6 +164,7 @@ func (s *Server) fail(c *echo.Context, err error) {
 	if err != nil {
 		s.Logger.DebugContext(ctx, "answer was not sent", slog.Any("error", err))
 	}
+	return true
 }
 
 // TellProblem answers with the problem (RFC 9457), and asks for an access token where one is needed (RFC 6750, section 3).

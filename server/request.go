@@ -22,12 +22,15 @@ const (
 	HeaderDevice         = "Usher-Device"
 	headerTraceParent    = "Traceparent"
 	headerNoSniff        = "X-Content-Type-Options"
+	headerHTTPS          = "Strict-Transport-Security"
 )
 
 // Values of headers that every answer shares.
 var (
 	noSniff = []string{"nosniff"}
 	noStore = []string{"no-store"}
+	// onlyHTTPS has browsers never ask by http again, for a year (RFC 6797).
+	onlyHTTPS = []string{"max-age=31536000; includeSubDomains"}
 )
 
 // attend is around every request: it gives the request its id and the answer what every answer has, answers errors and
@@ -40,6 +43,9 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 		h := c.Response().Header()
 		h[echo.HeaderXRequestID] = []string{newRequestID(c.Request())}
 		h[headerNoSniff] = noSniff
+		if !s.PlainHTTP {
+			h[headerHTTPS] = onlyHTTPS
+		}
 		h[echo.HeaderCacheControl] = noStore // unless the answer says otherwise
 		end := s.trace(c)
 		defer func() {
@@ -49,14 +55,15 @@ func (s *Server) attend(next echo.HandlerFunc) echo.HandlerFunc {
 				}
 				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			}
-			if err != nil {
-				s.fail(c, err)
-				err = nil
-			}
+			whole := err == nil || s.fail(c, err)
+			err = nil
 			end()
 			took := time.Since(begin)
 			s.metrics.observe(c, took)
 			s.logRequest(c, took)
+			if !whole {
+				panic(http.ErrAbortHandler) // so that nobody takes for a whole answer what broke off
+			}
 		}()
 		if s.allowOrigin(c) {
 			return c.NoContent(http.StatusNoContent)

@@ -45,7 +45,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// AllowedOrigins are those whose pages may call from a browser: see ParseOrigins.
 	AllowedOrigins []string
-	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https.
+	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https, nor a browser to that.
 	PlainHTTP bool
 
 	Registry *prometheus.Registry // a new one when nil
@@ -91,7 +91,7 @@ func New(c Config) *Server {
 		ready:   readiness{checks: c.Checks, now: c.Now, logger: c.Logger},
 		proxies: proxies{trusted: c.TrustedProxies, logger: c.Logger},
 	}
-	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: s.fail, IPExtractor: s.proxies.client})
+	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: func(c *echo.Context, err error) { s.fail(c, err) }, IPExtractor: s.proxies.client})
 	s.echo.Use(s.attend)
 	health := s.Routes(Surface{})
 	s.elsewhere = health.surface

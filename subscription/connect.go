@@ -28,8 +28,19 @@ func Inbox(servers string) nats.Option {
 func BrokerUser(servers string) string {
 	first, _, _ := strings.Cut(servers, ",")
 	u, err := url.Parse(strings.TrimSpace(first))
-	if err != nil || strings.ContainsAny(u.User.Username(), ".*> \t\r\n") {
+	if err != nil {
 		return ""
 	}
-	return u.User.Username()
+	if _, hasPassword := u.User.Password(); !hasPassword { // what stands alone is no user but a token, and secret
+		return ""
+	}
+	return subjectToken(u.User.Username())
+}
+
+// subjectToken is a user's name if it can be part of a subject, else "".
+func subjectToken(user string) string {
+	if strings.ContainsAny(user, ".*> \t\r\n") {
+		return ""
+	}
+	return user
 }

@@ -9,6 +9,7 @@ func TestBrokerUser(t *testing.T) {
 		" nats://billing:secret@a:4222,nats://other@b:4222": "billing",
 		"nats://nats:4222":                                  "",
 		"nats:4222":                                         "",
+		"nats://of-a-token@nats:4222":                       "", // which is a secret
 		"nats://a.b:secret@nats:4222":                       "", // would be two tokens of a subject
 		"nats://%3E:secret@nats:4222":                       "",
 		"nats://billing:sec ret@nats:4222":                  "",

@@ -1,12 +1,14 @@
 package subscription
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +29,10 @@ import (
 // begins with what happened within the lifetime of an access token: whatever ended earlier has no token left. After that
 // it is behind the event by milliseconds. What is told twice does no harm.
 //
+// Its consumers have names out of a bounded set, so that the broker can hold a user to them: each feed has a place of its own
+// among those of its NATS user. It leaves that when Run ends, keeps it through a reconnect, and where none is free waits for one and
+// logs so. That of a process that was killed is free within a minute, so have some to spare: [RevocationConsumers].
+//
 // While the broker can't be reached nothing is told, and Age grows: what to do then is for the service to decide. It may
 // go on, since an access token is good for minutes only, or ask /oauth2/introspect. The same goes for sessions that the log
 // does not have any more, as after a restore: the feed tells of them once the relay follows or is reset, and while it halts
@@ -43,6 +49,10 @@ type RevocationFeed struct {
 	// done is called, after which nothing else counts any more. It may be nil: then sessions that ended in vain stay ended.
 	Renew func() (done func())
 
+	// User is the NATS user whose places the feed may take, and Places how many that user has: the user that the connection logs in
+	// as when empty, and Places (8) when zero. Without any user, as at the broker of `usher dev`, there is no bound.
+	User   string
+	Places int
 	// Stream is the JetStream stream, Stream ("USHER") when empty.
 	Stream string
 	// Logger is slog.Default() when nil.
@@ -72,9 +82,10 @@ const (
 var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, eventstore.TypeRestored}
 
 const (
-	feedCheck    = time.Second // between looks at whether anything is on its way
-	feedMargin   = time.Minute // of time, for clocks that differ
-	feedInactive = time.Minute // after which the server forgets a consumer that nobody reads
+	feedCheck    = time.Second      // between looks at whether anything is on its way
+	feedMargin   = time.Minute      // of time, for clocks that differ
+	feedExpiry   = 10 * time.Second // of a pull; the next is sent before
+	feedInactive = 15 * time.Second // without a pull, after which the server forgets a consumer, and its place is free
 )
 
 // Ready is closed once everything has been told that happened before Run: from then on a service that refuses what it
@@ -111,14 +122,10 @@ func (f *RevocationFeed) caughtUp(moment time.Time) {
 // Run tells until ctx ends, and then returns nil. It fails if the connection was closed. Everything else is logged and
 // tried again.
 //
-// The credential has to be allowed to publish to $JS.API.CONSUMER.CREATE.USHER.*.usher.v1.*.<type> for each type of event that
-// ends sessions and for log.restored, to $JS.API.CONSUMER.INFO.USHER.* and to $JS.FC of the stream: the user verifier of deploy/nats/nats.conf.
+// The credential has to be allowed what [RevocationConsumers] says: the user verifier of deploy/nats/nats.conf is.
 func (f *RevocationFeed) Run(ctx context.Context) error {
-	l := feedLoop{RevocationFeed: f, logger: f.Logger}
-	if l.logger == nil {
-		l.logger = slog.Default()
-	}
-	l.logger = l.logger.With("subscription", "revocations")
+	l := newFeedLoop(f)
+	defer l.leaveAll(ctx)
 	reported := ""
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		told, err := l.session(ctx)
@@ -150,7 +157,12 @@ func (f *RevocationFeed) Run(ctx context.Context) error {
 // little, and right whatever happened to the stream meanwhile.
 type feedLoop struct {
 	*RevocationFeed
-	logger *slog.Logger
+	logger     *slog.Logger
+	id         string         // tells its consumers from those of other feeds
+	user       string         // whose places it takes; "" if there is no bound
+	count      int            // of the user's places
+	firstPlace int            // to try where it had none
+	places     map[string]int // that it had last, by type of event
 
 	turn     sync.Mutex  // of whoever tells or looks; the rest is its own
 	tails    []*feedTail // of the session; none once that is over
@@ -160,14 +172,25 @@ type feedLoop struct {
 	done     func()      // is called once the session has; nil if it need not
 }
 
+func newFeedLoop(f *RevocationFeed) *feedLoop {
+	l := &feedLoop{
+		RevocationFeed: f, logger: cmp.Or(f.Logger, slog.Default()).With("subscription", "revocations"), id: uuid.NewString(),
+		user: cmp.Or(f.User, brokerUser(f.JetStream.Conn())), count: f.Places, places: make(map[string]int),
+	}
+	if l.count <= 0 {
+		l.count = Places
+	}
+	l.firstPlace = rand.IntN(l.count)
+	return l
+}
+
 // errRestored: the log was restored, so what was told has to be told anew.
 var errRestored = errors.New("the log was restored")
 
 // session tells what happened lately and what happens, until something fails. It says how many messages it had.
 //
 // There is a consumer for each type of event: what the server is asked for then has the one subject that it delivers, so that
-// a credential may be allowed those that end sessions, and no event that has personal data in it. The messages come to an
-// inbox, for the same reason: the right to pull would be one to pull from others' consumers too.
+// a credential may be allowed those that end sessions, and no event that has personal data in it.
 func (l *feedLoop) session(ctx context.Context) (told int, err error) {
 	conn := l.JetStream.Conn()
 	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
@@ -201,15 +224,20 @@ func (l *feedLoop) session(ctx context.Context) (told int, err error) {
 	l.begin(tails, done)
 	defer func() { told = l.end() }()
 	for _, t := range tails {
-		push, err := t.consumer.Consume(func(m jetstream.Msg) {
+		pull, err := t.consumer.Consume(func(m jetstream.Msg) {
 			if err := l.take(ctx, t, m); err != nil {
 				fail(err)
 			}
-		}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }))
+		},
+			jetstream.PullExpiry(feedExpiry), jetstream.PullHeartbeat(heartbeat),
+			jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { fail(err) }))
 		if err != nil {
-			return 0, fmt.Errorf("listen: %w", err)
+			return 0, fmt.Errorf("pull: %w", err)
 		}
-		defer push.Stop()
+		defer func() {
+			pull.Stop()
+			<-pull.Closed()
+		}()
 	}
 
 	tick := time.NewTicker(feedCheck)
@@ -221,7 +249,7 @@ func (l *feedLoop) session(ctx context.Context) (told int, err error) {
 				return 0, err
 			}
 		case err := <-failed:
-			return 0, fmt.Errorf("listen: %w", err)
+			return 0, l.explained(fmt.Errorf("pull: %w", err))
 		case s := <-status:
 			if s == nats.CLOSED {
 				return 0, Final(nats.ErrConnectionClosed)
@@ -251,7 +279,7 @@ func (l *feedLoop) end() (told int) {
 
 // feedTail is the consumer of one type of event.
 type feedTail struct {
-	consumer jetstream.PushConsumer
+	consumer jetstream.Consumer
 	sequence uint64    // of the consumer's last message
 	current  time.Time // when everything of the type had been told; zero for never
 }
@@ -320,26 +348,31 @@ func (l *feedLoop) caughtUpWithAll() {
 }
 
 // consumer makes a consumer of one type of event that begins with what may still matter.
-func (l *feedLoop) consumer(ctx context.Context, eventType string) (jetstream.PushConsumer, error) {
+func (l *feedLoop) consumer(ctx context.Context, eventType string) (jetstream.Consumer, error) {
+	since := l.since()
+	config := jetstream.ConsumerConfig{
+		FilterSubject: Type(eventType), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
+		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since, Metadata: map[string]string{metadataFeed: l.id},
+	}
+	if l.user == "" {
+		return l.create(ctx, config)
+	}
+	return l.settle(ctx, eventType, config)
+}
+
+func (l *feedLoop) create(ctx context.Context, config jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	since := l.since()
-	stream := l.Stream
-	if stream == "" {
-		stream = Stream
-	}
-	consumer, err := l.JetStream.CreatePushConsumer(ctx, stream, jetstream.ConsumerConfig{
-		FilterSubject: Type(eventType), DeliverSubject: l.JetStream.Conn().NewInbox(), FlowControl: true, IdleHeartbeat: heartbeat,
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: feedInactive,
-		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since,
-	})
+	consumer, err := l.JetStream.CreateConsumer(ctx, l.stream(), config)
 	if err != nil {
-		return nil, fmt.Errorf("make a consumer of %s: %w", eventType, err)
+		return nil, l.explained(fmt.Errorf("make a consumer of %s: %w", config.FilterSubject, err))
 	}
 	return consumer, nil
 }
 
-func (l *feedLoop) info(ctx context.Context, consumer jetstream.PushConsumer) (*jetstream.ConsumerInfo, error) {
+func (l *feedLoop) stream() string { return cmp.Or(l.Stream, Stream) }
+
+func (l *feedLoop) info(ctx context.Context, consumer jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	info, err := consumer.Info(ctx)

@@ -2,9 +2,13 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,26 +26,30 @@ import (
 )
 
 // installation is usher as the files of deploy/ set it up: their commands, their environments and their users, on a Postgres that asks for
-// passwords and a nats-server that reads deploy/nats/nats.conf. What differs is where everything listens, where files are, and what
-// elsewhere says.
+// passwords and a nats-server that reads deploy/nats/nats.conf. What differs is what differences has.
 type installation struct {
 	*deployment
 	t        *testing.T
+	kind     string            // compose, kubernetes or systemd
+	places   map[string]string // where things are here, of which differences speaks
+	mets     []difference      // that made one
 	values   map[string]string // that deploy/secrets.sh made
 	file     string            // which they are in
 	postgres *devstack.Postgres
-	server   string // host and port of Postgres
-	moved    *strings.Replacer
+	monitors string // the URL where nats-server is monitored, "" where its flags don't ask for that
 	api      *client
 	apiEnv   map[string]string
 	mails    *mailserver.Server
 }
 
-// newInstallation makes the secrets.
-func newInstallation(t *testing.T) *installation {
+// newInstallation makes the secrets, and writes what the operator would.
+func newInstallation(t *testing.T, kind string) *installation {
 	t.Helper()
-	s := &installation{t: t, values: map[string]string{}, file: filepath.Join(t.TempDir(), ".env")}
+	s := &installation{t: t, kind: kind, places: map[string]string{"path": os.Getenv("PATH"), "program": program}, values: map[string]string{}, file: filepath.Join(t.TempDir(), ".env")}
 	s.secretsSh()
+	for _, d := range s.differing(line) {
+		s.write(d.of + "=" + s.met(d))
+	}
 	f, err := os.Open(s.file)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +70,6 @@ func newInstallation(t *testing.T) *installation {
 		seen[value] = name
 		s.values[name] = value
 	}
-	s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"] = "root@example.org", "the administrator's passphrase"
 	return s
 }
 
@@ -89,8 +96,9 @@ func (s *installation) secretsSh(flags ...string) string {
 	return string(out)
 }
 
-// servers starts Postgres, with a superuser who has a password, and NATS, with the environment and the flags that it is to have.
-func (s *installation) servers(password string, natsEnv []string, natsFlags ...string) {
+// servers starts Postgres, with a database and a superuser who has a password, and NATS, with the environment and the flags that it is
+// to have.
+func (s *installation) servers(database, password string, natsEnv []string, natsFlags ...string) {
 	t := s.t
 	t.Helper()
 	s.postgres = devstack.OwnPostgres(t, devstack.PostgresOptions{})
@@ -103,7 +111,7 @@ func (s *installation) servers(password string, natsEnv []string, natsFlags ...s
 	if err := super.QueryRow(t.Context(), "SHOW hba_file").Scan(&rules); err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{"CREATE DATABASE usher", "ALTER ROLE postgres PASSWORD '" + password + "'"} {
+	for _, statement := range []string{"CREATE DATABASE " + database, "ALTER ROLE postgres PASSWORD '" + password + "'"} {
 		if _, err := super.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
@@ -114,8 +122,8 @@ func (s *installation) servers(password string, natsEnv []string, natsFlags ...s
 	if _, err := super.Exec(t.Context(), "SELECT pg_reload_conf()"); err != nil {
 		t.Fatal(err)
 	}
-	s.server = fmt.Sprintf("127.0.0.1:%d", super.Config().Port)
-	broker := startNATS(t, natsEnv, natsFlags...)
+	s.places["postgres host"], s.places["postgres port"], s.places["postgres programs"] = "127.0.0.1", fmt.Sprint(super.Config().Port), s.postgres.Bin()
+	broker := s.startNATS(natsEnv, natsFlags...)
 	s.mails = mailserver.Start(t, mailserver.Options{})
 	s.deployment = newDeployment(t) // whose last look at the database comes before that is stopped
 	s.natsURL, s.admin = broker, credentials{s.values["ADMIN_EMAIL"], s.values["ADMIN_PASSWORD"]}
@@ -127,9 +135,7 @@ func (s *installation) servers(password string, natsEnv []string, natsFlags ...s
 	if err := os.Mkdir(filepath.Join(s.dir, "ledger"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	nats := strings.TrimPrefix(broker, "nats://")
-	s.moved = strings.NewReplacer("@postgres:5432/", "@"+s.server+"/", "@nats:4222", "@"+nats, "@localhost:5432/", "@"+s.server+"/", "@localhost:4222", "@"+nats,
-		"smtp://mail:1025", s.mails.URL(), "/ledger/", s.dir+"/ledger/", "/var/lib/usher/", s.dir+"/ledger/")
+	s.places["nats"], s.places["mail"], s.places["dir"] = strings.TrimPrefix(broker, "nats://"), s.mails.URL(), s.dir
 }
 
 // natsEnv is the environment of a NATS server that nats.conf is enough for: every password is in it.
@@ -142,18 +148,28 @@ func (s *installation) natsEnv() (env []string) {
 	return env
 }
 
-// roles runs deploy/postgres/apply.sh with an environment.
-func (s *installation) roles(env map[string]string) {
+// roles runs deploy/postgres/apply.sh, by a command, with an environment.
+func (s *installation) roles(env map[string]string, command ...string) {
 	s.t.Helper()
-	host, port, _ := strings.Cut(s.server, ":")
-	cmd := exec.Command("sh", filepath.Join("..", "deploy", "postgres", "apply.sh"))
-	for name, value := range env {
-		cmd.Env = append(cmd.Env, name+"="+value)
+	for i, argument := range command {
+		command[i] = s.moved(argument)
 	}
-	cmd.Env = append(cmd.Env, "PATH="+s.postgres.Bin()+":"+os.Getenv("PATH"), "PGHOST="+host, "PGPORT="+port)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = s.psqlEnv(env)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("deploy/postgres/apply.sh: %v\n%s", err, out)
 	}
+}
+
+// psqlEnv is an environment for what is a client of Postgres.
+func (s *installation) psqlEnv(env map[string]string) (list []string) {
+	for name, value := range env {
+		list = append(list, name+"="+value)
+	}
+	for _, d := range s.differing(roles) { // these win
+		list = append(list, d.of+"="+s.met(d))
+	}
+	return list
 }
 
 // rolesByHand is roles as an operator runs it.
@@ -164,38 +180,84 @@ func (s *installation) rolesByHand() {
 			env[name] = value
 		}
 	}
-	s.roles(env)
+	s.roles(env, "sh", filepath.Join("..", "deploy", "postgres", "apply.sh"))
 }
 
-// as has the processes that are started from here on use an environment, and nothing else but where this machine has things.
+// as has the processes that are started from here on use an environment, and nothing else.
 func (s *installation) as(env map[string]string) {
-	s.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}
+	s.env = []string{}
 	for name, value := range env {
-		s.env = append(s.env, name+"="+s.moved.Replace(value))
+		here, is := s.different(changed, name)
+		if !is {
+			here = s.moved(value)
+		}
+		s.env = append(s.env, name+"="+here)
 	}
-	s.env = append(s.env, elsewhere...)
-}
-
-// elsewhere are the settings that have to be others where all processes share one network and there is one NATS server.
-var elsewhere = []string{
-	"HTTP_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", // each container has ports of its own
-	"LOG_FORMAT=json", // which compose and Kubernetes set too: the log tells the addresses
-	"NATS_REPLICAS=1", // which is 3 in Kubernetes
 }
 
 // natsFlags are those that a nats-server needs which deploy/ does not start itself.
 var natsFlags = []string{"-c", "/etc/nats/nats.conf"}
 
 // serve starts a process that goes on.
-func (s *installation) serve(env map[string]string, args ...string) {
+func (s *installation) serve(env map[string]string, args ...string) *process {
 	s.t.Helper()
 	s.as(env)
-	p := s.start(args...)
-	if args[0] == "serve" {
-		http, _ := p.listening(s.t)
-		s.api, s.apiEnv = s.client(http), env
-		s.api.waitReady()
+	if args[0] != "serve" {
+		return s.start(args...)
 	}
+	for _, d := range s.differing(left) {
+		if value, is := env[d.of]; is {
+			s.t.Errorf("%s=%s is given, and no default", d.of, value)
+		}
+		s.env = append(s.env, d.of+"="+s.met(d))
+	}
+	p := s.start(args...)
+	http, _ := p.listening(s.t)
+	s.api, s.apiEnv = s.client(http), env
+	s.api.waitReady()
+	return p
+}
+
+// inForce is what a setting that does not differ is in an environment, which may leave it to its default.
+func (s *installation) inForce(env map[string]string, name string) string {
+	s.t.Helper()
+	cmd := exec.Command(program, "config", "--json")
+	s.as(env)
+	cmd.Dir, cmd.Env = s.dir, s.env
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		s.t.Fatalf("usher config: %v\n%s", err, &said)
+	}
+	var settings map[string]struct{ Value any }
+	if err := json.Unmarshal(out, &settings); err != nil {
+		s.t.Fatal(err)
+	}
+	return fmt.Sprint(settings[name].Value)
+}
+
+// portOf is the port of an address.
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+
+// asked waits until a URL is answered well, as whoever asks whether a process is well wants it. What is asked is its path and its query,
+// at the address of the process.
+func (s *installation) asked(name, address string, u *url.URL) {
+	s.t.Helper()
+	s.places["process"] = address
+	at := *u
+	at.Scheme = "http"
+	at.Host, _ = s.different(probe, "host and port")
+	eventually(s.t, fmt.Sprintf("%s is well by %s", name, u), func() error {
+		r, err := http.Get(at.String())
+		if err != nil {
+			return err
+		}
+		if err := r.Body.Close(); err != nil || r.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s, %v", r.Status, err)
+		}
+		return nil
+	})
 }
 
 // works registers somebody, waits until that has reached a service with its NATS user, and until the check is content, which is
@@ -205,10 +267,10 @@ func (s *installation) works(env map[string]string, args ...string) {
 	t.Helper()
 	ada := s.api.mustRegister(t, "ada@example.org")
 
-	url := func(user string) string {
+	as := func(user string) string {
 		return strings.Replace(s.natsURL, "nats://", "nats://"+user+":"+s.values["NATS_"+strings.ToUpper(user)+"_PASSWORD"]+"@", 1)
 	}
-	_, js, _ := connectAs(t, url, "billing")
+	_, js, _ := connectAs(t, as, "billing")
 	var consumer jetstream.Consumer
 	eventually(t, "the service has its durable consumer", func() (err error) {
 		consumer, err = js.CreateConsumer(t.Context(), "USHER", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "usher.v1.*.user.registered"})
@@ -227,7 +289,7 @@ func (s *installation) works(env map[string]string, args ...string) {
 		}
 		return nil
 	})
-	if _, err := nats.Connect(strings.Replace(url("relay"), s.values["NATS_RELAY_PASSWORD"], s.values["NATS_API_PASSWORD"], 1)); err == nil {
+	if _, err := nats.Connect(strings.Replace(as("relay"), s.values["NATS_RELAY_PASSWORD"], s.values["NATS_API_PASSWORD"], 1)); err == nil {
 		t.Error("one user's password is good for another")
 	}
 
@@ -239,6 +301,7 @@ func (s *installation) works(env map[string]string, args ...string) {
 		}
 		return nil
 	})
+	s.allMet(t)
 	t.Cleanup(func() { s.as(s.apiEnv) }) // who may read all that is looked at in the end
 	for _, p := range s.processes {
 		p.alive(t)

@@ -2,8 +2,10 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +35,15 @@ type workload struct {
 type podTemplate struct {
 	Spec struct {
 		Containers []struct {
-			Args    []string
-			EnvFrom []struct {
+			Args  []string
+			Ports []struct {
+				Name          string
+				ContainerPort string `yaml:"containerPort"`
+			}
+			StartupProbe   *podProbe `yaml:"startupProbe"`
+			LivenessProbe  *podProbe `yaml:"livenessProbe"`
+			ReadinessProbe *podProbe `yaml:"readinessProbe"`
+			EnvFrom        []struct {
 				ConfigMapRef struct{ Name string } `yaml:"configMapRef"`
 			} `yaml:"envFrom"`
 			Env []struct {
@@ -48,6 +57,10 @@ type podTemplate struct {
 			}
 		}
 	}
+}
+
+type podProbe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
 // documents reads the documents of a file.
@@ -78,19 +91,19 @@ func TestKubernetes(t *testing.T) {
 		}
 		return documents(t, raw)
 	}
-	s := newInstallation(t)
-	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
-	s.write(`ADMIN_PASSWORD="it's \"quoted\", and a \\ too"`, "SMTP_URL='smtps://me:a\"b@mail'", "SMTP_TLS=optional")
+	s := newInstallation(t, "kubernetes")
+	s.servers("usher", s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
 	secret := documents(t, []byte(s.secretsSh("--kubernetes")))[0].StringData
-	if got, want := secret["ADMIN_PASSWORD"]+" "+secret["SMTP_URL"]+" "+secret["SMTP_TLS"], `it's "quoted", and a \ too smtps://me:a"b@mail optional`; got != want {
-		t.Errorf("the Secret has %s, want %s", got, want)
-	}
 	for _, key := range sorted(read("secret.example.yaml")[0].StringData) {
 		if _, is := secret[key]; !is {
 			t.Errorf("secrets.sh makes no %s, which secret.example.yaml has", key)
 		}
 	}
-	secret["ADMIN_EMAIL"], secret["ADMIN_PASSWORD"], secret["SMTP_URL"], secret["SMTP_TLS"] = s.admin.email, s.admin.password, s.mails.URL(), "off"
+	s.write(`ADMIN_PASSWORD="it's \"quoted\", and a \\ too"`, "SMTP_URL='smtps://me:a\"b@mail'", "SMTP_TLS=optional")
+	quoted := documents(t, []byte(s.secretsSh("--kubernetes")))[0].StringData
+	if got, want := quoted["ADMIN_PASSWORD"]+" "+quoted["SMTP_URL"]+" "+quoted["SMTP_TLS"], `it's "quoted", and a \ too smtps://me:a"b@mail optional`; got != want {
+		t.Errorf("the Secret has %s, want %s", got, want)
+	}
 
 	kustomization := read("kustomization.yaml")[0]
 	settings := map[string]string{}
@@ -106,7 +119,8 @@ func TestKubernetes(t *testing.T) {
 			}
 		}
 	}
-	process := func(name string) (env map[string]string, args []string) {
+	// process is what a workload runs, and the paths of its probes, by the port that each asks.
+	process := func(name string) (env map[string]string, args []string, probes map[string][]string) {
 		w := workloads[name]
 		pod := w.Spec.Template
 		if w.Kind == "CronJob" {
@@ -133,12 +147,23 @@ func TestKubernetes(t *testing.T) {
 				t.Errorf("%s needs %s of the secret, which has none", name, ref.Key)
 			}
 		}
-		return env, c.Args
+		ports := map[string]string{}
+		for _, p := range c.Ports {
+			ports[p.Name] = p.ContainerPort
+		}
+		probes = map[string][]string{}
+		for _, p := range []*podProbe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+			if p != nil {
+				port := cmp.Or(ports[p.HTTPGet.Port], p.HTTPGet.Port)
+				probes[port] = append(probes[port], p.HTTPGet.Path)
+			}
+		}
+		return env, c.Args, probes
 	}
 
 	s.rolesByHand()
 	run := func(name string) {
-		env, args := process(name)
+		env, args, _ := process(name)
 		s.as(env)
 		s.command(args...)
 	}
@@ -146,11 +171,28 @@ func TestKubernetes(t *testing.T) {
 	s.rolesByHand()
 	for _, name := range sorted(workloads) {
 		if workloads[name].Kind == "Deployment" {
-			env, args := process(name)
-			s.serve(env, args...)
+			env, args, probes := process(name)
+			p := s.serve(env, args...)
+			http, metrics := p.listening(t)
+			at := map[string]string{portOf(env["METRICS_ADDR"]): metrics}
+			if args[0] == "serve" {
+				at[portOf(s.inForce(env, "HTTP_ADDR"))] = http
+			}
+			if len(probes) == 0 {
+				t.Errorf("%s has no probe", name)
+			}
+			for _, port := range sorted(probes) {
+				if at[port] == "" {
+					t.Errorf("a probe of %s asks port %s, and it listens at those of %v", name, port, sorted(at))
+					continue
+				}
+				for _, path := range probes[port] {
+					s.asked(name, at[port], &url.URL{Host: ":" + port, Path: path})
+				}
+			}
 		}
 	}
 	run("usher-purge")
-	env, args := process("usher-operator")
+	env, args, _ := process("usher-operator")
 	s.works(env, args...)
 }

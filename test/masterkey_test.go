@@ -44,6 +44,9 @@ func TestRotateMasterKeyAsTheOwner(t *testing.T) {
 		if out := must("usher_api", key, "users", "show", "ada@example.org"); !strings.Contains(out, "Ada") {
 			t.Errorf("users show: %s", out)
 		}
+		if out := must("usher_api", key, "users", "show", "ada@example.org", "--everything"); !strings.Contains(out, `"events":[{"position":`) || !strings.HasSuffix(out, "]}\n") {
+			t.Errorf("users show --everything: %s", out)
+		}
 	}
 	must("usher_api", fresh, "users", "create", "bob@example.org", "--name", "Bob")
 	must("usher_worker", fresh, "events", "tail", "--no-follow")

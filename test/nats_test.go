@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -82,7 +83,6 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	d.env = append(d.env, "NATS_URL="+url("worker"))
 	d.start("project")
 	webhooks := d.start("webhooks", "run")
-	d.env = append(d.env, "NATS_URL="+url("operator"))
 	ada := c.mustRegister(t, "ada@example.org")
 	eventually(t, "the event is published and in the read model", func() error { return d.caughtUp(ada.position) })
 	eventually(t, "the mail that it calls for is sent", func() error { return wantMails(mails, 1) })
@@ -90,6 +90,13 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	if said := webhooks.stderr.String(); strings.Contains(said, "permissions violation") || strings.Contains(said, "were left") {
 		t.Errorf("the webhooks worker may not do its work:\n%s", said)
 	}
+	for component, user := range map[string]string{"projections": "worker", "webhooks": "worker", "mail": "api"} {
+		d.env = append(d.env, "NATS_URL="+url(user))
+		if out := d.command("check", "--component", component, "--verbose"); !strings.Contains(out, " pull ") {
+			t.Errorf("usher check of %s as %s does not try whether it may pull:\n%s", component, user, out)
+		}
+	}
+	d.env = append(d.env, "NATS_URL="+url("operator"))
 	if out := d.command("check", "--component", "broker", "--verbose"); strings.Contains(out, "failed") {
 		t.Errorf("usher check as the operator:\n%s", out)
 	}
@@ -137,51 +144,22 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 		t.Errorf("the API deletes its own consumer: %v", err)
 	}
 
-	// A service that verifies tokens makes consumers of what ends sessions, which the server holds it to.
 	_, js, _ = connectAs(t, url, "verifier")
-	for _, c := range []jetstream.ConsumerConfig{
-		{Name: "a", FilterSubject: "usher.v1.*.user.registered"}, {Name: "a", FilterSubjects: []string{"usher.v1.*.session.ended", "usher.v1.>"}}, {Name: "a"},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		if _, err := js.CreateConsumer(ctx, "USHER", c); err == nil {
-			t.Errorf("the verifier may make a consumer %+v", c)
-		}
-		cancel()
-	}
-	raw, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.CONSUMER.CREATE.USHER.a.usher.v1.*.session.ended",
-		[]byte(`{"stream_name": "USHER", "config": {"name": "a", "filter_subject": "usher.v1.>", "ack_policy": "none"}}`))
-	if err != nil || !strings.Contains(string(raw.Data), `"error"`) {
-		t.Errorf("the verifier makes a consumer of more than the subject says: %v", err)
-	}
-	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: time.Hour, EndSession: func(uuid.UUID) {}, EndUser: func(uuid.UUID, time.Time, uuid.UUID) {}}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- feed.Run(ctx) }()
-	select {
-	case <-feed.Ready():
-	case <-time.After(patience):
-		t.Error("the verifier's feed is not ready")
-	}
-	ready := time.Now()
-	eventually(t, "the feed knows that it is still current", func() error {
-		if age := feed.Age(); age > time.Since(ready) {
-			return fmt.Errorf("it is of %v ago, as when it became ready", age)
-		}
-		return nil
-	})
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	verifierKeepsToItsPlaces(t, js, operator)
 
 	for user, subjects := range map[string][]string{
 		"verifier": {
 			"usher.v1.forged.user.registered", "usher.appended", "$JS.API.STREAM.DELETE.USHER", "$JS.API.STREAM.PURGE.USHER", "$JS.API.STREAM.MSG.GET.USHER",
 			"$JS.API.DIRECT.GET.USHER", "$JS.API.CONSUMER.LIST.USHER", "$JS.API.CONSUMER.NAMES.USHER", "$JS.API.CONSUMER.DELETE.USHER.billing", "$JS.API.CONSUMER.MSG.NEXT.USHER.billing", "$JS.ACK.USHER.billing.1.1.1.1.1",
-			// A consumer of everything, of events with personal data, and in the place of another's.
+			// A consumer of everything, of events with personal data, outside its places, and in the place of another's; and what others read.
 			"$JS.API.CONSUMER.CREATE.USHER", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.CONSUMER.DURABLE.CREATE.USHER.mine", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.>",
-			"$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.a3.user.registered", "$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.*.user.email_changed",
+			"$JS.API.CONSUMER.CREATE.USHER.mine.usher.v1.*.session.ended", "$JS.API.CONSUMER.CREATE.USHER.verifier-session-ended-8.usher.v1.*.session.ended",
+			"$JS.API.CONSUMER.CREATE.USHER.verifier-session-ended-0", "$JS.API.CONSUMER.DURABLE.CREATE.USHER.verifier-session-ended-0",
+			"$JS.API.CONSUMER.CREATE.USHER.verifier-session-ended-0.usher.v1.*.user.email_changed", "$JS.API.CONSUMER.CREATE.USHER.verifier-session-ended-0.usher.v1.>",
 			"$JS.API.CONSUMER.CREATE.USHER.billing.usher.v1.*.session.ended", "$JS.API.CONSUMER.CREATE.USHER.mail.usher.v1.*.session.ended",
+			"$JS.API.CONSUMER.CREATE.USHER.search.usher.v1.*.session.ended", "$JS.API.CONSUMER.INFO.USHER.search", "$JS.API.CONSUMER.INFO.USHER.mail",
+			"$JS.API.CONSUMER.DELETE.USHER.search", "$JS.API.CONSUMER.MSG.NEXT.USHER.search", "$JS.API.CONSUMER.RESET.USHER.search", "$JS.API.CONSUMER.PAUSE.USHER.search",
+			"$JS.FC.USHER.search.AbCd", "$JS.FC._.abcdefgh.USHER.search.AbCd", "$JS.ACK.USHER.search.1.1.1.1.1",
 		},
 		"billing": {
 			"usher.v1.forged.user.registered", "usher.appended", "$JS.API.CONSUMER.CREATE.USHER.mine", "$JS.API.CONSUMER.CREATE.USHER.search.>", "$JS.API.STREAM.DELETE.USHER",
@@ -208,6 +186,68 @@ func TestLeastPrivilegeOnNATS(t *testing.T) {
 	}
 	if _, err := nats.Connect(strings.Replace(url("relay"), ":relay@", ":guess@", 1)); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("a wrong password: %v, want %v", err, nats.ErrAuthorization)
+	}
+}
+
+// A service that verifies tokens makes consumers of what ends sessions in its places, and the server holds it to that: whatever it
+// says of others they stay as they were made.
+func verifierKeepsToItsPlaces(t *testing.T, js, operator jetstream.JetStream) {
+	t.Helper()
+	const place, filter = "verifier-session-ended-0", "usher.v1.*.session.ended"
+	search, err := operator.Consumer(t.Context(), "USHER", "search")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := search.CachedInfo()
+	for _, c := range []jetstream.ConsumerConfig{
+		{Name: place, FilterSubject: "usher.v1.*.user.registered"}, {Name: place, FilterSubjects: []string{filter, "usher.v1.>"}}, {Name: place},
+		{Durable: "search", FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := js.CreateOrUpdateConsumer(ctx, "USHER", c); err == nil {
+			t.Errorf("the verifier may make a consumer %+v", c)
+		}
+		cancel()
+	}
+	for _, config := range []string{
+		`"name": "` + place + `", "filter_subject": "usher.v1.>"`,
+		`"name": "` + place + `", "filter_subject": "` + filter + `", "filter_subjects": ["usher.v1.>"]`,
+		`"durable_name": "search", "filter_subject": "` + filter + `"`,
+	} {
+		answer, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.CONSUMER.CREATE.USHER."+place+"."+filter,
+			[]byte(`{"stream_name": "USHER", "config": {`+config+`, "ack_policy": "explicit"}}`))
+		if err != nil || !strings.Contains(string(answer.Data), `"error"`) {
+			t.Errorf("the verifier makes another consumer than the subject says, %s: %v", config, err)
+		}
+	}
+	if after, err := search.Info(t.Context()); err != nil || !cmp.Equal(before.Config, after.Config) || before.NumPending != after.NumPending {
+		t.Errorf("the consumer that an operator made is %+v, was %+v: %v", after, before, err)
+	}
+
+	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: time.Hour,
+		EndSession: func(uuid.UUID) {}, EndUser: func(uuid.UUID, time.Time, uuid.UUID) {}}
+	stop := devstack.Background(t, feed.Run)
+	select {
+	case <-feed.Ready():
+	case <-time.After(patience):
+		t.Error("the verifier's feed is not ready")
+	}
+	ready := time.Now()
+	eventually(t, "the feed knows that it is still current", func() error {
+		if age := feed.Age(); age > time.Since(ready) {
+			return fmt.Errorf("it is of %v ago, as when it became ready", age)
+		}
+		return nil
+	})
+	stop()
+	stream, err := operator.Stream(t.Context(), "USHER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range stream.ConsumerNames(t.Context()).Name() {
+		if strings.HasPrefix(name, "verifier-") {
+			t.Errorf("the feed left %s", name)
+		}
 	}
 }
 

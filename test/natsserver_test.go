@@ -3,11 +3,11 @@ package test
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"slices"
 	"sync"
 	"testing"
 
@@ -26,31 +26,37 @@ var natsServer = sync.OnceValues(func() (string, error) {
 })
 
 // startNATS starts nats-server as deploy/ does, with the flags and the environment that are given it, until the test ends, and
-// waits until it says that it is healthy, by where deploy/ asks. It answers with its URL. What is another here than in a
-// container is where it listens and where it stores.
-func startNATS(t *testing.T, env []string, flags ...string) string {
+// waits until it takes connections. It answers with its URL.
+func (s *installation) startNATS(env []string, flags ...string) string {
+	t := s.t
 	t.Helper()
 	server, err := natsServer()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	s.places["nats folder"] = dir
 	raw, err := os.ReadFile(filepath.Join("..", "deploy", "nats", "nats.conf"))
-	conf := strings.Replace(string(raw), "store_dir: /data\n", "store_dir: "+dir+"\n", 1)
-	if err == nil && conf == string(raw) {
-		t.Fatal("nats.conf does not store in /data, where compose.yaml has a volume")
-	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "nats.conf"), []byte(conf), 0o600)
+		err = os.WriteFile(filepath.Join(dir, "nats.conf"), []byte(s.moved(string(raw))), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := []string{}
-	for _, flag := range flags {
-		args = append(args, strings.Replace(flag, "/etc/nats/", dir+"/", 1))
+	var args []string
+	for i, given := range flags {
+		here := s.moved(given)
+		if i > 0 {
+			if other, is := s.different(argument, flags[i-1]); is {
+				here = other
+			}
+		}
+		args = append(args, here)
 	}
-	cmd := exec.Command(server, append(args, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--ports_file_dir", dir)...)
+	for _, d := range s.differing(added) {
+		args = append(args, d.of, s.met(d))
+	}
+	cmd := exec.Command(server, args...)
 	cmd.Env = env
 	var log output
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -70,40 +76,57 @@ func startNATS(t *testing.T, env []string, flags ...string) string {
 		}
 	})
 	var ports struct{ NATS, Monitoring []string }
-	eventually(t, "nats-server is healthy", func() error {
+	eventually(t, "nats-server tells where it listens", func() error {
 		select {
 		case <-ended:
 			t.Fatalf("nats-server ended:\n%s", &log)
 		default:
 		}
 		raw, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("nats-server_%d.ports", cmd.Process.Pid)))
-		if err == nil {
-			err = json.Unmarshal(raw, &ports)
-		}
 		if err != nil {
 			return err
 		}
-		r, err := http.Get(ports.Monitoring[0] + "/healthz?js-enabled-only=true")
-		if err != nil {
-			return err
-		}
-		if err := r.Body.Close(); err != nil || r.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s, %v", r.Status, err)
-		}
-		return nil
+		return json.Unmarshal(raw, &ports)
 	})
+	if len(ports.Monitoring) > 0 {
+		s.monitors = ports.Monitoring[0]
+	}
 	return ports.NATS[0]
 }
 
-// compose.yaml runs the minor version of nats-server that the tests run.
+// natsImage is an image of NATS with its tag, in compose.yaml or a manifest.
+var natsImage = regexp.MustCompile(`(?m)\bimage:\s*["']?nats(?::([^\s"',}]*))?`)
+
+// Whatever runs nats-server in deploy/ runs the version that the tests run, or the newest patch of that minor version.
 func TestNATSVersion(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile(filepath.Join("..", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := strings.TrimSuffix(strings.TrimPrefix(composition(t)["nats"].Image, "nats:"), "-alpine")
-	if !strings.Contains(string(raw), natsModule+" v"+image+".") {
-		t.Errorf("compose.yaml runs NATS %s, and go.mod has another", image)
+	found := regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(natsModule) + ` v((\d+\.\d+)\.\d+)$`).FindSubmatch(raw)
+	if found == nil {
+		t.Fatal("go.mod has no version of nats-server that was released")
+	}
+	patch, minor := string(found[1]), string(found[2])
+	files, err := filepath.Glob(filepath.Join("..", "deploy", "kubernetes", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := 0
+	for _, file := range append(files, filepath.Join("..", "compose.yaml")) {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, image := range natsImage.FindAllStringSubmatch(string(raw), -1) {
+			images++
+			if tag := image[1]; !slices.Contains([]string{patch, patch + "-alpine", minor, minor + "-alpine"}, tag) {
+				t.Errorf("%s runs NATS %q, and go.mod has %s", file, tag, patch)
+			}
+		}
+	}
+	if images == 0 {
+		t.Error("nothing runs NATS, or it is not found here")
 	}
 }

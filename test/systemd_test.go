@@ -1,7 +1,6 @@
 package test
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +13,9 @@ type unit struct {
 	env  map[string]string
 }
 
-// unitOf reads a unit of deploy/systemd, with its drop-ins, for an instance of it; etc is where /etc/usher is.
-func unitOf(t *testing.T, name, instance, etc string) unit {
+// unitOf reads a unit of deploy/systemd, with its drop-ins, for an instance of it.
+func (s *installation) unitOf(name, instance string) unit {
+	t := s.t
 	t.Helper()
 	folder := filepath.Join("..", "deploy", "systemd")
 	files := []string{filepath.Join(folder, name+".service")}
@@ -27,13 +27,13 @@ func unitOf(t *testing.T, name, instance, etc string) unit {
 		files = append(files, dropIns...)
 	}
 	u := unit{env: map[string]string{}}
-	command, read := "", []string{}
+	execStart, read := "", []string{}
 	for _, file := range files {
 		for _, line := range fileLines(t, file) {
 			key, value, _ := strings.Cut(strings.ReplaceAll(line, "%i", instance), "=")
 			switch key {
 			case "ExecStart":
-				command = value
+				execStart = value
 			case "Environment":
 				name, value, _ := strings.Cut(value, "=")
 				u.env[name] = value
@@ -43,15 +43,14 @@ func unitOf(t *testing.T, name, instance, etc string) unit {
 		}
 	}
 	for _, file := range read { // they win, the last most
-		path := filepath.Join(etc, strings.TrimPrefix(strings.TrimPrefix(file, "-"), "/etc/usher/"))
-		for _, line := range fileLines(t, path) {
+		for _, line := range fileLines(t, s.moved(strings.TrimPrefix(file, "-"))) {
 			name, value, _ := strings.Cut(line, "=")
 			u.env[name] = value
 		}
 	}
-	program, rest, _ := strings.Cut(command, " ")
-	if program != "/usr/local/bin/usher" {
-		t.Errorf("%s runs %s", name, program)
+	called, rest, _ := strings.Cut(execStart, " ")
+	if here, is := s.different(command, called); !is || here != program {
+		t.Errorf("%s runs %s", name, called)
 	}
 	u.args = strings.Fields(strings.ReplaceAll(rest, "$USHER_ARGS", u.env["USHER_ARGS"]))
 	return u
@@ -75,9 +74,10 @@ func fileLines(t *testing.T, path string) (lines []string) {
 // content.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	s := newInstallation(t)
-	s.servers(s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
+	s := newInstallation(t, "systemd")
+	s.servers("usher", s.values["POSTGRES_PASSWORD"], s.natsEnv(), natsFlags...)
 	etc := filepath.Join(t.TempDir(), "usher")
+	s.places["etc"] = etc
 	s.secretsSh("--systemd", etc)
 	files, err := os.ReadDir(etc)
 	if err != nil {
@@ -88,22 +88,20 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("%s has the mode %v, %v, want 0600", f.Name(), info.Mode(), err)
 		}
 	}
-	admin := map[string]string{"ADMIN_EMAIL": s.admin.email, "ADMIN_PASSWORD": s.admin.password}
 
 	s.rolesByHand()
 	run := func(name string) {
-		u := unitOf(t, name, "", etc)
+		u := s.unitOf(name, "")
 		s.as(u.env)
 		s.command(u.args...)
 	}
 	run("usher-migrate")
 	s.rolesByHand()
 	for _, kind := range []string{"serve", "publish", "project", "webhooks"} {
-		u := unitOf(t, "usher@", kind, etc)
-		maps.Copy(u.env, admin)
+		u := s.unitOf("usher@", kind)
 		s.serve(u.env, u.args...)
 	}
 	run("usher-purge")
-	u := unitOf(t, "usher-check", "", etc)
+	u := s.unitOf("usher-check", "")
 	s.works(u.env, u.args...)
 }

@@ -46,9 +46,9 @@ func checks() []check {
 		{"auth", checkAuth}, {"auth", checkPublicURL},
 		{"outbox", checkOutbox},
 		{"broker", checkBroker},
-		{"projections", checkProjections},
-		{"webhooks", checkWebhooks},
-		{"mail", checkMail},
+		{"projections", checkProjections}, {"projections", checkPulls(projectionPulls)},
+		{"webhooks", checkWebhooks}, {"webhooks", checkPulls(webhookPulls)},
+		{"mail", checkMail}, {"mail", checkPulls(mailPulls)},
 	}
 }
 

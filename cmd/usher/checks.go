@@ -306,14 +306,22 @@ func checkBroker(ctx context.Context, d *deployment, r *report) {
 // violation is how the server tells which subject a user has no permission for.
 var violation = regexp.MustCompile(`(?i)violation for (publish|subscription) to "([^"]+)"`)
 
-// mayNot says what a NATS user lacks a permission for, and who has it.
-func (d *deployment) mayNot(err error) error {
-	what := err.Error()
-	if found := violation.FindStringSubmatch(what); found != nil {
-		verb := map[string]string{"publish": "publish to", "subscription": "subscribe to"}[strings.ToLower(found[1])]
-		what = fmt.Sprintf("the NATS user %s may not %s %s", cmp.Or(subscription.BrokerUser(d.natsURL), "of NATS_URL"), verb, found[2])
+// lacks says what the NATS user lacks permissions for.
+func (d *deployment) lacks(violations ...error) string {
+	var list []string
+	for _, err := range violations {
+		what := "do that: " + err.Error()
+		if found := violation.FindStringSubmatch(what); found != nil {
+			what = map[string]string{"publish": "publish to ", "subscription": "subscribe to "}[strings.ToLower(found[1])] + found[2]
+		}
+		list = append(list, what)
 	}
-	return fmt.Errorf("%s; run the check as the user operator of deploy/nats/nats.conf, who may", what)
+	return fmt.Sprintf("the NATS user %s may not %s", cmp.Or(subscription.BrokerUser(d.natsURL), "of NATS_URL"), strings.Join(list, ", nor "))
+}
+
+// mayNot says what the NATS user lacks a permission for, and who has it.
+func (d *deployment) mayNot(err error) error {
+	return fmt.Errorf("%s; run the check as the user operator of deploy/nats/nats.conf, who may", d.lacks(err))
 }
 
 // consumer tells of a durable consumer: whether it is one of usher's own that somebody changed, or waits for its owner.

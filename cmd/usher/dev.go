@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"usher.example/eventstore"
+	"usher.example/identity/mail"
 	"usher.example/internal/devstack"
 )
 
@@ -155,10 +156,7 @@ func devReader() *server.User {
 		api + "CONSUMER.MSG.NEXT.USHER.*", api + "CONSUMER.RESET.USHER.*", "$JS.ACK.USHER.>", "$JS.ACK.*.*.USHER.>", "$JS.FC.>",
 	}
 	var never []string
-	for _, name := range append([]string{"mail"}, projectionNames()...) {
-		if name != "mail" {
-			name = "projection-" + name
-		}
+	for _, name := range append([]string{mail.Consumer}, projectionConsumers()...) {
 		never = append(never, api+"CONSUMER.CREATE.USHER."+name, api+"CONSUMER.CREATE.USHER."+name+".>", api+"CONSUMER.DURABLE.CREATE.USHER."+name,
 			api+"CONSUMER.MSG.NEXT.USHER."+name, api+"CONSUMER.RESET.USHER."+name, "$JS.ACK.USHER."+name+".>", "$JS.ACK.*.*.USHER."+name+".>")
 	}

@@ -166,6 +166,21 @@ func TestExportedUsersAreImportedElsewhere(t *testing.T) {
 	if !strings.Contains(shown, `"status": "locked"`) || !strings.Contains(shown, `"version": 2`) {
 		t.Errorf("imported:\n%s", shown)
 	}
+	all := usher(t, to, nil, "users", "show", "ada@example.org", "--everything", "--dir", to).wantDone(t).stdout
+	var has struct {
+		Import *struct{}
+		Events []struct {
+			Type     string
+			Metadata struct{ Actor string }
+		}
+	}
+	if err := json.Unmarshal([]byte(all), &has); err != nil || has.Import == nil || len(has.Events) != 2 || has.Events[0].Type != "user.imported" || strings.Contains(all, "$") {
+		t.Errorf("everything: %v\n%s", err, all)
+	}
+	usher(t, to, nil, "users", "show", "nobody@example.org", "--everything", "--dir", to).wantRefused(t, "there is no such user")
+	if o := usher(t, to, nil, "users", "show", "ada@example.org", "--everything", "--at", "1", "--dir", to); o.code != exitUse {
+		t.Errorf("--everything --at: exit code %d\n%s", o.code, o.stderr)
+	}
 }
 
 // An import that is killed is simply done again: nobody is missing, and nobody is there twice. The one that is killed is

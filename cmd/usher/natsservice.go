@@ -23,17 +23,32 @@ func deployCommand() *cobra.Command {
 func addServiceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add-service NAME",
-		Short: "Give a service a NATS user, with a durable consumer of its own",
+		Short: "Give a service a NATS user, with durable consumers of its own",
 		Long: "Write a user for a service into the configuration of NATS. It may make a durable consumer that has the user's name,\n" +
 			"read it and acknowledge, and reach no other's. With --workers the consumers are NAME-0, NAME-1 and so on, one for\n" +
 			"each worker of a partitioned subscription.\n\n" +
+			"With --verifier it is a service that verifies access tokens and follows what revokes them, and its user gets nothing\n" +
+			"else. Each of its processes needs a place, and --places is how many there are: as many as run at once, while one\n" +
+			"takes over from another too, and some to spare, as the place of a process that was killed is free within a minute.\n\n" +
 			"The user's password is read from the server's environment.",
-		Example: "  usher deploy nats add-service billing\n  usher deploy nats add-service search --workers 4",
+		Example: "  usher deploy nats add-service billing\n  usher deploy nats add-service search --workers 4\n" +
+			"  usher deploy nats add-service gateway --verifier --places 16",
 	}
 	file := c.Flags().String("file", natsConf, "the configuration of NATS")
 	workers := c.Flags().Int("workers", 0, "the workers of a partitioned subscription; 0 for one that is not")
+	verifier := c.Flags().Bool("verifier", false, "a service that verifies access tokens")
+	places := c.Flags().Int("places", subscription.Places, "the processes of a verifier that can run at once")
+	c.MarkFlagsMutuallyExclusive("workers", "verifier")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		s := natsService{name: args[0], workers: *workers}
+		switch {
+		case *verifier && (*places < 1 || *places > maxPlaces):
+			return fmt.Errorf("%w: --places takes 1 to %d", errUse, maxPlaces)
+		case *verifier:
+			s.places = *places
+		case cmd.Flags().Changed("places"):
+			return fmt.Errorf("%w: --places is of a service with --verifier", errUse)
+		}
 		if err := s.check(); err != nil {
 			return fmt.Errorf("%w: %w", errUse, err)
 		}
@@ -49,12 +64,18 @@ func addServiceCommand() *cobra.Command {
 			return err
 		}
 		if asJSON(cmd) {
-			return printJSON(cmd.OutOrStdout(), map[string]any{"user": s.name, "durables": s.durables(), "password": s.password(), "file": *file})
+			told := map[string]any{"user": s.name, "password": s.password(), "file": *file}
+			if s.places > 0 {
+				told["places"] = s.places
+			} else {
+				told["durables"] = s.consumers()
+			}
+			return printJSON(cmd.OutOrStdout(), told)
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%[1]s has the user %[2]s. Set %[3]s for the NATS server (with compose: run deploy/secrets.sh, and add\n"+
 			"    %[3]s: ${%[3]s:?run deploy/secrets.sh}\nto the environment of nats), and restart it. The service connects as nats://%[2]s:…@host:4222 with\n"+
-			"the inbox prefix _INBOX.%[2]s, and its durable consumer is %[4]s of the stream %[5]s.\n",
-			*file, s.name, s.password(), strings.Join(s.durables(), ", "), subscription.Stream)
+			"the inbox prefix _INBOX.%[2]s, and %[4]s.\n",
+			*file, s.name, s.password(), s.reads())
 		return err
 	}
 	return c
@@ -64,7 +85,11 @@ func addServiceCommand() *cobra.Command {
 type natsService struct {
 	name    string
 	workers int
+	places  int // of a verifier; 0 for any other service
 }
+
+// maxPlaces bounds what is written: two lines for each place and type of event that a verifier gets.
+const maxPlaces = 256
 
 // serviceName is what can be a user, a durable consumer and, with underscores, part of a variable's name.
 var serviceName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -84,19 +109,40 @@ func (s natsService) check() error {
 	case s.workers < 0 || s.workers > subscription.MaxWorkers:
 		return fmt.Errorf("--workers takes 0 to %d", subscription.MaxWorkers)
 	}
+	for _, name := range s.consumers() {
+		if taken(name) {
+			return fmt.Errorf("usher has durable consumers that are called as %s is; take another NAME", name)
+		}
+	}
 	return nil
 }
 
-// durables are the service's durable consumers.
-func (s natsService) durables() []string {
+// consumers are the names of the consumers that the service makes.
+func (s natsService) consumers() (names []string) {
+	if s.places > 0 {
+		for name := range subscription.RevocationConsumers(s.name, s.places) {
+			names = append(names, name)
+		}
+		return names
+	}
 	if s.workers == 0 {
 		return []string{s.name}
 	}
-	names := make([]string, s.workers)
-	for i := range names {
-		names[i] = fmt.Sprintf("%s-%d", s.name, i)
+	for i := range s.workers {
+		names = append(names, fmt.Sprintf("%s-%d", s.name, i))
 	}
 	return names
+}
+
+// reads says what the service does with its user.
+func (s natsService) reads() string {
+	switch {
+	case s.places == subscription.Places:
+		return fmt.Sprintf("%d processes of it can follow what revokes access tokens at once, by a subscription.RevocationFeed", s.places)
+	case s.places > 0:
+		return fmt.Sprintf("%[1]d processes of it can follow what revokes access tokens at once, by a subscription.RevocationFeed with Places: %[1]d", s.places)
+	}
+	return fmt.Sprintf("its durable consumer is %s of the stream %s", strings.Join(s.consumers(), ", "), subscription.Stream)
 }
 
 // password is the variable that the password is read from.
@@ -104,13 +150,11 @@ func (s natsService) password() string {
 	return "NATS_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_")) + "_PASSWORD"
 }
 
-// The lines of the configuration before which services are written: their users, and their consumers where verifiers are denied
-// them.
 var (
-	usersMark  = regexp.MustCompile(`(?m)^ *# services: users\n`)
-	deniedMark = regexp.MustCompile(`(?m)^ *# services: denied\n`)
-	confUser   = regexp.MustCompile(`user: *"?([A-Za-z0-9_-]+)`)
-	confQuoted = regexp.MustCompile(`CONSUMER\.INFO\.USHER\.([A-Za-z0-9_-]+)"`)
+	// usersMark is the line of the configuration before which users of services are written.
+	usersMark    = regexp.MustCompile(`(?m)^ *# services: users\n`)
+	confUser     = regexp.MustCompile(`user: *"?([A-Za-z0-9_-]+)`)
+	confConsumer = regexp.MustCompile(`CONSUMER\.INFO\.USHER\.([A-Za-z0-9_-]+)"`)
 )
 
 // addTo answers with the configuration with the service's user.
@@ -120,23 +164,38 @@ func (s natsService) addTo(conf []byte) ([]byte, error) {
 			return nil, fmt.Errorf("there is a user %s already; take another NAME", other.name)
 		}
 	}
-	for _, m := range confQuoted.FindAllSubmatch(conf, -1) {
-		if slices.Contains(s.durables(), string(m[1])) {
-			return nil, fmt.Errorf("another user has the durable consumer %s; take another NAME", m[1])
+	own := s.consumers()
+	for _, m := range confConsumer.FindAllSubmatch(conf, -1) {
+		if slices.Contains(own, string(m[1])) {
+			return nil, fmt.Errorf("another user has the consumer %s; take another NAME", m[1])
 		}
 	}
-	if len(usersMark.FindAll(conf, -1)) != 1 || len(deniedMark.FindAll(conf, -1)) != 1 {
-		return nil, errors.New(`the lines "# services: users" and "# services: denied" are missing, before which services are written; see ` + natsConf + " of this version")
+	marks := usersMark.FindAllIndex(conf, -1)
+	if len(marks) != 1 {
+		return nil, errors.New(`the line "# services: users" is missing, before which services are written; see ` + natsConf + " of this version")
 	}
-	var denied, allowed strings.Builder
-	for _, d := range s.durables() {
-		fmt.Fprintf(&denied, "            \"$JS.API.CONSUMER.CREATE.USHER.%s.>\"\n", d)
-		fmt.Fprintf(&allowed, `          "$JS.API.CONSUMER.CREATE.USHER.%[1]s", "$JS.API.CONSUMER.CREATE.USHER.%[1]s.>"
+	at := marks[0][0]
+	return slices.Concat(conf[:at], []byte(s.user()), conf[at:]), nil
+}
+
+// user is the service's user as the configuration has it.
+func (s natsService) user() string {
+	var allowed strings.Builder
+	if s.places > 0 {
+		for name, filter := range subscription.RevocationConsumers(s.name, s.places) {
+			fmt.Fprintf(&allowed, `          "$JS.API.CONSUMER.CREATE.USHER.%[1]s.%[2]s"
+          "$JS.API.CONSUMER.INFO.USHER.%[1]s", "$JS.API.CONSUMER.DELETE.USHER.%[1]s", "$JS.API.CONSUMER.MSG.NEXT.USHER.%[1]s"
+`, name, filter)
+		}
+	} else {
+		for _, name := range s.consumers() {
+			fmt.Fprintf(&allowed, `          "$JS.API.CONSUMER.CREATE.USHER.%[1]s", "$JS.API.CONSUMER.CREATE.USHER.%[1]s.>"
           "$JS.API.CONSUMER.INFO.USHER.%[1]s", "$JS.API.CONSUMER.RESET.USHER.%[1]s", "$JS.API.CONSUMER.MSG.NEXT.USHER.%[1]s"
           "$JS.ACK.USHER.%[1]s.>", "$JS.ACK.*.*.USHER.%[1]s.>"
-`, d)
+`, name)
+		}
 	}
-	user := fmt.Sprintf(`    {
+	return fmt.Sprintf(`    {
       user: %[1]s, password: $%[2]s
       permissions: {
         publish: [
@@ -145,14 +204,6 @@ func (s natsService) addTo(conf []byte) ([]byte, error) {
       }
     }
 `, s.name, s.password(), allowed.String())
-	conf = insertBefore(conf, deniedMark, denied.String())
-	return insertBefore(conf, usersMark, user), nil
-}
-
-// insertBefore writes a text before the line that a mark finds.
-func insertBefore(conf []byte, mark *regexp.Regexp, text string) []byte {
-	at := mark.FindIndex(conf)[0]
-	return slices.Concat(conf[:at], []byte(text), conf[at:])
 }
 
 // replaceFile writes a file anew, whole or not at all, with the mode that it has.

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
+
+	"usher.example/subscription"
 )
 
 // addService runs the command on a copy of deploy/nats/nats.conf.
@@ -33,6 +36,9 @@ func TestAddService(t *testing.T) {
 	if out, stderr, code := addService(t, file, "mailing-list", "--workers", "2"); code != exitDone {
 		t.Fatalf("add-service: exit code %d\n%s%s", code, out, stderr)
 	}
+	if out, stderr, code := addService(t, file, "gateway", "--verifier", "--places", "2"); code != exitDone || !strings.Contains(out, "with Places: 2") {
+		t.Fatalf("add-service: exit code %d\n%s%s", code, out, stderr)
+	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
 	}
@@ -40,12 +46,18 @@ func TestAddService(t *testing.T) {
 	for args, says := range map[string]string{
 		"search":              "there is a user search already",
 		"billing":             "there is a user billing already",
-		"mailing-list-0":      "another user has the durable consumer mailing-list-0",
+		"mailing-list-0":      "another user has the consumer mailing-list-0",
 		"relay":               "usher has a NATS user or a durable consumer relay",
 		"projection-users":    "usher has a NATS user",
 		"Search":              "NAME takes",
 		"a.b":                 "NAME takes",
 		"more --workers 1000": "--workers takes",
+		"more --places 3":     "--places is of a service with --verifier",
+
+		"more --verifier --places 0":         "--places takes",
+		"more --verifier --workers 2":        "none of the others can be",
+		"projection --verifier":              "usher has durable consumers that are called as projection-session-ended-0 is",
+		"verifier-session-ended --workers 1": "another user has the consumer verifier-session-ended-0",
 	} {
 		before, _ := os.ReadFile(file)
 		_, stderr, code := addService(t, file, strings.Fields(args)...)
@@ -56,7 +68,7 @@ func TestAddService(t *testing.T) {
 	}
 
 	// The server reads the file, with the passwords of the environment.
-	for _, user := range []string{"RELAY", "API", "WORKER", "USHER", "OPERATOR", "VERIFIER", "BILLING", "SEARCH", "MAILING_LIST"} {
+	for _, user := range []string{"RELAY", "API", "WORKER", "USHER", "OPERATOR", "VERIFIER", "BILLING", "SEARCH", "MAILING_LIST", "GATEWAY"} {
 		t.Setenv("NATS_"+user+"_PASSWORD", "of-"+user)
 	}
 	options, err := server.ProcessConfigFile(file)
@@ -76,15 +88,24 @@ func TestAddService(t *testing.T) {
 			t.Errorf("the service may publish %s", s)
 		}
 	}
-	at = slices.IndexFunc(options.Users, func(u *server.User) bool { return u.Username == "verifier" })
-	for _, durable := range []string{"search", "mailing-list-0", "billing", "mail"} {
-		if !slices.Contains(options.Users[at].Permissions.Publish.Deny, "$JS.API.CONSUMER.CREATE.USHER."+durable+".>") {
-			t.Errorf("the verifier may change the durable consumer %s", durable)
+	// Verifiers make the consumers that a feed of their user makes, and do nothing else; that of the file has as many places as a feed
+	// supposes.
+	for user, places := range map[string]int{"verifier": subscription.Places, "gateway": 2} {
+		var want []string
+		for name, filter := range subscription.RevocationConsumers(user, places) {
+			const api = "$JS.API.CONSUMER."
+			want = append(want, api+"CREATE.USHER."+name+"."+filter, api+"INFO.USHER."+name, api+"DELETE.USHER."+name, api+"MSG.NEXT.USHER."+name)
 		}
-	}
-	for _, name := range projectionNames() {
-		if !slices.Contains(options.Users[at].Permissions.Publish.Deny, "$JS.API.CONSUMER.CREATE.USHER.projection-"+name+".>") {
-			t.Errorf("the verifier may change the durable consumer of the projection %s", name)
+		at := slices.IndexFunc(options.Users, func(u *server.User) bool { return u.Username == user })
+		if at < 0 {
+			t.Fatalf("there is no user %s", user)
+		}
+		may := options.Users[at].Permissions
+		if diff := cmp.Diff(want, may.Publish.Allow); diff != "" || len(may.Publish.Deny) > 0 {
+			t.Errorf("%s may publish (-want +got):\n%s", user, diff)
+		}
+		if diff := cmp.Diff([]string{"_INBOX." + user + ".>"}, may.Subscribe.Allow); diff != "" {
+			t.Errorf("%s may subscribe to (-want +got):\n%s", user, diff)
 		}
 	}
 }

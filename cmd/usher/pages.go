@@ -8,16 +8,18 @@ import (
 	"usher.example/brand"
 	"usher.example/pages"
 	"usher.example/pages/look"
+	"usher.example/projections"
 	"usher.example/server"
 )
 
 // registerPages adds the pages to a server, as the settings have them look.
-func (c *config) registerPages(to *server.Server) error {
+func (d *deployment) registerPages(to *server.Server, exports *server.Exports) error {
+	c := d.config
 	l, err := c.look()
 	if err != nil {
 		return err
 	}
-	if err := pages.Register(to, pages.Config{Look: l, PublicURL: c.PublicURL}); err != nil {
+	if err := pages.Register(to, pages.Config{Look: l, PublicURL: c.PublicURL, Activity: projections.Activity{DB: d.store}, Exports: exports}); err != nil {
 		return fmt.Errorf("make the pages, with the templates of PAGES_DIR: %w", err)
 	}
 	return nil

@@ -25,6 +25,15 @@ func projectionNames() []string {
 	return names
 }
 
+// projectionConsumers are the durable consumers that the read models are fed through.
+func projectionConsumers() []string {
+	var names []string
+	for _, name := range projectionNames() {
+		names = append(names, projections.Consumer(name))
+	}
+	return names
+}
+
 func projectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "project [NAME…]",

@@ -9,6 +9,7 @@ import (
 
 	"usher.example/api"
 	"usher.example/identity"
+	"usher.example/identity/dossier"
 	"usher.example/identity/password"
 	"usher.example/projections"
 	"usher.example/publisher"
@@ -50,14 +51,21 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins, PlainHTTP: !strings.HasPrefix(c.PublicURL, "https:"),
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
+	exports := &server.Exports{Archive: d.dossiers(on.users)}
 	api.Register(s, api.Config{
 		Passwords: on.passwords, Clients: d.clients(), Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
+		Exports:     exports,
 		Outbox:      d.outbox,
 	})
-	return s, c.registerPages(s)
+	return s, d.registerPages(s, exports)
+}
+
+// dossiers is where everything about a user is read from.
+func (d *deployment) dossiers(users *identity.Service) dossier.Archive {
+	return dossier.Archive{Log: d.log, DB: d.store, Users: users}
 }
 
 func (d *deployment) outbox(ctx context.Context) (api.Outbox, error) {

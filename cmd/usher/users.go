@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"usher.example/identity"
@@ -92,8 +93,16 @@ func usersListCommand() *cobra.Command {
 }
 
 func usersShowCommand() *cobra.Command {
-	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, and what keeps the user from logging in; or the user as of a moment", Example: "  usher users show ada@example.org --at 2026-01-02T15:04:05Z", Args: oneUser}
+	c := &cobra.Command{Use: "show ID|EMAIL", Short: "Show one user, and what keeps the user from logging in; the user as of a moment; or everything there is of the user",
+		Example: "  usher users show ada@example.org --at 2026-01-02T15:04:05Z\n  usher users show ada@example.org --everything > ada.json", Args: oneUser}
+	everything := c.Flags().Bool("everything", false, "everything that log and state have of the user, as GET /v1/me/export answers: for a request to have a copy of it (GDPR, article 15)")
 	at := c.Flags().String("at", "", "a position, or a time such as 2026-01-02T15:04:05Z: the user as of then")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *everything && *at != "" {
+			return fmt.Errorf("%w: --everything is as of now; it does not go with --at", errUse)
+		}
+		return nil
+	}
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
 		ctx, users := cmd.Context(), d.identity()
 		position := int64(math.MaxInt64)
@@ -106,6 +115,9 @@ func usersShowCommand() *cobra.Command {
 		id, err := findUser(ctx, users, args[0])
 		if err != nil {
 			return err
+		}
+		if *everything {
+			return d.writeDossier(ctx, asItIs(cmd.OutOrStdout()), users, id)
 		}
 		u, err := users.UserAt(ctx, id, position)
 		if err != nil {
@@ -120,6 +132,15 @@ func usersShowCommand() *cobra.Command {
 		}
 		return printJSON(cmd.OutOrStdout(), examined)
 	})
+}
+
+// writeDossier writes everything there is of a user.
+func (d *deployment) writeDossier(ctx context.Context, w io.Writer, users *identity.Service, id uuid.UUID) error {
+	open, err := d.dossiers(users).Open(ctx, id, uuid.Nil)
+	if err != nil {
+		return explainUser(err)
+	}
+	return explainUser(open.Write(ctx, w, func() error { return ctx.Err() }))
 }
 
 // moment is the position that the log was at at a moment.

@@ -2,7 +2,7 @@ package mail
 
 import (
 	"bytes"
-	"encoding/json"
+	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
 	"net/url"
@@ -89,7 +89,7 @@ func (l *Letters) link(k kind, c identity.MailCode) string {
 
 // about is what is said in a mail of a kind about an event, to a user.
 func (l *Letters) about(k kind, e eventstore.Event, u *identity.User) Letter {
-	w := l.words.Choose(localeOf(u))
+	w := l.words.Choose(u.Locale())
 	letter := w.of(k)
 	if !k.carriesCode() {
 		letter.Facts = w.factsOf(e)
@@ -100,23 +100,14 @@ func (l *Letters) about(k kind, e eventstore.Event, u *identity.User) Letter {
 	return letter
 }
 
-// localeOf is the language that a user chose, in the attribute locale; "" for none.
-func localeOf(u *identity.User) string {
-	var known struct {
-		Locale any `json:"locale"`
-	}
-	if err := json.Unmarshal(u.Attributes, &known); err != nil {
-		return ""
-	}
-	locale, _ := known.Locale.(string)
-	return locale
-}
-
 // write makes a message of what a mail of a kind says.
 func (l *Letters) write(k kind, to identity.Email, letter Letter) (Message, error) {
 	letter.Brand, letter.Site, letter.URL = l.frame.Brand, l.frame.Site, l.frame.URL
 	letter.OnLight, letter.OnDark, letter.Logo = l.frame.OnLight, l.frame.OnDark, l.frame.Logo
-	t := l.templates[manner{k, letter.Language}]
+	t, known := l.templates[manner{k, letter.Language}]
+	if !known { // it was written down by another version, which knows more kinds
+		return Message{}, fmt.Errorf("there is no mail of the kind %s", k)
+	}
 	var text, html bytes.Buffer
 	if t.subject != nil {
 		if err := t.textFile.fill(t.subject, &text, letter); err != nil {

@@ -113,6 +113,9 @@ type Mailer struct {
 	waiting atomic.Int64 // as of the last look at them; 0 while another process sends
 }
 
+// Consumer is the name of the durable consumer that what calls for mails comes through.
+const Consumer = name
+
 const (
 	name       = "mail" // of the subscription, its durable consumer, and the lease
 	defaultTTL = 5 * time.Second

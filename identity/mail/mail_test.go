@@ -290,6 +290,27 @@ func TestErasedBeforeItIsRead(t *testing.T) {
 	})
 }
 
+// A mail that another version wrote down, which knows more kinds, is put off: after an upgrade it is sent.
+func TestMailOfAnUnknownKind(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *stack) {
+		m := s.started(t, nil)
+		user := s.register(t, "ada@example.org")
+		s.settle(t)
+		if _, err := s.db.Exec(t.Context(), `INSERT INTO mails (position, user_id, kind, due_at, attempts, claimed) VALUES (1, $1, 'of_tomorrow', $2, 0, false)`,
+			user, s.clock.Now().UTC()); err != nil {
+			t.Fatal(err)
+		}
+		m.signal()
+		devstack.Eventually(t, "it is put off", func() bool {
+			var attempts int
+			err := s.db.QueryRow(t.Context(), `SELECT attempts FROM mails WHERE kind = 'of_tomorrow'`).Scan(&attempts)
+			return err == nil && attempts == 1
+		})
+		s.await(t, 1)
+	})
+}
+
 // Somebody who knows the password can't fill the mailbox with notices, nor the table.
 func TestDevicesAreBounded(t *testing.T) {
 	t.Parallel()

@@ -22,13 +22,18 @@ import (
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/internal/devstack/browser"
 	"usher.example/internal/devstack/mailserver"
 	"usher.example/internal/eventcheck"
 	"usher.example/publisher"
 	"usher.example/schema"
 )
 
-func TestMain(m *testing.M) { os.Exit(devstack.Main(m)) }
+func TestMain(m *testing.M) {
+	code := devstack.Main(m)
+	browser.Stop()
+	os.Exit(code)
+}
 
 // stack is a deployment without an API: a log on one of the stores, a relay, and a mail server.
 type stack struct {

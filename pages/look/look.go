@@ -101,6 +101,13 @@ type View struct {
 	Brand string // the name
 	Logo  string // its path; "" for none
 	Style string // the path of the stylesheet
+	Nav   *Nav   // nil on pages that are nobody's
+}
+
+// Nav leads whoever is logged in through the account.
+type Nav struct {
+	Who  string // the name, or the address where there is none
+	Here string // the path of the page
 }
 
 // View is that of a page in a language: see Words.
@@ -112,6 +119,20 @@ func (l *Look) View(w *Words) View {
 	return v
 }
 
+// Tongue is a language that pages are in.
+type Tongue struct{ Tag, Name string }
+
+// Tongues are all of them, each by its own name.
+func (l *Look) Tongues() (list []Tongue) {
+	for _, w := range l.words.All() {
+		list = append(list, Tongue{w.Language, w.Layout.Tongue})
+	}
+	return list
+}
+
+// Option is one of a field that is chosen from several.
+type Option struct{ Value, Label string }
+
 // Field is one of a form's.
 type Field struct {
 	Name, Label  string
@@ -121,7 +142,8 @@ type Field struct {
 	Hint         string
 	Errors       []string // what is wrong with the value
 	Optional     bool
-	Numeric      bool // is typed on the digits of a phone's keyboard
+	Numeric      bool     // is typed on the digits of a phone's keyboard
+	Options      []Option // to choose from; none for one that is typed
 }
 
 // Page is one kind of page, which is filled from a T.

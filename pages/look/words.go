@@ -13,7 +13,8 @@ type Words struct {
 	words.Tongue
 
 	Layout struct {
-		Skip string `json:"skip"`
+		Skip   string `json:"skip"`
+		Tongue string `json:"tongue"` // the name of the language in itself
 	} `json:"layout"`
 	Home struct {
 		Title      string `json:"title"`
@@ -21,14 +22,55 @@ type Words struct {
 		Developers string `json:"developers"`
 		Document   string `json:"document"`
 		Metadata   string `json:"metadata"`
+		Login      string `json:"login"`
+		Register   string `json:"register"`
+		Account    string `json:"account"`
 	} `json:"home"`
+	Nav struct {
+		Label    string `json:"label"`
+		Profile  string `json:"profile"`
+		Sessions string `json:"sessions"`
+		Security string `json:"security"`
+		Activity string `json:"activity"`
+		Data     string `json:"data"`
+		Logout   string `json:"logout"`
+	} `json:"nav"`
 	Fields struct {
-		NewPassword string `json:"new_password"`
-		Needed      string `json:"needed"` // what is said of one that is empty
+		Name            string `json:"name"`
+		NameOptional    string `json:"name_optional"`
+		Email           string `json:"email"`
+		NewEmail        string `json:"new_email"`
+		Password        string `json:"password"`
+		CurrentPassword string `json:"current_password"`
+		NewPassword     string `json:"new_password"`
+		Code            string `json:"code"`
+		CodeHint        string `json:"code_hint"`
+		Locale          string `json:"locale"`
+		AnyLocale       string `json:"any_locale"`
+		TOTPSetup       string `json:"totp_setup"`
+
+		Needed        string `json:"needed"` // what is said of one that is empty
+		InvalidEmail  string `json:"invalid_email"`
+		EmailTaken    string `json:"email_taken"`
+		InvalidName   string `json:"invalid_name"`
+		WrongPassword string `json:"wrong_password"`
+		WrongCode     string `json:"wrong_code"`
 	} `json:"fields"`
-	Verify  CodePage  `json:"verify"`
-	Email   CodePage  `json:"email"`
-	Reset   ResetPage `json:"reset"`
+	Login    LoginPage    `json:"login"`
+	Logout   LogoutPage   `json:"logout"`
+	Register RegisterPage `json:"register"`
+	Forgot   CodePage     `json:"forgot"`
+	Resend   CodePage     `json:"resend"`
+	Account  AccountPage  `json:"account"`
+	Sessions SessionsPage `json:"sessions"`
+	Security SecurityPage `json:"security"`
+	Data     DataPage     `json:"data"`
+	Activity ActivityPage `json:"activity"`
+	// Events say what happened: by the type of an event, or that and the reason which it names.
+	Events  map[string]words.Phrase `json:"events"`
+	Verify  CodePage                `json:"verify"`
+	Email   CodePage                `json:"email"`
+	Reset   ResetPage               `json:"reset"`
 	Refused struct {
 		TooLong    string       `json:"too_long"`
 		Characters string       `json:"characters"`
@@ -59,7 +101,7 @@ type Words struct {
 	} `json:"failed"`
 }
 
-// CodePage is a page for the code of a mail.
+// CodePage is a page for the code of a mail, or for asking for one.
 type CodePage struct {
 	Title     string `json:"title"`
 	Lead      string `json:"lead"`
@@ -72,6 +114,44 @@ type CodePage struct {
 type ResetPage struct {
 	CodePage
 	Again string `json:"again"` // where the code is no good
+}
+
+// LoginPage is that on which somebody logs in.
+type LoginPage struct {
+	Title        string `json:"title"`
+	Action       string `json:"action"`
+	Wrong        string `json:"wrong"`
+	Over         string `json:"over"` // a login that began too long ago
+	Unverified   string `json:"unverified"`
+	Expired      string `json:"expired"` // a password that is too old
+	Forgot       string `json:"forgot"`
+	Resend       string `json:"resend"`
+	Register     string `json:"register"`
+	FactorTitle  string `json:"factor_title"`
+	FactorLead   string `json:"factor_lead"`
+	FactorAction string `json:"factor_action"`
+	Again        string `json:"again"`
+}
+
+// LogoutPage is that on which somebody logs out.
+type LogoutPage struct {
+	Title       string `json:"title"`
+	Lead        string `json:"lead"`
+	Action      string `json:"action"`
+	DoneTitle   string `json:"done_title"`
+	Done        string `json:"done"`
+	Login       string `json:"login"`
+	ErasedTitle string `json:"erased_title"`
+	Erased      string `json:"erased"`
+}
+
+// RegisterPage is that on which somebody becomes a user.
+type RegisterPage struct {
+	Title     string `json:"title"`
+	Action    string `json:"action"`
+	Login     string `json:"login"`
+	DoneTitle string `json:"done_title"`
+	Done      string `json:"done"`
 }
 
 //go:embed words/*.json

@@ -28,7 +28,7 @@ func (e *endpoint) take(ctx context.Context) error {
 	s := subscription.Subscription{
 		JetStream:  e.JetStream,
 		Stream:     e.Stream,
-		Name:       e.Service.consumerName(e.id),
+		Name:       e.Service.ConsumerName(e.id),
 		Checkpoint: func(context.Context) (int64, error) { return e.at.Load(), nil },
 		Handle:     e.hand,
 		BesideLog:  true,

@@ -59,7 +59,7 @@ func (w *Worker) tidyConsumers(ctx context.Context) error {
 	}
 	used := make(map[string]bool, len(hooks))
 	for _, hook := range hooks {
-		used[w.Service.consumerName(hook.ID)] = true
+		used[w.Service.ConsumerName(hook.ID)] = true
 	}
 	var failed eventstore.Failures
 	for _, consumer := range names {

@@ -185,9 +185,9 @@ func (s *Service) target(w stored) (*target, error) {
 	return &target{to, w.Events, newSigner(keys), w.Pending, w.Dead, w.deadInARow, w.changes}, err
 }
 
-// consumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,
+// ConsumerName is the name of a webhook's durable consumer. Permissions of NATS can't tell the consumers of webhooks, which come and go,
 // from those that others may make and edit; so nobody who is not shown the name can guess it.
-func (s *Service) consumerName(id uuid.UUID) string {
+func (s *Service) ConsumerName(id uuid.UUID) string {
 	key := s.Log.Sealer().ReservationKey(eventstore.Reservation{Scope: "webhook-consumer", Value: id.String()})
 	return consumerPrefix + id.String() + "-" + hex.EncodeToString(key[:16])
 }

@@ -246,9 +246,15 @@ func TestSystemd(t *testing.T) {
 				t.Errorf("%s lacks %q", file, line)
 			}
 		}
+		if strings.HasSuffix(file, ".service") && !slices.Contains(has, "Environment=LOG_FORMAT=json") {
+			t.Errorf("%s logs in another form than compose.yaml and Kubernetes do", file)
+		}
 		// Environment= comes first, so that the files can say otherwise.
-		if at, from := slices.Index(has, "Environment=ERASURE_LEDGER=/var/lib/usher/erasures.log"), slices.Index(has, "EnvironmentFile=/etc/usher/usher.env"); at > from && from >= 0 {
-			t.Errorf("%s: no file can name another ledger", file)
+		from := slices.Index(has, "EnvironmentFile=/etc/usher/usher.env")
+		for at, line := range has {
+			if strings.HasPrefix(line, "Environment=") && at > from {
+				t.Errorf("%s: no file can say otherwise than %s", file, line)
+			}
 		}
 	}
 }

@@ -27,6 +27,10 @@ func Complete[T any](t *testing.T, c *words.Catalogue[T]) {
 			t.Errorf("%s: %d texts, want %d", words.Languages[i], len(texts), len(english))
 		}
 		for name, text := range texts {
+			if _, there := english[name]; !there {
+				t.Errorf("%s: %s is not there in English", words.Languages[i], name)
+				continue
+			}
 			for _, wrong := range faults(words.Languages[i], name, text, english[name]) {
 				t.Errorf("%s: %s %s", words.Languages[i], name, wrong)
 			}
@@ -77,6 +81,10 @@ func textsOf(v reflect.Value, name string) map[string]any {
 	case v.Kind() == reflect.Array:
 		for i := range v.Len() {
 			maps.Copy(texts, textsOf(v.Index(i), fmt.Sprintf("%s[%d]", name, i)))
+		}
+	case v.Kind() == reflect.Map:
+		for _, key := range v.MapKeys() {
+			maps.Copy(texts, textsOf(v.MapIndex(key), name+"."+key.String()))
 		}
 	case v.Kind() == reflect.Struct:
 		for f, inner := range v.Fields() {

@@ -1,0 +1,87 @@
+package pages
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"usher.example/identity"
+	"usher.example/pages/look"
+	"usher.example/projections"
+	"usher.example/server"
+)
+
+// activityPage is what happened to somebody's account, the newest first.
+type activityPage struct {
+	look.View
+	Text  look.ActivityPage
+	Items []happened
+	Older string // where there is more; "" where there is none
+	Told  string
+}
+
+// happened is something that did, in words.
+type happened struct{ When, What, Device, Address string }
+
+// activityShown is how many are on a page.
+const activityShown = 25
+
+func (p *pages) showActivity(ctx context.Context, v *visit) (server.Answer, error) {
+	before, ok := int64(0), true
+	if text := v.query.Get("before"); text != "" {
+		before, ok = server.ParsePosition(text)
+	}
+	if !ok {
+		return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "before is a position")
+	}
+	found, more, err := p.activities.List(ctx, projections.ActivityFilter{User: v.User.ID, Before: before, Limit: activityShown})
+	w := v.Words
+	page := activityPage{View: v.View, Text: w.Activity}
+	if err != nil {
+		return refused(err, p.activity, func(f server.Failure) activityPage {
+			page.Told = problem(v.Echo(), w, f)
+			if f.Code == identity.CodeBehind {
+				page.Told = w.Activity.Behind
+			}
+			return page
+		})
+	}
+	for _, a := range found {
+		one := happened{When: moment(a.Time), What: inWords(w, a)}
+		if a.Address != "" {
+			one.Address = w.Sessions.Address.With("address", a.Address)
+		}
+		if a.UserAgent != "" {
+			one.Device = deviceName(w.Sessions, a.UserAgent)
+		}
+		page.Items = append(page.Items, one)
+	}
+	if more {
+		page.Older = v.link("/account/activity", "before", strconv.FormatInt(found[len(found)-1].Position, 10))
+	}
+	return show(p.activity, page)
+}
+
+// inWords is what an event says, by its type and the reason that it gives.
+func inWords(w *look.Words, a projections.ActivityView) string {
+	for _, name := range []string{a.Type + " " + a.Details.Reason, a.Type} {
+		if text, known := w.Events[name]; known {
+			return text.With("role", a.Details.Role)
+		}
+	}
+	return w.Activity.Other.With("type", a.Type)
+}
+
+// moment is a time as everybody reads it the same, to the minute.
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// explain gives errors of read models their codes.
+func explain(err error) (identity.Code, string) {
+	for _, behind := range []error{projections.ErrBehind, projections.ErrUnknownProjection, projections.ErrOtherVersion} {
+		if errors.Is(err, behind) {
+			return identity.CodeBehind, ""
+		}
+	}
+	return "", ""
+}
