@@ -302,10 +302,8 @@ func TestShutdown(t *testing.T) {
 		t.Cleanup(open) // before that of the log, which waits for what has begun
 		answered := make(chan int, 1)
 		go func() { answered <- s.call("POST", register, credentials("ada@example.org", secret)).status }()
-		committing := func() bool { // the append has begun and can't be taken back
-			return s.gate.inside.Load() == 1 && s.log.Waiting() == 0
-		}
-		devstack.Eventually(t, "the request waits for its commit", committing)
+		// The append has begun, and can't be taken back.
+		devstack.Eventually(t, "the request waits for its commit", func() bool { return s.gate.at.Load() == 1 })
 		stopped := make(chan struct{})
 		go func() { stop(); close(stopped) }()
 		devstack.Eventually(t, "no new connections are taken", func() bool {
@@ -316,7 +314,7 @@ func TestShutdown(t *testing.T) {
 			return err != nil
 		})
 		open()
-		if status := <-answered; status != http.StatusCreated {
+		if status := receive(t, "the request that had begun", answered); status != http.StatusCreated {
 			t.Errorf("the request that had begun: %d, want 201", status)
 		}
 		<-stopped

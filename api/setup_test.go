@@ -260,8 +260,8 @@ func (s *stack) project() (stop func()) {
 type gate struct {
 	eventstore.Store
 	shut      sync.RWMutex
+	at        atomic.Int32 // commits that are at it
 	loseReply atomic.Bool
-	inside    atomic.Int32 // commits that have begun
 	onSubject atomic.Pointer[func(limit int) error]
 }
 
@@ -284,8 +284,8 @@ func (g *gate) ReadSubject(ctx context.Context, user uuid.UUID, after int64, lim
 }
 
 func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
-	g.inside.Add(1)
-	defer g.inside.Add(-1)
+	g.at.Add(1)
+	defer g.at.Add(-1)
 	g.shut.RLock()
 	defer g.shut.RUnlock()
 	outcomes, err := g.Store.Commit(ctx, batch)

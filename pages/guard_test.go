@@ -45,6 +45,25 @@ func TestASVS_3_4_1_3_4_3_3_4_4_3_4_5_3_4_6_Headers(t *testing.T) {
 	}
 }
 
+// A page with all that it needs to be shown is small.
+func TestSize(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, options{})
+	p, nobody := s.loggedIn("ada@example.org"), s.person()
+	for i, path := range append(slices.Clone(everyPage), ownPages...) {
+		who := nobody
+		if i >= len(everyPage) {
+			who = p
+		}
+		a := who.get(path)
+		_, rest, _ := strings.Cut(a.body, `<link rel="stylesheet" href="`)
+		style, _, found := strings.Cut(rest, `"`)
+		if size := len(a.body) + len(s.get(style).body); !found || size > 40<<10 {
+			t.Errorf("%s has %d bytes with its style", path, size)
+		}
+	}
+}
+
 func TestReferrerPolicy(t *testing.T) {
 	t.Parallel()
 	for public, want := range map[string]string{

@@ -45,7 +45,7 @@ func (p *pages) showLogin(_ context.Context, v *visit) (server.Answer, error) {
 		return goTo(v.back()), nil
 	}
 	v.Nav = nil
-	return show(p.login, newLoginPage(v, v.query.Get("login_hint")))
+	return p.loginStill.show(v, func() loginPage { return newLoginPage(v, v.query.Get("login_hint")) })
 }
 
 func (p *pages) doLogin(ctx context.Context, v *visit) (server.Answer, error) {

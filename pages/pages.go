@@ -41,21 +41,22 @@ type pages struct {
 	referrer   []string
 	crossSite  *http.CrossOriginProtection
 
-	home     *look.Page[homePage]
-	login    *look.Page[loginPage]
-	logout   *look.Page[logoutPage]
-	register *look.Page[registerPage]
-	ask      *look.Page[askPage]
-	code     *look.Page[codePage]
-	account  *look.Page[accountPage]
-	sessions *look.Page[sessionsPage]
-	security *look.Page[securityPage]
-	factor   *look.Page[factorPage]
-	codes    *look.Page[codesPage]
-	activity *look.Page[activityPage]
-	prove    *look.Page[provePage]
-	reset    *look.Page[resetPage]
-	failure  *look.Page[failurePage]
+	home       *look.Page[homePage]
+	loginStill *still[loginPage]
+	login      *look.Page[loginPage]
+	logout     *look.Page[logoutPage]
+	register   *look.Page[registerPage]
+	ask        *look.Page[askPage]
+	code       *look.Page[codePage]
+	account    *look.Page[accountPage]
+	sessions   *look.Page[sessionsPage]
+	security   *look.Page[securityPage]
+	factor     *look.Page[factorPage]
+	codes      *look.Page[codesPage]
+	activity   *look.Page[activityPage]
+	prove      *look.Page[provePage]
+	reset      *look.Page[resetPage]
+	failure    *look.Page[failurePage]
 }
 
 // Register adds the pages to a server. It fails where a template can't be used.
@@ -88,6 +89,7 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.loginStill = &still[loginPage]{page: p.login, kept: map[string][]byte{}}
 	return p, nil
 }
 

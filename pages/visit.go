@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
+	"sync"
 
 	"github.com/labstack/echo/v5"
 
@@ -85,7 +87,43 @@ func show[T any](page *look.Page[T], data T) (server.Answer, error) {
 	if err != nil {
 		return server.Answer{}, err
 	}
-	return server.Written(func(c *echo.Context) error { return c.HTMLBlob(http.StatusOK, html) }), nil
+	return filled(html), nil
+}
+
+// filled answers with a page that is filled, in one piece.
+func filled(html []byte) server.Answer {
+	return server.Written(func(c *echo.Context) error {
+		c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(html)))
+		return c.HTMLBlob(http.StatusOK, html)
+	})
+}
+
+// still is a page that is the same for everybody who is not logged in and asks for nothing in particular, in each language: it is filled
+// once. Whoever comes to log in does so all at once at times, and most of what a page costs is to fill it.
+type still[T any] struct {
+	page *look.Page[T]
+	mu   sync.RWMutex
+	kept map[string][]byte // by language
+}
+
+// show answers with the page, filled as it is for this visit.
+func (s *still[T]) show(v *visit, fill func() T) (server.Answer, error) {
+	if v.User != nil || v.Request().URL.RawQuery != "" {
+		return show(s.page, fill())
+	}
+	s.mu.RLock()
+	html, there := s.kept[v.Words.Language]
+	s.mu.RUnlock()
+	if !there {
+		var err error
+		if html, err = s.page.Render(fill()); err != nil {
+			return server.Answer{}, err
+		}
+		s.mu.Lock()
+		s.kept[v.Words.Language] = html
+		s.mu.Unlock()
+	}
+	return filled(html), nil
 }
 
 // done leads from a form that was carried out to where that is said, so that to load that page again does nothing again.

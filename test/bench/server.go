@@ -20,11 +20,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"usher.example/api"
+	"usher.example/brand"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/pages"
+	"usher.example/pages/look"
 	"usher.example/projections"
 	"usher.example/server"
 	"usher.example/token"
@@ -43,6 +46,7 @@ const (
 	unboundedServer serverKind = "unbounded"        // the API with a login that hashes wherever the request is
 	bareServer      serverKind = "bare"             // GET /v1/me that verifies the token and returns a constant
 	bareRemembering serverKind = "bare-remembering" // the same with the memory of verified tokens
+	barePage        serverKind = "bare-page"        // GET /login that returns a constant
 	bareRefresh     serverKind = "bare-refresh"     // sessions in a table, see bareAccounts
 	bareRow         serverKind = "bare-row"         // users in a table, see bareAccounts
 	receivingServer serverKind = "receiving"        // the endpoint of a webhook
@@ -175,6 +179,9 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	if c.Kind == receivingServer {
 		return receiver(), nil
 	}
+	if c.Kind == barePage {
+		return bareLoginPage(c.Me), nil
+	}
 	pool, err := password.NewPool(password.PoolConfig{Cost: c.Cost})
 	if err != nil {
 		return nil, err
@@ -214,13 +221,20 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 		defer stop()
 		return users.Follow(ctx, committed)
 	})
-	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, Logger: quiet})
+	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, PlainHTTP: true, Logger: quiet})
 	api.Register(front, api.Config{
 		Passwords: pool, Issuer: issuer,
 		Users: projections.Users{DB: store, CursorKey: make([]byte, 32)}, Checkpoints: projections.NewCheckpoints(store),
 		CursorKey: make([]byte, 32),
 		Outbox:    func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },
 	})
+	l, err := look.New(look.Config{Brand: brand.Brand{Name: "bench"}})
+	if err != nil {
+		return nil, err
+	}
+	if err := pages.Register(front, pages.Config{Look: l, PublicURL: "http://localhost"}); err != nil {
+		return nil, err
+	}
 	if c.Kind == unboundedServer {
 		return unboundedLogins(front, &unbounded{store, log, users, issuer}), nil
 	}
