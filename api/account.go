@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/identity/password"
@@ -31,7 +32,7 @@ func (a *api) resendVerification(ctx context.Context, call *server.Call, in stru
 	if !call.HasCredentials() {
 		return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, `the field "email" is needed, or an access token`)
 	}
-	if err := call.Identify(); err != nil {
+	if err := call.Admit(server.Own(client.ScopeAccountWrite)); err != nil {
 		return server.Answer{}, err
 	}
 	id := call.User.ID

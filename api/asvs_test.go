@@ -40,6 +40,7 @@ var calls = map[string]class{
 	"GET /livez":        anyone,
 	"GET /readyz":       anyone,
 
+	"POST /oauth2/token":      clients,
 	"POST /oauth2/introspect": clients,
 	"POST /oauth2/revoke":     clients,
 
@@ -105,6 +106,15 @@ var calls = map[string]class{
 	"POST /v1/projections/:name/retry":     admins,
 	"POST /v1/projections/:name/skip":      admins,
 	"GET /v1/outbox":                       admins,
+
+	"GET /v1/clients":                                admins,
+	"POST /v1/clients":                               admins,
+	"GET /v1/clients/:id":                            admins,
+	"PATCH /v1/clients/:id":                          admins,
+	"DELETE /v1/clients/:id":                         admins,
+	"POST /v1/clients/:id/secrets":                   admins,
+	"POST /v1/clients/:id/keys":                      admins,
+	"DELETE /v1/clients/:id/credentials/:credential": admins,
 }
 
 // The kinds of callers.
@@ -190,11 +200,17 @@ func (s *stack) newScene(ended, locked string) *scene {
 	s.user(others)
 	session := s.sessionOf(mine, user)
 	hook, delivery := s.webhookWithDeadLetter()
+	service := s.client(fmt.Sprintf("service%d", number))
+	registered, err := s.server.Clients.Read(s.tb.Context(), service.id)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
 	return &scene{
 		tokens: map[string]string{
 			"the user": s.login(mine), "another user": s.login(others), "an administrator": s.login("admin@example.org"), "an ended session": ended, "a locked user": locked,
 		},
-		replacer: strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, "/webhooks/:id", "/webhooks/"+hook.String(), ":delivery", delivery.String(),
+		replacer: strings.NewReplacer("/me/sessions/:id", "/me/sessions/"+session, "/webhooks/:id", "/webhooks/"+hook.String(),
+			"/clients/:id", "/clients/"+service.id.String(), ":credential", registered.Credentials[0].ID.String(), ":delivery", delivery.String(),
 			":id", user.String(), ":role", "writer", ":name", "users"),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/server"
@@ -80,6 +81,9 @@ func (a *api) endFormer(ctx context.Context, call *server.Call) error {
 	if err != nil {
 		return err
 	}
+	if call.User == nil { // a client's own token is of no session
+		return nil
+	}
 	_, err = a.Identity.EndSession(ctx, call.User.ID, call.Session, identity.EndedLogout, call.Metadata())
 	if errors.Is(err, identity.ErrNotFound) {
 		err = nil
@@ -90,7 +94,7 @@ func (a *api) endFormer(ctx context.Context, call *server.Call) error {
 // grant answers with the tokens of a session.
 func (a *api) grant(r identity.LoginResult) (server.Answer, error) {
 	access, claims, err := a.Issuer.Issue(token.Grant{
-		Subject: r.User.ID.String(), Session: r.Session.String(), Roles: r.User.Roles, Until: r.ExpiresAt,
+		Subject: r.User.ID.String(), Session: r.Session.String(), Roles: r.User.Roles, Scopes: client.Scopes, Until: r.ExpiresAt,
 	})
 	if err != nil {
 		return server.Answer{}, err

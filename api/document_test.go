@@ -10,14 +10,16 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/go-cmp/cmp"
 
+	"usher.example/oidc"
 	"usher.example/schema"
 	"usher.example/server"
 )
 
-// endpoints are the routes of a server that has the API and nothing else.
+// endpoints are the routes of a server that has all that the document describes.
 func endpoints() []server.Endpoint {
 	s := server.New(server.Config{})
 	Register(s, Config{})
+	oidc.Register(s, oidc.Config{})
 	return s.Endpoints()
 }
 

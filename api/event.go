@@ -6,7 +6,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/eventstore"
+	"usher.example/server"
 )
 
 // EventView is an event as the API and the commands show it.
@@ -44,9 +46,13 @@ func ViewEvent(e eventstore.Event) EventView {
 	}
 }
 
-func viewEvents(events []eventstore.Event) []EventView {
+// viewEvents shows events to a caller, with their personal fields if that is allowed to read about users.
+func viewEvents(events []eventstore.Event, to server.Caller) []EventView {
 	views := make([]EventView, len(events))
 	for i, e := range events {
+		if !to.May(client.ScopeUsersRead) {
+			e.Personal, e.Metadata.Address, e.Metadata.UserAgent = nil, "", ""
+		}
 		views[i] = ViewEvent(e)
 	}
 	return views

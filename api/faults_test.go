@@ -298,13 +298,12 @@ func TestShutdown(t *testing.T) {
 		stop := devstack.Background(t, func(ctx context.Context) error { return s.server.Run(ctx, listener) })
 		s.http.URL = "http://" + listener.Addr().String()
 		s.gate.shut.Lock()
+		open := sync.OnceFunc(s.gate.shut.Unlock)
+		t.Cleanup(open) // before that of the log, which waits for what has begun
 		answered := make(chan int, 1)
 		go func() { answered <- s.call("POST", register, credentials("ada@example.org", secret)).status }()
-		committing := func() bool { // the append has begun and can't be taken back
-			locked := s.gate.shut.TryRLock()
-			return !locked && s.log.Waiting() == 0 && s.pool.Busy() == 0 && s.pool.Queued() == 0 && strings.Contains(stacks(), "(*gate).Commit")
-		}
-		devstack.Eventually(t, "the request waits for its commit", committing)
+		// The append has begun, and can't be taken back.
+		devstack.Eventually(t, "the request waits for its commit", func() bool { return s.gate.at.Load() == 1 })
 		stopped := make(chan struct{})
 		go func() { stop(); close(stopped) }()
 		devstack.Eventually(t, "no new connections are taken", func() bool {
@@ -314,8 +313,8 @@ func TestShutdown(t *testing.T) {
 			}
 			return err != nil
 		})
-		s.gate.shut.Unlock()
-		if status := <-answered; status != http.StatusCreated {
+		open()
+		if status := receive(t, "the request that had begun", answered); status != http.StatusCreated {
 			t.Errorf("the request that had begun: %d, want 201", status)
 		}
 		<-stopped

@@ -91,7 +91,7 @@ func (a *api) listEvents(ctx context.Context, call *server.Call, in feedQuery) (
 	if err != nil {
 		return server.Answer{}, err
 	}
-	return server.OK(page[EventView]{viewEvents(events), strconv.FormatInt(through, 10)}), nil
+	return server.OK(page[EventView]{viewEvents(events, call.Caller), strconv.FormatInt(through, 10)}), nil
 }
 
 func (a *api) scan(ctx context.Context, f part) ([]eventstore.Event, int64, error) {

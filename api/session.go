@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/server"
 )
@@ -28,7 +29,7 @@ func (a *api) logout(ctx context.Context, call *server.Call, in struct {
 	if in.RefreshToken != "" {
 		return a.logoutBy(ctx, call, in.RefreshToken)
 	}
-	if err := call.Admit(server.User); err != nil {
+	if err := call.Admit(server.Own(client.ScopeAccountWrite)); err != nil {
 		return server.Answer{}, err
 	}
 	result, err := a.Identity.EndSession(ctx, call.User.ID, call.Session, identity.EndedLogout, call.Metadata())

@@ -32,11 +32,13 @@ func (s *stack) as(access, method, path, body string, headers ...string) answer 
 	return s.call(method, path, body, append(headers, "Authorization", "Bearer "+access)...)
 }
 
-func (s *stack) want(a answer, status int, code identity.Code) {
+// want fails the test unless a request was answered like that, and passes the answer on.
+func (s *stack) want(a answer, status int, code identity.Code) answer {
 	s.tb.Helper()
 	if a.status != status || code != "" && a.field(s.tb, "code") != string(code) {
 		s.tb.Errorf("%d %s, want %d %s", a.status, a.body, status, code)
 	}
+	return a
 }
 
 // After a logout none of the session's tokens is of any use.

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +29,7 @@ import (
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
 	"usher.example/internal/eventcheck"
+	"usher.example/oidc"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
@@ -103,6 +103,7 @@ type stack struct {
 	identity *identity.Service
 	pool     *password.Pool
 	key      token.Key
+	keys     *token.KeyRing
 	server   *api
 	http     *httptest.Server
 	output   *devstack.Output // what is logged
@@ -150,6 +151,8 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: time.Hour})
 	config := identity.Config{Log: s.log, Store: s.gate, DB: db, Passwords: s.pool, Rehash: true, Logger: logger,
 		RefreshKey: master.Derive("refresh-tokens"), CodeKey: master.Derive("codes"), ReuseGrace: 10 * time.Second, AccessLifetime: time.Hour, SessionEnded: revocations.EndSession}
+	clients := client.New(client.Config{Log: s.log, DB: db, Logger: logger, Current: func() bool { return s.identity.Current() }})
+	config.ClientChanged = clients.Changed
 	if o.identity != nil {
 		o.identity(&config)
 	}
@@ -159,21 +162,21 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if s.key, err = token.GenerateKey(token.ES256, time.Now()); err != nil {
 		tb.Fatal(err)
 	}
-	keys, err := token.NewKeyRing(s.key)
+	s.keys, err = token.NewKeyRing(s.key)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: keys, Issuer: issuerName, Audience: []string{audience}, Lifetime: time.Hour})
+	issuer, err := token.NewIssuer(token.IssuerConfig{Keys: s.keys, Issuer: issuerName, Audience: []string{audience}, Lifetime: time.Hour})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: s.keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cursorKey := master.Derive("cursors")
 	base := server.Config{
-		Identity: s.identity, Log: s.log, Verifier: verifier,
+		Identity: s.identity, Log: s.log, Verifier: verifier, Clients: clients,
 		Checks: []server.Check{{Name: "database", Run: func(ctx context.Context) error {
 			_, err := db.Head(ctx)
 			return err
@@ -184,14 +187,13 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		o.server(&base)
 	}
 	c := Config{
-		Passwords: s.pool, Issuer: issuer, Keys: keys, PublicURL: "https://usher.test/",
+		Passwords: s.pool, Issuer: issuer, PublicURL: "https://usher.test/",
 		Users:       projections.Users{DB: db, CursorKey: cursorKey},
 		Sessions:    projections.Sessions{DB: db, CursorKey: cursorKey},
 		Activity:    projections.Activity{DB: db},
 		Stats:       projections.Stats{DB: db},
 		Checkpoints: projections.NewCheckpoints(db),
 		Projections: &projections.Operator{Projections: everyProjection, DB: db, Log: s.log, Logger: logger, RequestWait: time.Minute},
-		Clients:     client.Registry{DB: db},
 		Webhooks: webhook.New(webhook.Config{
 			Log: s.log, DB: db, Source: "https://usher.test", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger,
 		}),
@@ -205,8 +207,10 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if o.api != nil {
 		o.api(&c)
 	}
-	s.server = newAPI(server.New(base), c)
+	front := server.New(base)
+	s.server = newAPI(front, c)
 	s.server.routes()
+	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: s.keys, PublicURL: c.PublicURL})
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.document {
@@ -256,6 +260,7 @@ func (s *stack) project() (stop func()) {
 type gate struct {
 	eventstore.Store
 	shut      sync.RWMutex
+	at        atomic.Int32 // commits that are at it
 	loseReply atomic.Bool
 	onSubject atomic.Pointer[func(limit int) error]
 }
@@ -279,6 +284,8 @@ func (g *gate) ReadSubject(ctx context.Context, user uuid.UUID, after int64, lim
 }
 
 func (g *gate) Commit(ctx context.Context, batch []*eventstore.Prepared) ([]eventstore.Outcome, error) {
+	g.at.Add(1)
+	defer g.at.Add(-1)
 	g.shut.RLock()
 	defer g.shut.RUnlock()
 	outcomes, err := g.Store.Commit(ctx, batch)
@@ -298,12 +305,6 @@ func receive[T any](tb testing.TB, what string, from <-chan T) T {
 		tb.Fatalf("nothing came of: %s", what)
 		panic("unreachable")
 	}
-}
-
-// stacks is what all goroutines are doing.
-func stacks() string {
-	text := make([]byte, 1<<20)
-	return string(text[:runtime.Stack(text, true)])
 }
 
 // answer is what came back.

@@ -174,5 +174,5 @@ func (a *api) listUserEvents(ctx context.Context, call *server.Call, in struct {
 	if len(events) == 0 && after == 0 {
 		return server.Answer{}, server.Refuse(identity.CodeNotFound, "there is no such user")
 	}
-	return server.OK(pageOf(viewEvents(events), size, func(last EventView) string { return positionCursor(a.CursorKey, list, last.Position) })), nil
+	return server.OK(pageOf(viewEvents(events, call.Caller), size, func(last EventView) string { return positionCursor(a.CursorKey, list, last.Position) })), nil
 }

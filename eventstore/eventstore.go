@@ -33,7 +33,8 @@ type Kind string
 const (
 	KindUser    Kind = "user"    // one user; the stream's id is the user's id
 	KindSession Kind = "session" // one login on one device
-	KindSystem  Kind = "system"  // what concerns no user: keys, projections, webhooks
+	KindClient  Kind = "client"  // one client of OAuth; it concerns no user
+	KindSystem  Kind = "system"  // what concerns no user either: keys, projections, webhooks
 )
 
 // Stream names the events of one aggregate.
@@ -41,7 +42,7 @@ type Stream struct {
 	ID   uuid.UUID
 	Kind Kind
 	// Subject is the user whom the stream's events are about: whose key seals their personal fields and under whose
-	// id they are published. It is the nil UUID for system streams.
+	// id they are published. It is the nil UUID for streams that concern no user.
 	Subject uuid.UUID
 }
 
@@ -54,6 +55,9 @@ func UserStream(user uuid.UUID) Stream {
 func SessionStream(session, user uuid.UUID) Stream {
 	return Stream{ID: session, Kind: KindSession, Subject: user}
 }
+
+// ClientStream is the stream of one client of OAuth.
+func ClientStream(client uuid.UUID) Stream { return Stream{ID: client, Kind: KindClient} }
 
 // SystemStream is the system stream with the given name. Its id is derived from the name (UUIDv5), so that every
 // process finds the same one.

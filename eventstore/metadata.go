@@ -12,7 +12,7 @@ import (
 type Metadata struct {
 	Correlation uuid.UUID `json:"correlation_id"`        // of the request that began it all
 	Causation   uuid.UUID `json:"causation_id,omitzero"` // of the event or command that caused this one
-	Actor       string    `json:"actor,omitempty"`       // "user:<id>", "client:<id>", "anonymous", "operator", "system"
+	Actor       string    `json:"actor,omitempty"`       // "user:<id>", "client:<id>", "user:<id> via client:<id>", "anonymous", "operator", "system"
 	TraceParent string    `json:"traceparent,omitempty"` // W3C Trace Context
 	Address     string    `json:"-"`                     // personal: the client's address
 	UserAgent   string    `json:"-"`                     // personal: the client's user agent

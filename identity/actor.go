@@ -23,3 +23,16 @@ func IsUser(actor string) bool { return strings.HasPrefix(actor, userActor) }
 
 // ActorClient is a client as an actor.
 func ActorClient(id uuid.UUID) string { return "client:" + id.String() }
+
+// ActorDelegated is a user as an actor, who has a client act.
+func ActorDelegated(user, client uuid.UUID) string {
+	return ActorUser(user) + delegatedTo + ActorClient(client)
+}
+
+const delegatedTo = " via "
+
+// IsActor says whether an actor is a user, whatever client the user has act.
+func IsActor(actor string, user uuid.UUID) bool {
+	who, _, _ := strings.Cut(actor, delegatedTo)
+	return user != uuid.Nil && who == ActorUser(user)
+}

@@ -24,6 +24,7 @@ const (
 	CodeLastAdmin          Code = "last_admin"             // who has to stay one
 	CodeKeyReused          Code = "idempotency_key_reused" // for another request than its first
 	CodeInvalidURL         Code = "invalid_url"            // of a webhook
+	CodeInvalidClient      Code = "invalid_client"         // what is to be set of one
 	CodeUnknownEvent       Code = "unknown_event_type"
 	CodeConflict           Code = "conflict" // the thing is not in a state for that
 	CodeInvalidCredentials Code = "invalid_credentials"

@@ -50,8 +50,12 @@ const (
 	TypeLogRestored = eventstore.TypeRestored
 )
 
-// RoleAdmin is the role that may administer users.
-const RoleAdmin = "admin"
+// The roles that usher itself knows. Any other is for the services that follow it to give a meaning to.
+const (
+	RoleAdmin    = "admin"    // may everything
+	RoleAuditor  = "auditor"  // may read everything
+	RoleOperator = "operator" // may run the service, and read nothing personal
+)
 
 // Why a password hash was replaced.
 const (
@@ -351,6 +355,12 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeSessionEnded:                   decodePayload[SessionEnded],
 	TypeKeyRotated:                     decodePayload[KeyRotated],
 	TypeWebhookDisabled:                decodePayload[WebhookDisabled],
+
+	TypeClientRegistered:    decodePayload[ClientRegistered],
+	TypeClientChanged:       decodePayload[ClientChanged],
+	TypeClientSecretAdded:   decodePayload[ClientSecretAdded],
+	TypeClientSecretRetired: decodePayload[ClientSecretRetired],
+	TypeClientRemoved:       decodePayload[ClientRemoved],
 
 	TypeProjectionRebuilt:      decodePayload[ProjectionRebuilt],
 	TypeProjectionRolledBack:   decodePayload[ProjectionRolledBack],

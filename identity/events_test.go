@@ -23,6 +23,13 @@ import (
 
 var update = flag.Bool("update", false, "write golden files that don't exist yet")
 
+var sampleClient = ClientSettings{
+	Name: "shop", RedirectURIs: []string{"https://shop.example/cb"}, PostLogoutRedirectURIs: []string{"https://shop.example/"},
+	AllowedOrigins: []string{"https://shop.example"}, Grants: []string{"authorization_code", "refresh_token"}, Scopes: []string{"openid", "email"},
+	FirstParty: true, Authentication: "private_key_jwt", JWKS: json.RawMessage(`{"keys":[]}`), JWKSURI: "https://shop.example/jwks.json",
+	AccessTokenSeconds: 600, RefreshTokenSeconds: 86400,
+}
+
 // samples has a payload of every event type, with every field set.
 func samples() []Payload {
 	var registered Registered
@@ -44,6 +51,10 @@ func samples() []Payload {
 		SessionReuseDetected{}, SessionEnded{Reason: EndedLogout},
 		KeyRotated{KeyID: "k1", Algorithm: "ES256", SignsFrom: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		WebhookDisabled{Webhook: uuid.MustParse("0198c0de-0000-7000-8000-000000000002"), Reason: WebhookGone},
+		ClientRegistered{sampleClient}, ClientChanged{sampleClient}, ClientRemoved{},
+		ClientSecretAdded{Secret: uuid.MustParse("0198c0de-0000-7000-8000-000000000003"), Kind: SecretKey, Prefix: "usher_sk_a1B2", Scopes: []string{"events:read"},
+			ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
+		ClientSecretRetired{Secret: uuid.MustParse("0198c0de-0000-7000-8000-000000000003")},
 		ProjectionRebuilt{Name: "users", Generation: 2, CodeVersion: 1, Position: 1200, Events: 1200, Duration: 1.25,
 			Differences: []ProjectionDifference{{Table: "users", Missing: 1, Extra: 2, Changed: 3}}},
 		ProjectionRolledBack{Name: "users", Generation: 1, CodeVersion: 1, Position: 1300},

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"usher.example/eventstore"
 )
 
@@ -18,7 +20,8 @@ const (
 
 // Follow keeps what is in memory right: it reads the tail of the log after each wake-up, after each connection to the database
 // that was made anew, and a few times a second without one, drops the state of every user who has a newer event, and the key of
-// whoever is erased, and tells Config.SessionEnded of sessions that ended and Config.KeyRotated of other signing keys. Without
+// whoever is erased, and tells Config.SessionEnded of sessions that ended, Config.KeyRotated of other signing keys and
+// Config.ClientChanged of clients. Without
 // Follow, and whenever it is not up to date, users are read from the log each time.
 //
 // Each read begins with the event that was read last. Where the log does not have that any more, it is another log than was
@@ -135,6 +138,7 @@ func (s *Service) readOnFrom(ctx context.Context, f *tail) error {
 // ended since then have to be told of. It fails with eventstore.ErrForked where the log is another one than was followed before.
 func (s *Service) startFollowing(ctx context.Context, f *tail) error {
 	s.cache.forgetAll()
+	s.clientChanged(uuid.Nil)
 	if _, _, err := eventstore.ReadAfter(ctx, s.store, f.newest, 1); err != nil {
 		return err
 	}
@@ -158,6 +162,8 @@ func (s *Service) noticed(e eventstore.Event) {
 			s.log.Sealer().Forget(e.Stream.ID)
 			s.cache.forget(e.Stream.ID)
 		}
+	case e.Stream.Kind == eventstore.KindClient:
+		s.clientChanged(e.Stream.ID)
 	case e.Type == TypeSessionEnded:
 		s.sessionEnded(e.Stream.ID)
 	case e.Type == TypeKeyRotated:

@@ -56,6 +56,7 @@ type Service struct {
 	accessLifetime time.Duration
 	sessionEnded   func(uuid.UUID)
 	keyRotated     func()
+	clientChanged  func(uuid.UUID)
 	forked         func() (done func())
 	loadKeys       func(context.Context) error
 	ledger         *Ledger
@@ -108,6 +109,9 @@ type Config struct {
 	// KeyRotated is told, while Follow runs, that the signing keys are others: see UseSigningKeys. It must not block. It may
 	// be nil.
 	KeyRotated func()
+	// ClientChanged is told, while Follow runs, of each client that has changed, and with the nil UUID that any may have. It must
+	// not block. It may be nil.
+	ClientChanged func(client uuid.UUID)
 	// Forked is told, while Follow runs, that the log is another one than was read before: whatever else was kept of it in memory
 	// is to be dropped. What it answers with is called once SessionEnded was told anew. It must not block. It may be nil.
 	Forked func() (done func())
@@ -135,7 +139,7 @@ func New(c Config) *Service {
 		passwordMaxAge: c.PasswordMaxAge, issuer: cmp.Or(c.Issuer, "usher"),
 		sessionMax: cmp.Or(c.SessionMax, 90*24*time.Hour), sessionIdle: cmp.Or(c.SessionIdle, 7*24*time.Hour),
 		reuseGrace: c.ReuseGrace, accessLifetime: c.AccessLifetime, userAttributes: c.UserAttributes,
-		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
+		sessionEnded: c.SessionEnded, keyRotated: c.KeyRotated, clientChanged: c.ClientChanged, loadKeys: c.LoadKeys, forked: c.Forked, ledger: c.Ledger, now: c.Now, logger: c.Logger,
 		failures: make(chan failure, maxFailures), uses: newUses(),
 	}
 	if s.sessionEnded == nil {
@@ -143,6 +147,9 @@ func New(c Config) *Service {
 	}
 	if s.forked == nil {
 		s.forked = func() func() { return func() {} }
+	}
+	if s.clientChanged == nil {
+		s.clientChanged = func(uuid.UUID) {}
 	}
 	if s.keyRotated == nil {
 		s.keyRotated = func() {}
@@ -217,11 +224,14 @@ const streamPage = 500
 // User is a user's own state: current in the process that changed it, and elsewhere within milliseconds. While that
 // can't be had from memory it is read from the log. It fails with ErrNotFound or eventstore.ErrUnavailable.
 func (s *Service) User(ctx context.Context, id uuid.UUID) (*User, error) {
-	if !s.trust.holds(s.now()) {
+	if !s.Current() {
 		return s.ReadUser(ctx, id)
 	}
 	return s.cache.get(ctx, id)
 }
+
+// Current says whether Follow keeps what is in memory right at the moment, that of ClientChanged included.
+func (s *Service) Current() bool { return s.trust.holds(s.now()) }
 
 // userSince is User, and no older than a version that the caller has seen.
 func (s *Service) userSince(ctx context.Context, id uuid.UUID, version int) (*User, error) {

@@ -150,8 +150,7 @@ func activityOf(e eventstore.Event) ActivityView {
 	if e.Stream.Kind == eventstore.KindSession {
 		a.Session = e.Stream.ID
 	}
-	switch e.Metadata.Actor {
-	case "", identity.ActorAnonymous, identity.ActorUser(e.Stream.Subject):
+	if a.Actor == "" || a.Actor == identity.ActorAnonymous || identity.IsActor(a.Actor, e.Stream.Subject) {
 		a.Address, a.UserAgent = e.Metadata.Address, e.Metadata.UserAgent
 	}
 	switch e.Type {

@@ -176,7 +176,7 @@ func (c *statsChanges) Fold(_ context.Context, _ eventstore.DB, events []eventst
 			add.FailedLogins = 1
 		}
 		user := e.Stream.Subject
-		isActive := user != uuid.Nil && (add.Logins > 0 || e.Metadata.Actor != "" && e.Metadata.Actor == identity.ActorUser(user))
+		isActive := user != uuid.Nil && (add.Logins > 0 || identity.IsActor(e.Metadata.Actor, user))
 		if add == (Figures{}) && !isActive {
 			continue
 		}

@@ -192,6 +192,29 @@ func (m *Migrator) Status(ctx context.Context) ([]Migration, error) {
 	return list, nil
 }
 
+// UnadoptedRoles counts who had each role before it was one of usher's own: see the migration of that name. There is nobody where the
+// database is behind it.
+func (m *Migrator) UnadoptedRoles(ctx context.Context) (holders map[string]int, err error) {
+	holders = map[string]int{}
+	if err := m.Check(ctx); err != nil {
+		return holders, nil
+	}
+	rows, err := m.db.QueryContext(ctx, "SELECT role, count(*) FROM unadopted_roles GROUP BY role")
+	if err != nil {
+		return nil, fmt.Errorf("count roles that were not adopted: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var role string
+		var n int
+		if err := rows.Scan(&role, &n); err != nil {
+			return nil, fmt.Errorf("count roles that were not adopted: %w", err)
+		}
+		holders[role] = n
+	}
+	return holders, rows.Err()
+}
+
 // Zero undoes every migration, and with them destroys all data.
 func (m *Migrator) Zero(ctx context.Context) (err error) {
 	done, err := m.turn(ctx)

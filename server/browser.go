@@ -5,13 +5,14 @@ import (
 	"net/http"
 	"time"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/token"
 )
 
 // Browser lets every user make a call, by the session that the browser has: see Call.IdentifyBrowser. Whatever changes something is to
 // be sent by a page of ours (see http.CrossOriginProtection), since a browser sends its cookies with everything.
-var Browser = Access{known: true, by: (*Call).IdentifyBrowser}
+var Browser = Access{scope: client.ScopeAccountWrite, own: true, by: (*Call).IdentifyBrowser}
 
 // Cookies of ours. Over https their names begin with hostPrefix, by which browsers see to it that no other host of the same domain
 // set them.
@@ -49,7 +50,7 @@ func (c *Call) IdentifyBrowser() error {
 	if err != nil {
 		return err
 	}
-	c.Caller, c.Browser = Caller{u, b.ID}, b
+	c.Caller, c.Browser = Caller{User: u, Session: b.ID, Scopes: client.Scopes}, b
 	return nil
 }
 

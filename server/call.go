@@ -4,10 +4,13 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/identity"
 )
@@ -15,17 +18,17 @@ import (
 // Access says who may make a call, and how often.
 type Access struct {
 	quota *Quota            // of the network that the call comes from; nil for as often as it likes
-	known bool              // the caller has to say who it is
-	role  string            // that the caller needs; "" for none
+	scope string            // that the caller needs; "" for a call that nobody has to be known for
+	own   bool              // it is about the caller's own account
 	by    func(*Call) error // finds out who that is; Identify when nil
 }
 
-// User lets every user make a call, by an access token.
-var User = Access{known: true}
+// Own lets every user make a call about the own account, by a token of a scope that usher's own login gave, or a first-party client.
+func Own(scope string) Access { return Access{scope: scope, own: true} }
 
-// Admin lets administrators. The role is that of the user's own state, so that it counts from the moment it is granted or revoked
-// and not from the next token.
-var Admin = Access{known: true, role: identity.RoleAdmin}
+// Scoped lets whoever has a scope make a call: users whose roles allow it, by a token that has it, and clients. The roles are those
+// of the user's own state, so that they count from the moment they are granted or revoked and not from the next token.
+func Scoped(scope string) Access { return Access{scope: scope} }
 
 // Open lets everybody, as often as they like.
 var Open = Access{}
@@ -35,10 +38,31 @@ func Anyone(of *Quota) Access { return Access{quota: of} }
 
 // permit says whether a caller may.
 func (a Access) permit(who Caller) error {
-	if a.role != "" && !who.User.HasRole(a.role) {
-		return Refuse(identity.CodeForbidden, "the role %s is needed", a.role)
+	switch {
+	case a.own && who.User == nil:
+		return Refuse(identity.CodeForbidden, "that is about a user's own account, and this token is a client's own")
+	case a.own && who.Client != nil && !who.Client.FirstParty:
+		return Refuse(identity.CodeForbidden, "the account is for first-party clients")
+	case !slices.Contains(who.Scopes, a.scope):
+		return &scopeError{a.scope}
+	case !who.May(a.scope):
+		return Refuse(identity.CodeForbidden, "the role %s is needed", strings.Join(client.RolesFor(a.scope), " or "))
 	}
 	return nil
+}
+
+// scopeError is that a token lacks a scope.
+type scopeError struct{ scope string }
+
+func (e *scopeError) Error() string { return "the scope " + e.scope + " is needed" }
+
+// As makes it an *identity.Error.
+func (e *scopeError) As(target any) bool {
+	to, ok := target.(**identity.Error)
+	if ok {
+		*to = &identity.Error{Code: CodeInsufficientScope, Detail: e.Error()}
+	}
+	return ok
 }
 
 // Call is a request to be answered: who asks, and what goes with every request whatever it is for. It is used by one goroutine.
@@ -72,7 +96,7 @@ func (c *Call) Admit(a Access) error {
 		}
 	}
 	c.access = a
-	if !a.known {
+	if a.scope == "" {
 		return nil
 	}
 	by := a.by
@@ -106,32 +130,32 @@ func (c *Call) Identify() error {
 }
 
 // Again looks once more, after a request has waited, whether whoever sent it may have the answer: a lock, a logout or the end
-// of the access token counts for requests that are open too. sessionUser is SessionUser, or ReadSessionUser where what
+// of the access token counts for requests that are open too. by is SessionUser, or ReadSessionUser where what
 // the answer tells of may have come after the lock.
-func (c *Call) Again(ctx context.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
+func (c *Call) Again(ctx context.Context, by sessionUser) error {
 	if c.Browser.ID != uuid.Nil {
-		return c.againInBrowser(ctx, sessionUser)
+		return c.againInBrowser(ctx, by)
 	}
 	raw, err := bearer(c.echo.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
 		return err
 	}
-	_, who, err := c.server.verifyBy(ctx, raw, sessionUser)
+	_, who, err := c.server.verifyBy(ctx, raw, by)
 	if err != nil {
 		return err
 	}
 	return c.access.permit(who)
 }
 
-func (c *Call) againInBrowser(ctx context.Context, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) error {
+func (c *Call) againInBrowser(ctx context.Context, by sessionUser) error {
 	if c.server.isRevoked(c.Browser) {
-		sessionUser = c.server.Identity.ReadSessionUser
+		by = c.server.Identity.ReadSessionUser
 	}
-	u, err := sessionUser(ctx, c.Browser.User, c.Browser.ID)
+	u, err := by(ctx, c.Browser.User, c.Browser.ID)
 	if err != nil {
 		return err
 	}
-	return c.access.permit(Caller{u, c.Browser.ID})
+	return c.access.permit(Caller{User: u, Session: c.Browser.ID, Scopes: client.Scopes})
 }
 
 // Metadata is that of the events which the call causes.

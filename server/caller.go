@@ -3,70 +3,140 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/token"
 )
 
-// Caller is who asks: the user whom an access token was issued to.
+// Caller is who asks: a user, by whatever client, or a client for itself.
 type Caller struct {
-	User    *identity.User // nil while nobody is known
-	Session uuid.UUID      // of the token
+	User    *identity.User // nil while nobody is known, and for a client
+	Session uuid.UUID      // of a user's token
+	Client  *client.Client // that the token was issued to; nil where that was usher's own login
+	Scopes  []string       // what the bearer may do at most
 }
+
+// known says whether anybody is.
+func (who Caller) known() bool { return who.User != nil || who.Client != nil }
 
 // Actor is the caller as events name who caused them.
 func (who Caller) Actor() string {
-	if who.User == nil {
+	switch {
+	case !who.known():
 		return identity.ActorAnonymous
+	case who.User == nil:
+		return identity.ActorClient(who.Client.ID)
+	case who.Client == nil:
+		return identity.ActorUser(who.User.ID)
 	}
-	return identity.ActorUser(who.User.ID)
+	return identity.ActorDelegated(who.User.ID, who.Client.ID)
 }
 
 // name is what a caller's idempotency keys and changes go by; "" while nobody is known.
 func (who Caller) name() string {
-	if who.User == nil {
-		return ""
+	switch {
+	case who.User != nil:
+		return who.User.ID.String()
+	case who.Client != nil:
+		return identity.ActorClient(who.Client.ID)
 	}
-	return who.User.ID.String()
+	return ""
 }
 
 // quota is how much a caller may change.
 func (who Caller) quota() *Quota {
-	if who.User.HasRole(identity.RoleAdmin) {
+	if who.User == nil || who.User.HasRole(identity.RoleAdmin) {
 		return &QuotaAdmin
 	}
 	return &QuotaChange
 }
 
-// Verify checks an access token: its claims, and whether its session goes on.
+// May says whether the caller may do what a scope stands for: only what the token and the roles of its user both allow. What a client
+// does for itself its scopes allow alone.
+func (who Caller) May(scope string) bool {
+	return slices.Contains(who.Scopes, scope) && (who.User == nil || client.Allow(who.User.Roles, scope))
+}
+
+// Verify checks a bearer token, an access token or a key of a client: its claims, and whether its session and its client go on. Of a
+// key there are no more claims than the subject, the client and the scopes.
 func (s *Server) Verify(ctx context.Context, raw string) (token.Claims, Caller, error) {
 	return s.verifyBy(ctx, raw, s.Identity.SessionUser)
 }
 
-func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)) (token.Claims, Caller, error) {
+func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser sessionUser) (token.Claims, Caller, error) {
+	if key, typed := client.IsKey(raw); key {
+		return s.verifyKey(ctx, raw, typed)
+	}
 	claims, err := s.Verifier.Verify(raw)
 	if err != nil {
 		return token.Claims{}, Caller{}, err
+	}
+	who := Caller{Scopes: client.Scopes} // of a login, whatever the scopes were when it was
+	if claims.Client != "" && claims.Client != token.LoginClient {
+		if who.Client, err = s.clientOf(ctx, claims); err != nil {
+			return token.Claims{}, Caller{}, err
+		}
+		who.Scopes = who.Client.Allowed(claims.Scopes)
+		if claims.Subject == claims.Client && claims.Session == "" {
+			return claims, who, nil
+		}
 	}
 	user, err := uuid.Parse(claims.Subject)
 	if err != nil {
 		return token.Claims{}, Caller{}, token.ErrMalformed
 	}
-	session, err := uuid.Parse(claims.Session)
-	if err != nil {
+	if who.Session, err = uuid.Parse(claims.Session); err != nil {
 		return token.Claims{}, Caller{}, token.ErrMalformed
 	}
-	u, err := sessionUser(ctx, user, session)
+	who.User, err = sessionUser(ctx, user, who.Session)
 	if errors.Is(err, identity.ErrSessionEnded) {
 		return token.Claims{}, Caller{}, token.ErrRevoked
 	}
 	if id, malformed := uuid.Parse(claims.ID); err == nil && malformed == nil {
-		s.Identity.Used(session, id)
+		s.Identity.Used(who.Session, id)
 	}
-	return claims, Caller{u, session}, err
+	return claims, who, err
+}
+
+// sessionUser finds the user whose session goes on: identity.Service.SessionUser, or ReadSessionUser.
+type sessionUser = func(ctx context.Context, user, session uuid.UUID) (*identity.User, error)
+
+// clientOf is the client that a token was issued to, which ends with it.
+func (s *Server) clientOf(ctx context.Context, claims token.Claims) (*client.Client, error) {
+	id, err := uuid.Parse(claims.Client)
+	if err != nil {
+		return nil, token.ErrMalformed
+	}
+	c, err := s.Clients.Get(ctx, id)
+	if errors.Is(err, client.ErrUnknown) {
+		return nil, token.ErrRevoked
+	}
+	return &c, err
+}
+
+func (s *Server) verifyKey(ctx context.Context, raw string, typed bool) (token.Claims, Caller, error) {
+	if !typed {
+		return token.Claims{}, Caller{}, &identity.Error{
+			Code: identity.CodeUnauthenticated, Err: token.ErrMalformed, Detail: "the key was not copied whole, or with other characters: its checksum is wrong",
+		}
+	}
+	c, key, err := s.Clients.ByKey(ctx, client.Secret(raw))
+	if errors.Is(err, client.ErrUnknown) {
+		return token.Claims{}, Caller{}, token.ErrRevoked
+	}
+	if err != nil {
+		return token.Claims{}, Caller{}, err
+	}
+	claims := token.Claims{Subject: c.ID.String(), Client: c.ID.String(), ID: key.ID.String(), Scopes: key.Scopes, IssuedAt: key.CreatedAt}
+	if key.ExpiresAt != nil {
+		claims.ExpiresAt = *key.ExpiresAt
+	}
+	return claims, Caller{Client: &c, Scopes: key.Scopes}, nil
 }
 
 // IsRefused says whether an error of Verify is about the token, and not about us.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/labstack/echo/v5"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/token"
@@ -28,6 +29,8 @@ const (
 	CodeNotParked        identity.Code = "not_parked"
 	CodePoisonEvent      identity.Code = "poison_event"
 	CodeRateLimited      identity.Code = "rate_limited"
+
+	CodeInsufficientScope identity.Code = "insufficient_scope" // of the token (RFC 6750, section 3.1)
 )
 
 // problems is the one table from codes to HTTP: the status, the title, and whether trying again later may help.
@@ -44,6 +47,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeTOTPRequired:       {http.StatusUnauthorized, "A second factor is needed", false},
 	identity.CodeInvalidRefresh:     {http.StatusUnauthorized, "The refresh token is not valid", false},
 	identity.CodeForbidden:          {http.StatusForbidden, "Not allowed", false},
+	CodeInsufficientScope:           {http.StatusForbidden, "The token may not do that", false},
 	identity.CodeEmailNotVerified:   {http.StatusForbidden, "The address is not verified", false},
 	identity.CodeUserLocked:         {http.StatusForbidden, "The account is locked", false},
 	identity.CodePasswordExpired:    {http.StatusForbidden, "The password is too old", false},
@@ -64,6 +68,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
 	identity.CodeInvalidAttributes:  {http.StatusUnprocessableEntity, "The attributes are not valid", false},
 	identity.CodeInvalidCode:        {http.StatusUnprocessableEntity, "The code is not good", false},
+	identity.CodeInvalidClient:      {http.StatusUnprocessableEntity, "The client can't be like that", false},
 	identity.CodeInvalidURL:         {http.StatusUnprocessableEntity, "The URL is not valid", false},
 	identity.CodeUnknownEvent:       {http.StatusUnprocessableEntity, "There is no such event type", false},
 	identity.CodePasswordRefused:    {http.StatusUnprocessableEntity, "The password is refused", false},
@@ -101,6 +106,8 @@ func (of Surface) explain(err error) (code identity.Code, detail string) {
 	switch {
 	case errors.As(err, &known):
 		return known.Code, known.Detail
+	case errors.Is(err, client.ErrUnknown):
+		return identity.CodeNotFound, "there is no such client"
 	case errors.Is(err, token.ErrInvalid):
 		return identity.CodeUnauthenticated, "the access token is not valid"
 	}
@@ -175,6 +182,10 @@ func TellProblem(c *echo.Context, f Failure) error {
 			challenge += `, error="invalid_token"`
 		}
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge)
+	}
+	var lacking *scopeError
+	if errors.As(f.Err, &lacking) {
+		c.Response().Header().Set(echo.HeaderWWWAuthenticate, `Bearer realm="usher", error="insufficient_scope", scope="`+lacking.scope+`"`)
 	}
 	return Blob(c, f.Status, echo.MIMEApplicationProblemJSON, f.Problem)
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/identity"
 	"usher.example/token"
@@ -37,6 +38,7 @@ type Config struct {
 	Identity *identity.Service
 	Log      *eventstore.Log
 	Verifier *token.Verifier
+	Clients  *client.Registry
 	// Checks are what /readyz stands on.
 	Checks []Check
 	// RateLimits bounds how often a network or a user may do what has a quota.

@@ -161,7 +161,7 @@ func (p *pulled) fail(err error) {
 
 // pull has the consumer bring messages. stop, which is called once ctx has ended, ends that, and waits for what is in hand.
 func (l *loop) pull(ctx context.Context, consumer jetstream.Consumer, p *pulled) (stop func(), err error) {
-	var inHand sync.Mutex // nats.go says that a pull is closed while a message may still be
+	var inHand sync.Mutex // nats.go says that a pull is closed while a message may still be, see findings/jetstream-closed-while-handling.sh
 	pull, err := consumer.Consume(func(m jetstream.Msg) {
 		inHand.Lock()
 		defer inHand.Unlock()

@@ -44,7 +44,7 @@ func (d *deployment) wantNoEscalation(super, target string) {
 	}
 	secrets := []string{
 		"SELECT hash FROM credentials", "SELECT history FROM credentials", "SELECT secret FROM factors", "SELECT hash FROM codes",
-		"SELECT private FROM signing_keys", "SELECT * FROM signing_keys", "SELECT secret_hash FROM clients",
+		"SELECT private FROM signing_keys", "SELECT * FROM signing_keys", "SELECT hash FROM client_secrets",
 	}
 	accounts := []string{
 		"UPDATE credentials SET hash = 'mine' WHERE user_id = " + user, "INSERT INTO credentials SELECT * FROM credentials",

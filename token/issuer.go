@@ -33,6 +33,12 @@ type Grant struct {
 	Client  string   // the client that it is issued to; [LoginClient] when empty
 	Session string   // the session id
 	Roles   []string // as of now: a change shows in the next token
+	Scopes  []string // what the bearer may do at most
+
+	// Audience is whom the token is for; that of the issuer when empty.
+	Audience []string
+	// Lifetime is how long it lives, where that is shorter than the issuer's; 0 for no shorter.
+	Lifetime time.Duration
 
 	// Until bounds the token's life; the zero time doesn't.
 	Until time.Time
@@ -81,14 +87,18 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		return "", Claims{}, fmt.Errorf("issue token: %w", err)
 	}
 	issued := now.UTC().Truncate(time.Second)
-	expires := issued.Add(i.config.Lifetime.Truncate(time.Second))
+	lifetime := i.config.Lifetime
+	if grant.Lifetime > 0 {
+		lifetime = min(lifetime, grant.Lifetime)
+	}
+	expires := issued.Add(lifetime.Truncate(time.Second))
 	if until := grant.Until.UTC().Truncate(time.Second); !grant.Until.IsZero() && until.Before(expires) {
 		expires = until
 	}
 	claims := Claims{
 		Issuer:    i.config.Issuer,
 		Subject:   grant.Subject,
-		Audience:  slices.Clone(i.config.Audience),
+		Audience:  audienceOf(grant, i.config),
 		ExpiresAt: expires,
 		NotBefore: issued,
 		IssuedAt:  issued,
@@ -96,12 +106,20 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		Client:    cmp.Or(grant.Client, LoginClient),
 		Session:   grant.Session,
 		Roles:     slices.Clone(grant.Roles),
+		Scopes:    slices.Clone(grant.Scopes),
 	}
 	raw, err := encode(key, claims)
 	if err != nil {
 		return "", Claims{}, fmt.Errorf("issue token: %w", err)
 	}
 	return raw, claims, nil
+}
+
+func audienceOf(grant Grant, c IssuerConfig) []string {
+	if len(grant.Audience) > 0 {
+		return slices.Clone(grant.Audience)
+	}
+	return slices.Clone(c.Audience)
 }
 
 // encode signs the claims in JWS compact form.

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -76,7 +77,11 @@ type Claims struct {
 	Client    string   // client_id: whom it was issued to, see [LoginClient]
 	Session   string   // sid
 	Roles     []string // roles
+	Scopes    []string // scope (RFC 8693, section 4.2): what the bearer may do at most
 }
+
+// HasScope reports whether the token has the scope.
+func (c Claims) HasScope(scope string) bool { return slices.Contains(c.Scopes, scope) }
 
 // HasRole reports whether the token grants the role.
 func (c Claims) HasRole(role string) bool { return slices.Contains(c.Roles, role) }
@@ -94,6 +99,7 @@ type wireClaims struct {
 	Client    string   `json:"client_id,omitempty"`
 	Session   string   `json:"sid,omitempty"`
 	Roles     []string `json:"roles"`
+	Scope     string   `json:"scope,omitempty"`
 }
 
 // audience is one string or a list of them (RFC 7519, section 4.1.3).
@@ -126,12 +132,12 @@ func (c Claims) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireClaims{
 		Issuer: c.Issuer, Subject: c.Subject, Audience: c.Audience,
 		ExpiresAt: &exp, NotBefore: &nbf, IssuedAt: &iat,
-		ID: c.ID, Client: c.Client, Session: c.Session, Roles: roles,
+		ID: c.ID, Client: c.Client, Session: c.Session, Roles: roles, Scope: strings.Join(c.Scopes, " "),
 	})
 }
 
-// UnmarshalJSON reads the claims of a token. All but client_id, sid and roles
-// have to be there: usher did not always give the first. Its error matches [ErrMalformed].
+// UnmarshalJSON reads the claims of a token. All but client_id, sid, roles and
+// scope have to be there: usher did not always give the first. Its error matches [ErrMalformed].
 func (c *Claims) UnmarshalJSON(data []byte) error {
 	var w wireClaims
 	if err := json.Unmarshal(data, &w); err != nil {
@@ -146,6 +152,9 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		Issuer: w.Issuer, Subject: w.Subject, Audience: w.Audience,
 		ExpiresAt: time.Unix(*w.ExpiresAt, 0).UTC(), NotBefore: time.Unix(*w.NotBefore, 0).UTC(), IssuedAt: time.Unix(*w.IssuedAt, 0).UTC(),
 		ID: w.ID, Client: w.Client, Session: w.Session, Roles: w.Roles,
+	}
+	if w.Scope != "" {
+		c.Scopes = strings.Fields(w.Scope)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func TestVerifyAcceptsWhatIssueIssued(t *testing.T) {
 		t.Run(string(algorithm), func(t *testing.T) {
 			t.Parallel()
 			p := setup(t, algorithm)
-			raw, want, err := p.issuer.Issue(token.Grant{Subject: "user-1", Client: "a client", Session: "session-1", Roles: []string{"admin", "staff"}})
+			raw, want, err := p.issuer.Issue(token.Grant{Subject: "user-1", Client: "a client", Session: "session-1", Roles: []string{"admin", "staff"}, Scopes: []string{"events:read", "users:read"}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -108,7 +108,60 @@ func usersRolesCommand() *cobra.Command {
 		}),
 		userCommand(remove, did{"taken the role from", "does not have the role"}, func(ctx context.Context, users *identity.Service, id uuid.UUID, args []string) (eventstore.Result, error) {
 			return users.RevokeRole(ctx, id, args[0], byOperator())
-		}))
+		}),
+		rolesUnadoptedCommand(), rolesAdoptCommand(), rolesRenameCommand())
+}
+
+func rolesUnadoptedCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "unadopted",
+		Short: "List who has had the name of a role of usher's own since before it was one",
+		Long: "List who has had the name of a role of usher's own since before it was one: auditor, which may read everything, or\n" +
+			"operator, which may run the service. `usher serve` does not start before it is said what was meant.",
+		Example: "  usher users roles unadopted",
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, _ []string) error {
+		list, err := d.identity().UnadoptedRoles(cmd.Context())
+		if err != nil {
+			return err
+		}
+		rows := make([][]any, len(list))
+		for i, h := range list {
+			rows[i] = []any{h.Role, h.User}
+		}
+		return tell(cmd, append([]identity.RoleHolder{}, list...), table([]string{"ROLE", "USER"}, rows))
+	})
+}
+
+func rolesAdoptCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "adopt ROLE",
+		Short:   "Leave a role to all who have had it since before it was one of usher's own; it means from now on what it means here",
+		Example: "  usher users roles adopt auditor",
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		n, err := d.identity().AdoptRole(cmd.Context(), args[0])
+		if err != nil {
+			return explainUser(err)
+		}
+		return tell(cmd, map[string]any{"role": args[0], "users": n}, text("%s may do what %s means", counted(n, "user", "users"), args[0]))
+	})
+}
+
+func rolesRenameCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "rename ROLE NEW",
+		Short:   "Give all who have had a role since before it was one of usher's own another in its place",
+		Example: "  usher users roles rename operator switchboard",
+	}
+	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {
+		n, err := d.identity().RenameRole(cmd.Context(), args[0], args[1], byOperator())
+		if err != nil {
+			return explainUser(err)
+		}
+		d.pingRelay()
+		return tell(cmd, map[string]any{"role": args[1], "users": n}, text("%s given the role %s in the place of %s", counted(n, "user", "users"), args[1], args[0]))
+	})
 }
 
 func usersTOTPCommand() *cobra.Command {

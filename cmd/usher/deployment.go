@@ -230,7 +230,9 @@ func (d *deployment) identity() *identity.Service {
 }
 
 // clients are those of OAuth.
-func (d *deployment) clients() client.Registry { return client.Registry{DB: d.store} }
+func (d *deployment) clients() *client.Registry {
+	return client.New(client.Config{Log: d.log, DB: d.store, Logger: d.logger})
+}
 
 const closeTimeout = 15 * time.Second
 

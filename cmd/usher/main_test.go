@@ -168,7 +168,7 @@ func TestExitCodes(t *testing.T) {
 		{"users roles revoke ada@example.org admin", exitUse, `did you mean remove?`},
 		{"users grant ada@example.org admin", exitUse, `did you mean roles?`},
 		{"users delete ada@example.org", exitUse, `did you mean erase?`},
-		{"users roles promote", exitUse, `there is no command "usher users roles promote"; there are add, remove`},
+		{"users roles promote", exitUse, `there is no command "usher users roles promote"; there are add, adopt, remove, rename, unadopted`},
 		{"migrate", exitDone, "Usage:"},
 		{"migrate sideways", exitUse, `there is no command "usher migrate sideways"`},
 		{"--colour", exitUse, "unknown flag: --colour"},

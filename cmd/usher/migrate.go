@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,12 +64,19 @@ func migrateUpCommand() *cobra.Command {
 	}
 	return onSchema(c, func(cmd *cobra.Command, m *schema.Migrator) error {
 		applied, err := m.Up(cmd.Context())
-		told := tell(cmd, map[string]any{"applied": append([]schema.Migration{}, applied...)}, func(w io.Writer) error {
+		holders := map[string]int{}
+		if err == nil {
+			holders, err = m.UnadoptedRoles(cmd.Context())
+		}
+		told := tell(cmd, map[string]any{"applied": append([]schema.Migration{}, applied...), "unadopted_roles": holders}, func(w io.Writer) error {
 			for _, step := range applied {
 				fmt.Fprintln(w, "applied", step.Name)
 			}
 			if err == nil && len(applied) == 0 {
 				fmt.Fprintln(w, "nothing to apply")
+			}
+			for _, role := range slices.Sorted(maps.Keys(holders)) {
+				fmt.Fprintf(w, "%s had the role %s before it was one of usher's own: see `usher users roles unadopted`\n", counted(holders[role], "user", "users"), role)
 			}
 			return nil
 		})

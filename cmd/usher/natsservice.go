@@ -138,9 +138,9 @@ func (s natsService) consumers() (names []string) {
 func (s natsService) reads() string {
 	switch {
 	case s.places == subscription.Places:
-		return fmt.Sprintf("%d processes of it can follow what revokes access tokens at once, by a subscription.RevocationFeed", s.places)
+		return fmt.Sprintf("%s of it can follow what revokes access tokens at once, by a subscription.RevocationFeed", counted(s.places, "process", "processes"))
 	case s.places > 0:
-		return fmt.Sprintf("%[1]d processes of it can follow what revokes access tokens at once, by a subscription.RevocationFeed with Places: %[1]d", s.places)
+		return fmt.Sprintf("%s of it can follow what revokes access tokens at once, by a subscription.RevocationFeed with Places: %d", counted(s.places, "process", "processes"), s.places)
 	}
 	return fmt.Sprintf("its durable consumer is %s of the stream %s", strings.Join(s.consumers(), ", "), subscription.Stream)
 }

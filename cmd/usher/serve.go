@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/projections"
@@ -276,7 +277,9 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		return nil, err
 	}
 	keys := newKeyring(d.logger)
-	users := identity.New(identity.Config{
+	var users *identity.Service
+	clients := client.New(client.Config{Log: d.log, DB: d.store, Logger: d.logger, Current: func() bool { return users.Current() }})
+	users = identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
 		Policy:                  policy,
 		Rehash:                  c.RehashCheck,
@@ -293,6 +296,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		ReuseGrace:              time.Duration(c.JWTReuseGrace) * time.Second,
 		SessionEnded:            revocations.EndSession,
 		KeyRotated:              keys.notify,
+		ClientChanged:           clients.Changed,
 		Forked: func() (done func()) {
 			checkpoints.Forget()
 			keys.notify()
@@ -303,6 +307,12 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		Ledger:         d.ledger(),
 		Logger:         d.logger,
 	})
+	if err := checkRoles(ctx, users); err != nil {
+		return nil, err
+	}
+	if err := clients.Adopt(ctx); err != nil {
+		return nil, err
+	}
 	group.Go(func() error { return pool.Run(ctx) })
 	group.Go(func() error { return users.Follow(ctx, d.wake(ctx, p.conn, users)) })
 	group.Go(func() error { return users.RecordFailures(ctx) })
@@ -322,7 +332,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		return nil, err
 	}
 	group.Go(func() error { return keys.run(ctx) })
-	front, err := d.front(p, registry, foundation{users, pool, keys, revocations, checkpoints})
+	front, err := d.front(p, registry, foundation{users, pool, keys, clients, revocations, checkpoints})
 	if err != nil {
 		return nil, err
 	}
@@ -332,6 +342,16 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 		}
 		return front.Run(ctx, p.http)
 	}, nil
+}
+
+// checkRoles keeps users who have had the name of a role since before it meant anything from doing what it means.
+func checkRoles(ctx context.Context, users *identity.Service) error {
+	list, err := users.UnadoptedRoles(ctx)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	return fmt.Errorf("%s had a role before it was one of usher's own: list them by `usher users roles unadopted`; then run `usher users roles adopt %s`, or `rename` where something else is meant",
+		counted(len(list), "user", "users"), list[0].Role)
 }
 
 // wake is signalled when another process may have appended. While NATS is cut off, the service is told not to rely on it.

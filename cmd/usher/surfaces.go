@@ -8,9 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"usher.example/api"
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/identity/dossier"
 	"usher.example/identity/password"
+	"usher.example/oidc"
 	"usher.example/projections"
 	"usher.example/publisher"
 	"usher.example/server"
@@ -22,6 +24,7 @@ type foundation struct {
 	users       *identity.Service
 	passwords   *password.Pool
 	keys        *keyring
+	clients     *client.Registry
 	revocations *token.Revocations
 	checkpoints *projections.Checkpoints
 }
@@ -47,19 +50,20 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		return nil, err
 	}
 	s := server.New(server.Config{
-		Identity: on.users, Log: d.log, Verifier: verifier,
+		Identity: on.users, Log: d.log, Verifier: verifier, Clients: on.clients,
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins, PlainHTTP: !strings.HasPrefix(c.PublicURL, "https:"),
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
 	exports := &server.Exports{Archive: d.dossiers(on.users)}
 	api.Register(s, api.Config{
-		Passwords: on.passwords, Clients: d.clients(), Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL,
+		Passwords: on.passwords, Issuer: issuer, PublicURL: c.PublicURL,
 		Users: d.users(), Sessions: projections.Sessions{DB: d.store, CursorKey: d.cursorKey}, Activity: projections.Activity{DB: d.store},
 		Stats: projections.Stats{DB: d.store}, Checkpoints: on.checkpoints, Webhooks: d.webhooks, CursorKey: d.cursorKey,
 		Projections: &projections.Operator{Projections: allProjections(), DB: d.store, Log: d.log, Logger: d.logger},
 		Exports:     exports,
 		Outbox:      d.outbox,
 	})
+	oidc.Register(s, oidc.Config{Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL})
 	return s, d.registerPages(s, exports)
 }
 

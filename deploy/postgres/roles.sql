@@ -71,13 +71,14 @@ BEGIN
         (worker,  'SELECT', 'migrations'),
         -- accounts
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, known_devices, throttle, imported_users'),
-        (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, erasures, mails, mail_targets, subscriptions'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, client_secrets, unadopted_roles, erasures, mails, mail_targets, subscriptions'),
         (worker,  'SELECT', 'erasures'),
         (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
         (monitor, 'SELECT', 'admins, throttle, erasures, subscriptions, mails'),
         (monitor, 'SELECT (session_id, user_id, counter, started_at, rotated_at, expires_at)', 'sessions'),
         (monitor, 'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
-        (monitor, 'SELECT (client_id, name, created_at)', 'clients'),
+        (monitor, 'SELECT', 'clients, unadopted_roles'),
+        (monitor, 'SELECT (secret_id, client_id, kind, prefix, scopes, created_at, expires_at, used_at)', 'client_secrets'),
         -- relay, projections and webhooks
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'leases'),
         (api,     'SELECT', 'relay, relay_orders'),

@@ -37,7 +37,7 @@ type Fact struct{ Name, Value string }
 // user's to know.
 func (w *Words) factsOf(e eventstore.Event) []Fact {
 	facts := []Fact{{w.Facts.Time, w.date(e.RecordedAt)}}
-	if e.Metadata.Actor != identity.ActorUser(e.Stream.Subject) {
+	if !identity.IsActor(e.Metadata.Actor, e.Stream.Subject) {
 		if e.Metadata.Actor != "" && e.Metadata.Actor != identity.ActorAnonymous {
 			facts = append(facts, Fact{w.Facts.By, w.Facts.Operators})
 		}

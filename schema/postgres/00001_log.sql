@@ -22,7 +22,7 @@ CREATE TABLE events (
 
 CREATE TABLE streams (
     stream  uuid PRIMARY KEY,
-    kind    text NOT NULL,                 -- user, session, system
+    kind    text NOT NULL,                 -- user, session, client, system
     version int  NOT NULL,
     state   text NOT NULL DEFAULT 'open'   -- open, archived, erased
 ) WITH (fillfactor = 80); -- room for the version to change in place

@@ -223,7 +223,7 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	})
 	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, PlainHTTP: true, Logger: quiet})
 	api.Register(front, api.Config{
-		Passwords: pool, Issuer: issuer, Keys: keys,
+		Passwords: pool, Issuer: issuer,
 		Users: projections.Users{DB: store, CursorKey: make([]byte, 32)}, Checkpoints: projections.NewCheckpoints(store),
 		CursorKey: make([]byte, 32),
 		Outbox:    func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },

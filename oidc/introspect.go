@@ -1,0 +1,130 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"usher.example/client"
+	"usher.example/eventstore"
+	"usher.example/identity"
+	"usher.example/server"
+	"usher.example/token"
+)
+
+// onToken makes a call on a token, which comes in the form.
+func onToken(do func(ctx context.Context, r request, raw string) (server.Answer, error)) func(context.Context, request) (server.Answer, error) {
+	return func(ctx context.Context, r request) (server.Answer, error) {
+		raw := r.form.Get(formToken)
+		if raw == "" {
+			return server.Answer{}, server.Refuse(identity.CodeInvalidRequest, "the parameter token is needed")
+		}
+		return do(ctx, r, raw)
+	}
+}
+
+const hintRefreshToken = "refresh_token"
+
+// introspection says what a token stands for (RFC 7662, section 2.2). Of one that is not good there is only that.
+type introspection struct {
+	Active    bool     `json:"active"`
+	TokenType string   `json:"token_type,omitempty"` // of access tokens
+	Subject   string   `json:"sub,omitempty"`
+	Client    string   `json:"client_id,omitempty"`
+	Scope     string   `json:"scope,omitempty"` // what the bearer may do by now
+	Session   string   `json:"sid,omitempty"`
+	Roles     []string `json:"roles,omitzero"` // as they are now; there for every token that is good
+	Issuer    string   `json:"iss,omitempty"`
+	Audience  []string `json:"aud,omitempty"`
+	ID        string   `json:"jti,omitempty"`
+	IssuedAt  int64    `json:"iat,omitempty"`
+	NotBefore int64    `json:"nbf,omitempty"`
+	ExpiresAt int64    `json:"exp,omitempty"` // of a key there may be none
+}
+
+// introspect answers POST /oauth2/introspect. Refresh tokens are told of only if the client asks for one: whoever takes
+// any active token for an access token must not be handed one that lives for days.
+func (p *provider) introspect(ctx context.Context, r request, raw string) (server.Answer, error) {
+	if r.form.Get(formTokenHint) == hintRefreshToken {
+		info, err := p.Identity.InspectRefresh(ctx, identity.RefreshToken(raw))
+		switch {
+		case err == nil:
+			return server.OK(introspection{
+				Active: true, Subject: info.User.ID.String(), Client: token.LoginClient, Session: info.Session.String(), Roles: info.User.Roles, Issuer: p.Issuer.Name(),
+				IssuedAt: info.IssuedAt.Unix(), ExpiresAt: info.ExpiresAt.Unix(),
+			}), nil
+		case !errors.Is(err, identity.ErrInvalidRefreshToken):
+			return server.Answer{}, err
+		}
+	}
+	claims, who, err := p.Verify(ctx, raw)
+	switch {
+	case server.IsRefused(err):
+		return server.OK(introspection{}), nil
+	case err != nil:
+		return server.Answer{}, err
+	}
+	answer := introspection{
+		Active: true, TokenType: server.BearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: []string{}, Issuer: p.Issuer.Name(),
+		Scope: strings.Join(who.Scopes, " "), Audience: claims.Audience, ID: claims.ID,
+		IssuedAt: unix(claims.IssuedAt), NotBefore: unix(claims.NotBefore), ExpiresAt: unix(claims.ExpiresAt),
+	}
+	if who.User != nil {
+		answer.Roles = who.User.Roles
+	}
+	return server.OK(answer), nil
+}
+
+// unix is a time in seconds since 1970; 0 where there is none.
+func unix(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}
+
+// revoke answers POST /oauth2/revoke (RFC 7009): it ends the session of an access token or of a refresh token, and retires a key, for
+// the client whose key it is. A token that is not good needs no revoking.
+func (p *provider) revoke(ctx context.Context, r request, raw string) (server.Answer, error) {
+	m := r.Metadata()
+	m.Actor = identity.ActorClient(r.client.ID)
+	result, err := p.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, m)
+	if errors.Is(err, identity.ErrInvalidRefreshToken) {
+		var claims token.Claims
+		var who server.Caller
+		switch claims, who, err = p.Verify(ctx, raw); {
+		case err != nil:
+		case who.User != nil:
+			result, err = p.Identity.EndSession(ctx, who.User.ID, who.Session, identity.EndedRevoked, m)
+		default:
+			result, err = p.retire(ctx, r, raw, claims, m)
+		}
+	}
+	if err != nil && !server.IsRefused(err) && !errors.Is(err, identity.ErrNotFound) {
+		return server.Answer{}, err
+	}
+	return server.With(http.StatusOK, nil).At(result.Position), nil
+}
+
+// retire retires the key that a client has sent, if it is its own. A token that a client got for itself ends by itself.
+func (p *provider) retire(ctx context.Context, r request, raw string, claims token.Claims, m eventstore.Metadata) (eventstore.Result, error) {
+	if key, _ := client.IsKey(raw); !key {
+		return eventstore.Result{}, refuse(unsupportedTokenType, "a token of a client's own can't be revoked before it expires; take the scope from the client, or remove it")
+	}
+	if claims.Client != r.client.ID.String() {
+		return eventstore.Result{}, refuse(unauthorizedClient, "the key is another client's")
+	}
+	id, err := uuid.Parse(claims.ID)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	_, result, err := p.Clients.Retire(ctx, r.client.ID, id, m, nil)
+	if errors.Is(err, client.ErrUnknown) { // somebody else did meanwhile
+		err = nil
+	}
+	return result, err
+}
