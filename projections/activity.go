@@ -35,6 +35,8 @@ type ActivityDetails struct {
 	Reason  string   `json:"reason,omitempty"`
 	Role    string   `json:"role,omitempty"`
 	Methods []string `json:"methods,omitempty"`
+	Client  string   `json:"client,omitempty"`
+	Scopes  []string `json:"scopes,omitempty"`
 }
 
 // ActivityProjection fills the read model "activity": a row for every event. It takes every event of every type, also of
@@ -155,7 +157,7 @@ func activityOf(e eventstore.Event) ActivityView {
 	}
 	switch e.Type {
 	case identity.TypeUserPasswordChanged, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked, identity.TypeUserTOTPDisabled,
-		identity.TypeUserLoginFailed, identity.TypeSessionStarted, identity.TypeSessionEnded:
+		identity.TypeUserLoginFailed, identity.TypeSessionStarted, identity.TypeSessionGranted, identity.TypeSessionEnded:
 		var d ActivityDetails
 		if json.Unmarshal(e.Data, &d) == nil { // an event that can't be read has no details
 			a.Details = d
