@@ -43,6 +43,7 @@ type serverMetadata struct {
 	TokenAuth           []string `json:"token_endpoint_auth_methods_supported"`
 	TokenSigned         []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	Scopes              []string `json:"scopes_supported"`
+	Proofs              []string `json:"dpop_signing_alg_values_supported"`
 	SubjectTypes        []string `json:"subject_types_supported"`
 	SignatureAlgorithms []string `json:"id_token_signing_alg_values_supported"` // where libraries look up those of every token
 }
@@ -62,7 +63,7 @@ func (p *provider) describe(*server.Call) (server.Answer, error) {
 		Introspection: base + pathIntrospect, IntrospectionAuth: methods, IntrospectionSigned: token.PublicAlgorithms,
 		Revocation: base + pathRevoke, RevocationAuth: methods, RevocationSigned: token.PublicAlgorithms,
 		Documentation: base + "/openapi.yaml",
-		Token:         base + pathToken, TokenAuth: methods, TokenSigned: token.PublicAlgorithms, Scopes: client.Scopes,
+		Token:         base + pathToken, TokenAuth: methods, TokenSigned: token.PublicAlgorithms, Scopes: client.Scopes, Proofs: strings.Fields(server.ProofAlgorithms),
 		ResponseTypes: []string{}, GrantTypes: []string{client.GrantClientCredentials}, SubjectTypes: []string{"public"}, SignatureAlgorithms: algorithms,
 	})
 	if err != nil {

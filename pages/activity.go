@@ -50,7 +50,7 @@ func (p *pages) showActivity(ctx context.Context, v *visit) (server.Answer, erro
 	for _, a := range found {
 		one := happened{When: moment(a.Time), What: inWords(w, a)}
 		if a.Address != "" {
-			one.Address = w.Sessions.Address.With("address", a.Address)
+			one.Address = w.Sessions.Address.With("address", leftToRight(a.Address))
 		}
 		if a.UserAgent != "" {
 			one.Device = deviceName(w.Sessions, a.UserAgent)
@@ -74,7 +74,11 @@ func inWords(w *look.Words, a projections.ActivityView) string {
 }
 
 // moment is a time as everybody reads it the same, to the minute.
-func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+func moment(t time.Time) string { return leftToRight(t.UTC().Format("2006-01-02 15:04 UTC")) }
+
+// leftToRight keeps a text of digits and Latin letters as it is where what is around it reads from right to left, which would turn the
+// parts of a date around (Unicode's LRI and PDI).
+func leftToRight(text string) string { return "\u2066" + text + "\u2069" }
 
 // explain gives errors of read models their codes.
 func explain(err error) (identity.Code, string) {

@@ -81,7 +81,7 @@ type config struct {
 
 	ErasureLedger string `envconfig:"ERASURE_LEDGER" expect:"the path of a file in a directory that exists" about:"A file, outside the database and shared by every process, that records who was erased. It is applied at each start, so that a restored backup brings nobody back."`
 
-	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves. The others are for administrators to set."`
+	UserAttributes []string `envconfig:"USER_ATTRIBUTES" expect:"names separated by commas, or * for all" about:"The attributes that users may set themselves by the API. The others are for administrators to set, but for locale, which everybody chooses on the page /account."`
 
 	SMTPURL  secret `envconfig:"SMTP_URL" expect:"smtp://user:password@host:587 or smtps://user:password@host:465" about:"The mail server. Unless it is set, serve sends no mail, and dev shows mails in the log. See deploy/mail.md."`
 	SMTPTLS  string `envconfig:"SMTP_TLS" expect:"required, optional or off" about:"Whether nothing is sent to smtp://… without STARTTLS, or TLS is used where the server offers it, or never. required when not set, but optional to a server on this machine."`
