@@ -39,6 +39,7 @@ type serverMetadata struct {
 	Token               string   `json:"token_endpoint"`
 	TokenAuth           []string `json:"token_endpoint_auth_methods_supported"`
 	Scopes              []string `json:"scopes_supported"`
+	Proofs              []string `json:"dpop_signing_alg_values_supported"`
 	SubjectTypes        []string `json:"subject_types_supported"`
 	SignatureAlgorithms []string `json:"id_token_signing_alg_values_supported"` // where libraries look up those of every token
 }
@@ -57,7 +58,7 @@ func (p *provider) describe(*server.Call) (server.Answer, error) {
 		Issuer: p.Issuer.Name(), Keys: base + pathKeys,
 		Introspection: base + pathIntrospect, IntrospectionAuth: methods, Revocation: base + pathRevoke, RevocationAuth: methods,
 		Documentation: base + "/openapi.yaml",
-		Token:         base + pathToken, TokenAuth: methods, Scopes: client.Scopes,
+		Token:         base + pathToken, TokenAuth: methods, Scopes: client.Scopes, Proofs: strings.Fields(server.ProofAlgorithms),
 		ResponseTypes: []string{}, GrantTypes: []string{client.GrantClientCredentials}, SubjectTypes: []string{"public"}, SignatureAlgorithms: algorithms,
 	})
 	if err != nil {

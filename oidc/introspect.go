@@ -44,6 +44,13 @@ type introspection struct {
 	IssuedAt  int64    `json:"iat,omitempty"`
 	NotBefore int64    `json:"nbf,omitempty"`
 	ExpiresAt int64    `json:"exp,omitempty"` // of a key there may be none
+
+	Confirmation *confirmation `json:"cnf,omitempty"` // of a token that is bound to a key
+}
+
+// confirmation is the key that a token is bound to (RFC 9449, section 6.2).
+type confirmation struct {
+	Thumbprint string `json:"jkt"`
 }
 
 // introspect answers POST /oauth2/introspect. Refresh tokens are told of only if the client asks for one: whoever takes
@@ -69,12 +76,15 @@ func (p *provider) introspect(ctx context.Context, r request, raw string) (serve
 		return server.Answer{}, err
 	}
 	answer := introspection{
-		Active: true, TokenType: server.BearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: []string{}, Issuer: p.Issuer.Name(),
+		Active: true, TokenType: tokenType(claims.Confirmation), Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: []string{}, Issuer: p.Issuer.Name(),
 		Scope: strings.Join(who.Scopes, " "), Audience: claims.Audience, ID: claims.ID,
 		IssuedAt: unix(claims.IssuedAt), NotBefore: unix(claims.NotBefore), ExpiresAt: unix(claims.ExpiresAt),
 	}
 	if who.User != nil {
 		answer.Roles = who.User.Roles
+	}
+	if claims.Confirmation != "" {
+		answer.Confirmation = &confirmation{claims.Confirmation}
 	}
 	return server.OK(answer), nil
 }
