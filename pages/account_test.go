@@ -413,9 +413,10 @@ func TestEventsInWords(t *testing.T) {
 		{projections.ActivityView{Type: identity.TypeUserRoleGranted, Details: projections.ActivityDetails{Role: "editor"}}, "Sie haben die Rolle editor bekommen"},
 		{projections.ActivityView{Type: identity.TypeUserPasswordChanged, Details: projections.ActivityDetails{Reason: "change"}}, "Ihr Passwort wurde geändert"},
 		{projections.ActivityView{Type: identity.TypeUserPasswordChanged, Details: projections.ActivityDetails{Reason: identity.ReasonRehash}}, "Ihr Passwort ist jetzt sicherer gespeichert"},
+		{projections.ActivityView{Type: identity.TypeUserConsentWithdrawn, Details: projections.ActivityDetails{Client: "an id"}}, "\u2068shop\u2069 hat keinen Zugriff auf Ihr Konto mehr"},
 		{projections.ActivityView{Type: "user.something_new"}, "Etwas anderes: user.something_new"},
 	} {
-		if got := inWords(w, test.view); got != test.want {
+		if got := inWords(w, test.view, "shop"); got != test.want {
 			t.Errorf("%s: %q, want %q", test.view.Type, got, test.want)
 		}
 	}

@@ -35,6 +35,8 @@ type ActivityDetails struct {
 	Reason  string   `json:"reason,omitempty"`
 	Role    string   `json:"role,omitempty"`
 	Methods []string `json:"methods,omitempty"`
+	Client  string   `json:"client,omitempty"`
+	Scopes  []string `json:"scopes,omitempty"`
 }
 
 // ActivityProjection fills the read model "activity": a row for every event. It takes every event of every type, also of
@@ -85,7 +87,7 @@ var activityColumns = []column[ActivityView]{
 }
 
 func (d ActivityDetails) encode() string {
-	if d.Reason == "" && d.Role == "" && len(d.Methods) == 0 {
+	if d.Reason == "" && d.Role == "" && d.Client == "" && len(d.Methods) == 0 {
 		return "{}"
 	}
 	raw, err := json.Marshal(d)
@@ -155,7 +157,7 @@ func activityOf(e eventstore.Event) ActivityView {
 	}
 	switch e.Type {
 	case identity.TypeUserPasswordChanged, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked, identity.TypeUserTOTPDisabled,
-		identity.TypeUserLoginFailed, identity.TypeSessionStarted, identity.TypeSessionEnded:
+		identity.TypeUserLoginFailed, identity.TypeUserConsentGiven, identity.TypeUserConsentWithdrawn, identity.TypeSessionStarted, identity.TypeSessionEnded:
 		var d ActivityDetails
 		if json.Unmarshal(e.Data, &d) == nil { // an event that can't be read has no details
 			a.Details = d
