@@ -117,6 +117,7 @@ func TestKeysAsBearers(t *testing.T) {
 	s.wantOAuth(other.ask(revoke, "token", writer), http.StatusBadRequest, "unauthorized_client")
 	access := s.grant(id, secret).field(t, "access_token")
 	s.wantOAuth(mine.ask(revoke, "token", access), http.StatusBadRequest, "unsupported_token_type")
+	s.wantOAuth(other.ask(revoke, "token", access), http.StatusBadRequest, "unauthorized_client")
 }
 
 // Nobody makes more of a client than they are themselves.

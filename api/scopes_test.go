@@ -140,14 +140,15 @@ func TestASVS_8_2_1_EveryCallByEveryToken(t *testing.T) {
 	before := s.head()
 	for path, item := range loadDocument(t).doc.Paths.Map() {
 		for method, o := range item.Operations() {
-			scope := ""
-			for _, requirement := range *o.Security {
-				if scopes, ok := requirement["bearer"]; ok && len(*o.Security) == 1 {
-					scope = strings.Join(scopes, " ")
-				}
+			scope, _ := o.Extensions["x-scope"].(string)
+			if len(*o.Security) != 1 {
+				continue // for anybody, or for whoever has something else to show as well
+			}
+			if _, bearer := (*o.Security)[0]["bearer"]; bearer != (scope != "") {
+				t.Errorf("%s %s has the scope %q and takes a token: %v", method, path, scope, bearer)
 			}
 			if scope == "" {
-				continue // for anybody, or for whoever has something else to show
+				continue
 			}
 			if !slices.Contains(client.Scopes, scope) {
 				t.Errorf("%s %s: the scope %q is none", method, path, scope)

@@ -170,13 +170,13 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: s.keys, Issuer: issuerName, Audience: audience, Revoked: revocations.Revoked})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: s.keys, Issuer: issuerName, Audience: audience, Bound: true, Revoked: revocations.Revoked})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cursorKey := master.Derive("cursors")
 	base := server.Config{
-		Identity: s.identity, Log: s.log, Verifier: verifier, Clients: clients,
+		Identity: s.identity, Log: s.log, Verifier: verifier, Clients: clients, PublicURL: "https://usher.test/", NonceKey: master.Derive("dpop-nonces"),
 		Checks: []server.Check{{Name: "database", Run: func(ctx context.Context) error {
 			_, err := db.Head(ctx)
 			return err

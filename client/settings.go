@@ -169,6 +169,12 @@ func checkKeys(s identity.ClientSettings) error {
 				return refuse("jwks has a key that is not a public one; keep private keys where they are")
 			}
 		}
+		switch keys, err := token.ParsePublicKeys(s.JWKS); {
+		case err != nil || len(keys) == 0:
+			return refuse("jwks has no key that is of use: for %s, of P-256, Ed25519, or RSA from 2048 bits, and not for encryption", strings.Join(token.PublicAlgorithms, ", "))
+		case len(keys) > maxKeys:
+			return refuse("jwks has more than %d keys", maxKeys)
+		}
 	}
 	if s.JWKSURI != "" {
 		if u, err := parseURI(s.JWKSURI); err != nil || u.Scheme != "https" && !isLoopback(u) {

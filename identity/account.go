@@ -198,6 +198,7 @@ func firstProof(u User) change {
 	if u.TOTPEnabled {
 		done.events = append(done.events, TOTPDisabled{Reason: ReasonReset})
 	}
+	done.events = append(done.events, withdrawConsents(u)...)
 	return done
 }
 

@@ -35,8 +35,15 @@ const cachedBytes = 32 << 20
 
 // sizeOf is about what a state takes.
 func sizeOf(u *User) int {
-	const besidesTexts = 1024
-	return besidesTexts + len(u.Attributes) + len(u.document)
+	const besidesTexts, consented = 1024, 256
+	size := besidesTexts + len(u.Attributes) + len(u.document)
+	for _, c := range u.consents {
+		size += consented + len(c.Client)
+		for _, scope := range c.Scopes {
+			size += len(scope)
+		}
+	}
+	return size
 }
 
 // reading is a read of the log that is on its way. Those who want the same user meanwhile wait for it, unless the user

@@ -36,6 +36,8 @@ const (
 	TypeUserTOTPDisabled               = "user.totp_disabled"
 	TypeUserRecoveryCodesGenerated     = "user.recovery_codes_generated"
 	TypeUserLoginFailed                = "user.login_failed"
+	TypeUserConsentGiven               = "user.consent_given"
+	TypeUserConsentWithdrawn           = "user.consent_withdrawn"
 	TypeUserErased                     = eventstore.TypeErased
 	TypeSessionStarted                 = "session.started"
 	TypeSessionGranted                 = "session.granted"
@@ -208,6 +210,17 @@ type LoginFailed struct {
 	Reason string `json:"reason"` // MethodPassword or MethodTOTP
 }
 
+// ConsentGiven says what the user lets a client do in the user's name from now on.
+type ConsentGiven struct {
+	Client string   `json:"client"` // its client_id
+	Scopes []string `json:"scopes"` // all that it has by now, sorted
+}
+
+// ConsentWithdrawn says that the user lets a client do nothing any more: its tokens are refused from now on.
+type ConsentWithdrawn struct {
+	Client string `json:"client"`
+}
+
 // Erased ends a user's stream: nothing follows it, and the key to the user's personal fields is destroyed.
 type Erased struct{}
 
@@ -306,6 +319,8 @@ func (TOTPEnabled) EventType() string                { return TypeUserTOTPEnable
 func (TOTPDisabled) EventType() string               { return TypeUserTOTPDisabled }
 func (RecoveryCodesGenerated) EventType() string     { return TypeUserRecoveryCodesGenerated }
 func (LoginFailed) EventType() string                { return TypeUserLoginFailed }
+func (ConsentGiven) EventType() string               { return TypeUserConsentGiven }
+func (ConsentWithdrawn) EventType() string           { return TypeUserConsentWithdrawn }
 func (Erased) EventType() string                     { return TypeUserErased }
 func (SessionStarted) EventType() string             { return TypeSessionStarted }
 func (SessionGranted) EventType() string             { return TypeSessionGranted }
@@ -360,6 +375,8 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeUserTOTPDisabled:               decodePayload[TOTPDisabled],
 	TypeUserRecoveryCodesGenerated:     decodePayload[RecoveryCodesGenerated],
 	TypeUserLoginFailed:                decodePayload[LoginFailed],
+	TypeUserConsentGiven:               decodePayload[ConsentGiven],
+	TypeUserConsentWithdrawn:           decodePayload[ConsentWithdrawn],
 	TypeUserErased:                     decodePayload[Erased],
 	TypeSessionStarted:                 decodePayload[SessionStarted],
 	TypeSessionGranted:                 decodePayload[SessionGranted],

@@ -46,6 +46,7 @@ type User struct {
 	provenFrom       int       // version of the event that voided what was proven before
 	sessionsFrom     time.Time // sessions that began before are over,
 	keptSession      uuid.UUID // but for this one
+	consents         []consent // to clients, the first given first, with those that were withdrawn
 	document         []byte
 }
 
@@ -172,6 +173,10 @@ func (u User) after(payload Payload, at time.Time) User {
 		u.TOTPEnabled = true
 	case TOTPDisabled:
 		u.TOTPEnabled = false
+	case ConsentGiven:
+		u.consent(p, at)
+	case ConsentWithdrawn:
+		u.withdraw(p.Client, at)
 	case Erased:
 		u = User{ID: u.ID, erased: true}
 	}

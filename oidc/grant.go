@@ -41,12 +41,16 @@ func (p *provider) grantItself(r request) (server.Answer, error) {
 	if err := p.checkResource(r); err != nil {
 		return server.Answer{}, err
 	}
-	id := r.client.ID.String()
-	raw, claims, err := p.Issuer.Issue(token.Grant{Subject: id, Client: id, Scopes: scopes, Lifetime: time.Duration(r.client.AccessTokenSeconds) * time.Second})
+	key, err := boundTo(r)
 	if err != nil {
 		return server.Answer{}, err
 	}
-	return server.OK(granted{raw, server.BearerType, int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second), strings.Join(scopes, " ")}), nil
+	id := r.client.ID.String()
+	raw, claims, err := p.Issuer.Issue(token.Grant{Subject: id, Client: id, Scopes: scopes, Confirmation: key, Lifetime: time.Duration(r.client.AccessTokenSeconds) * time.Second})
+	if err != nil {
+		return server.Answer{}, err
+	}
+	return server.OK(granted{raw, tokenType(key), int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second), strings.Join(scopes, " ")}), nil
 }
 
 // scopesFor are those that a client asks for, or all that it may have where it asks for none; of those that there are for a grant.

@@ -44,6 +44,13 @@ type introspection struct {
 	IssuedAt  int64    `json:"iat,omitempty"`
 	NotBefore int64    `json:"nbf,omitempty"`
 	ExpiresAt int64    `json:"exp,omitempty"` // of a key there may be none
+
+	Confirmation *confirmation `json:"cnf,omitempty"` // of a token that is bound to a key
+}
+
+// confirmation is the key that a token is bound to (RFC 9449, section 6.2).
+type confirmation struct {
+	Thumbprint string `json:"jkt"`
 }
 
 // introspect answers POST /oauth2/introspect. Refresh tokens are told of only if the client asks for one: whoever takes
@@ -69,12 +76,15 @@ func (p *provider) introspect(ctx context.Context, r request, raw string) (serve
 		return server.Answer{}, err
 	}
 	answer := introspection{
-		Active: true, TokenType: server.BearerType, Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: []string{}, Issuer: p.Issuer.Name(),
+		Active: true, TokenType: tokenType(claims.Confirmation), Subject: claims.Subject, Client: claims.Client, Session: claims.Session, Roles: []string{}, Issuer: p.Issuer.Name(),
 		Scope: strings.Join(who.Scopes, " "), Audience: claims.Audience, ID: claims.ID,
 		IssuedAt: unix(claims.IssuedAt), NotBefore: unix(claims.NotBefore), ExpiresAt: unix(claims.ExpiresAt),
 	}
 	if who.User != nil {
 		answer.Roles = who.User.Roles
+	}
+	if claims.Confirmation != "" {
+		answer.Confirmation = &confirmation{claims.Confirmation}
 	}
 	return server.OK(answer), nil
 }
@@ -87,8 +97,8 @@ func unix(t time.Time) int64 {
 	return t.Unix()
 }
 
-// revoke answers POST /oauth2/revoke (RFC 7009): it ends the session of an access token or of a refresh token, and retires a key, for
-// the client whose key it is. A token that is not good needs no revoking.
+// revoke answers POST /oauth2/revoke (RFC 7009): it ends the session of an access token or of a refresh token, and retires a key. What
+// was issued to a client is for that client alone to revoke. A token that is not good needs no revoking.
 func (p *provider) revoke(ctx context.Context, r request, raw string) (server.Answer, error) {
 	m := r.Metadata()
 	m.Actor = identity.ActorClient(r.client.ID)
@@ -98,6 +108,8 @@ func (p *provider) revoke(ctx context.Context, r request, raw string) (server.An
 		var who server.Caller
 		switch claims, who, err = p.Verify(ctx, raw); {
 		case err != nil:
+		case who.Client != nil && who.Client.ID != r.client.ID:
+			err = refuse(unauthorizedClient, "the token was issued to another client")
 		case who.User != nil:
 			result, err = p.Identity.EndSession(ctx, who.User.ID, who.Session, identity.EndedRevoked, m)
 		default:
@@ -110,13 +122,10 @@ func (p *provider) revoke(ctx context.Context, r request, raw string) (server.An
 	return server.With(http.StatusOK, nil).At(result.Position), nil
 }
 
-// retire retires the key that a client has sent, if it is its own. A token that a client got for itself ends by itself.
+// retire retires a key of the client that has sent it. A token that a client got for itself ends by itself.
 func (p *provider) retire(ctx context.Context, r request, raw string, claims token.Claims, m eventstore.Metadata) (eventstore.Result, error) {
 	if key, _ := client.IsKey(raw); !key {
 		return eventstore.Result{}, refuse(unsupportedTokenType, "a token of a client's own can't be revoked before it expires; take the scope from the client, or remove it")
-	}
-	if claims.Client != r.client.ID.String() {
-		return eventstore.Result{}, refuse(unauthorizedClient, "the key is another client's")
 	}
 	id, err := uuid.Parse(claims.ID)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"usher.example/server"
 )
 
-// problem is an error that OAuth has a name for, beside those that a status tells (RFC 6749, section 5.2, and RFC 8707, section 2).
+// problem is an error that OAuth has a name for, beside those that a status tells (RFC 6749, section 5.2; RFC 7009, section 2.2.1; RFC 8707, section 2; RFC 9449, section 5).
 type problem struct{ code, detail string }
 
 // The names.
@@ -21,6 +21,8 @@ const (
 	unsupportedTokenType = "unsupported_token_type"
 	invalidScope         = "invalid_scope"
 	invalidTarget        = "invalid_target"
+	invalidProof         = "invalid_dpop_proof"
+	useNonce             = "use_dpop_nonce"
 )
 
 func refuse(code, format string, args ...any) error {

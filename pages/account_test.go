@@ -141,7 +141,7 @@ func TestASVS_7_5_2_SessionsPage(t *testing.T) {
 			}
 			return b.ID.String()
 		}
-		s.says(p.get("/account/sessions"), http.StatusOK, "Firefox on Linux", "Log out everywhere else", `value="`+id(others[0])+`"`)
+		s.says(p.get("/account/sessions"), http.StatusOK, leftToRight("Firefox")+" on "+leftToRight("Linux"), "Log out everywhere else", `value="`+id(others[0])+`"`)
 		// Lately logged in, that is proof enough.
 		s.leadsTo(p.post("/account/sessions", "session", id(others[0])), "/account/sessions?done=")
 		if others[0].isIn() || !others[1].isIn() {
@@ -413,9 +413,10 @@ func TestEventsInWords(t *testing.T) {
 		{projections.ActivityView{Type: identity.TypeUserRoleGranted, Details: projections.ActivityDetails{Role: "editor"}}, "Sie haben die Rolle editor bekommen"},
 		{projections.ActivityView{Type: identity.TypeUserPasswordChanged, Details: projections.ActivityDetails{Reason: "change"}}, "Ihr Passwort wurde geändert"},
 		{projections.ActivityView{Type: identity.TypeUserPasswordChanged, Details: projections.ActivityDetails{Reason: identity.ReasonRehash}}, "Ihr Passwort ist jetzt sicherer gespeichert"},
+		{projections.ActivityView{Type: identity.TypeUserConsentWithdrawn, Details: projections.ActivityDetails{Client: "an id"}}, "\u2068shop\u2069 hat keinen Zugriff auf Ihr Konto mehr"},
 		{projections.ActivityView{Type: "user.something_new"}, "Etwas anderes: user.something_new"},
 	} {
-		if got := inWords(w, test.view); got != test.want {
+		if got := inWords(w, test.view, "shop"); got != test.want {
 			t.Errorf("%s: %q, want %q", test.view.Type, got, test.want)
 		}
 	}
@@ -426,8 +427,8 @@ func TestDeviceName(t *testing.T) {
 	w := lookOf(t).Choose("en").Sessions
 	for agent, want := range map[string]string{
 		"": "Unknown device",
-		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1": "Safari on iOS",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36":                         "Chrome on Windows",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1": leftToRight("Safari") + " on " + leftToRight("iOS"),
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36":                         leftToRight("Chrome") + " on " + leftToRight("Windows"),
 		"curl/8.5.0":             "curl",
 		"something of our own":   "something of our own",
 		strings.Repeat("x", 500): strings.Repeat("x", 60) + "…",

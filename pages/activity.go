@@ -6,10 +6,12 @@ import (
 	"strconv"
 	"time"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/pages/look"
 	"usher.example/projections"
 	"usher.example/server"
+	"usher.example/words"
 )
 
 // activityPage is what happened to somebody's account, the newest first.
@@ -48,9 +50,13 @@ func (p *pages) showActivity(ctx context.Context, v *visit) (server.Answer, erro
 		})
 	}
 	for _, a := range found {
-		one := happened{When: moment(a.Time), What: inWords(w, a)}
+		name, err := p.called(ctx, a.Details.Client)
+		if err != nil {
+			return server.Answer{}, err
+		}
+		one := happened{When: moment(a.Time), What: inWords(w, a, name)}
 		if a.Address != "" {
-			one.Address = w.Sessions.Address.With("address", a.Address)
+			one.Address = w.Sessions.Address.With("address", leftToRight(a.Address))
 		}
 		if a.UserAgent != "" {
 			one.Device = deviceName(w.Sessions, a.UserAgent)
@@ -63,18 +69,37 @@ func (p *pages) showActivity(ctx context.Context, v *visit) (server.Answer, erro
 	return show(p.activity, page)
 }
 
-// inWords is what an event says, by its type and the reason that it gives.
-func inWords(w *look.Words, a projections.ActivityView) string {
+// called is what a client is called; by its id, where there is no such client any more.
+func (p *pages) called(ctx context.Context, id string) (string, error) {
+	if id == "" {
+		return "", nil
+	}
+	name, err := p.Clients.NameOf(ctx, id)
+	if errors.Is(err, client.ErrUnknown) {
+		return shorten(id), nil
+	}
+	return name, err
+}
+
+// inWords is what an event says, by its type and the reason that it gives, of a client that is called so.
+func inWords(w *look.Words, a projections.ActivityView, client string) string {
 	for _, name := range []string{a.Type + " " + a.Details.Reason, a.Type} {
 		if text, known := w.Events[name]; known {
-			return text.With("role", a.Details.Role)
+			return words.Phrase(text.With("role", a.Details.Role)).With("client", isolated(client))
 		}
 	}
 	return w.Activity.Other.With("type", a.Type)
 }
 
 // moment is a time as everybody reads it the same, to the minute.
-func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+func moment(t time.Time) string { return leftToRight(t.UTC().Format("2006-01-02 15:04 UTC")) }
+
+// leftToRight keeps a text of digits and Latin letters as it is where what is around it reads from right to left, which would turn the
+// parts of a date around (Unicode's LRI and PDI).
+func leftToRight(text string) string { return "\u2066" + text + "\u2069" }
+
+// isolated keeps a text that reads from either side from turning around what it stands in (Unicode's FSI and PDI).
+func isolated(text string) string { return "\u2068" + text + "\u2069" }
 
 // explain gives errors of read models their codes.
 func explain(err error) (identity.Code, string) {

@@ -182,6 +182,13 @@ func TestBrowserKeyboard(t *testing.T) {
 			t.Errorf("%s leads to %q, want %q", page.path, title, page.expected)
 		}
 	}
+	// Whatever else there is to do on a page can be come to.
+	for _, page := range everyPage {
+		with.Run(chromedp.Navigate(with.url + page))
+		if browser.Evaluate[bool](with.Tab, `document.querySelector("main button[type=submit]") != null`) {
+			with.tabsTo(`main button[type=submit]`)
+		}
+	}
 	if u := s.read(ada); !u.EmailVerified {
 		t.Error("the address is not verified")
 	}

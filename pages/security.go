@@ -104,7 +104,7 @@ func (p *pages) setup(v *visit, address string) (factorPage, error) {
 	}
 	drawn, err := draw(address)
 	return factorPage{
-		View: v.View, Text: v.Words.Security, Action: v.link("/account/security/confirm", "", ""), URL: address, Key: grouped(key.Secret()), Picture: drawn,
+		View: v.View, Text: v.Words.Security, Action: v.link("/account/security/confirm", "", ""), URL: address, Key: leftToRight(grouped(key.Secret())), Picture: drawn,
 		Code: look.Field{Name: "totp", Label: v.Words.Fields.TOTPSetup, Type: "text", Autocomplete: "one-time-code", Numeric: true},
 	}, err
 }

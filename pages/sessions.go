@@ -51,7 +51,7 @@ func (p *pages) newSessionsPage(ctx context.Context, v *visit) (sessionsPage, er
 			Began: w.Began.With("time", moment(one.CreatedAt)), Used: w.Used.With("time", moment(one.LastUsedAt)),
 		}
 		if one.Address != "" {
-			shown.Address = w.Address.With("address", one.Address)
+			shown.Address = w.Address.With("address", leftToRight(one.Address))
 		}
 		page.Items = append(page.Items, shown)
 		page.Others = page.Others || !one.Current
@@ -70,7 +70,7 @@ func deviceName(w look.SessionsPage, agent string) string {
 	case ua.OS == "":
 		return shorten(ua.Name)
 	}
-	return words.Phrase(w.Device.With("browser", shorten(ua.Name))).With("system", shorten(ua.OS))
+	return words.Phrase(w.Device.With("browser", leftToRight(shorten(ua.Name)))).With("system", leftToRight(shorten(ua.OS)))
 }
 
 // shorten bounds a text that somebody chose.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/eventstore/sqlite"
@@ -99,6 +100,7 @@ type stack struct {
 	db       database
 	log      *eventstore.Log
 	identity *identity.Service
+	clients  *client.Registry
 	server   *server.Server
 	http     *httptest.Server
 	output   *devstack.Output // what is logged
@@ -152,6 +154,8 @@ func newStack(tb testing.TB, o options) *stack {
 	if o.identity != nil {
 		o.identity(&config)
 	}
+	s.clients = client.New(client.Config{Log: s.log, DB: db, Logger: logger, Now: s.clock.now, Current: func() bool { return s.identity.Current() }})
+	config.ClientChanged = s.clients.Changed
 	s.identity = identity.New(config)
 	devstack.Background(tb, func(ctx context.Context) error { return s.identity.Follow(ctx, nil) })
 
@@ -167,7 +171,7 @@ func newStack(tb testing.TB, o options) *stack {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	serving := server.Config{Identity: s.identity, Log: s.log, Verifier: verifier, Logger: logger, PlainHTTP: !strings.HasPrefix(o.public, "https:"), Now: s.clock.now}
+	serving := server.Config{Identity: s.identity, Log: s.log, Verifier: verifier, Clients: s.clients, Logger: logger, PlainHTTP: !strings.HasPrefix(o.public, "https:"), Now: s.clock.now}
 	if o.server != nil {
 		o.server(&serving)
 	}

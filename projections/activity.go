@@ -87,7 +87,7 @@ var activityColumns = []column[ActivityView]{
 }
 
 func (d ActivityDetails) encode() string {
-	if d.Reason == "" && d.Role == "" && len(d.Methods) == 0 {
+	if d.Reason == "" && d.Role == "" && d.Client == "" && len(d.Methods) == 0 {
 		return "{}"
 	}
 	raw, err := json.Marshal(d)
@@ -157,7 +157,8 @@ func activityOf(e eventstore.Event) ActivityView {
 	}
 	switch e.Type {
 	case identity.TypeUserPasswordChanged, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked, identity.TypeUserTOTPDisabled,
-		identity.TypeUserLoginFailed, identity.TypeSessionStarted, identity.TypeSessionGranted, identity.TypeSessionEnded:
+		identity.TypeUserLoginFailed, identity.TypeUserConsentGiven, identity.TypeUserConsentWithdrawn, identity.TypeSessionStarted,
+		identity.TypeSessionGranted, identity.TypeSessionEnded:
 		var d ActivityDetails
 		if json.Unmarshal(e.Data, &d) == nil { // an event that can't be read has no details
 			a.Details = d

@@ -121,11 +121,17 @@ func (c *Call) HasCredentials() bool {
 // whose session has ended, is refused; see IsRefused.
 func (c *Call) Identify() error {
 	r := c.echo.Request()
-	raw, err := bearer(r.Header[echo.HeaderAuthorization])
+	scheme, raw, err := accessToken(r.Header[echo.HeaderAuthorization])
 	if err != nil {
 		return err
 	}
-	_, c.Caller, err = c.server.Verify(r.Context(), raw)
+	claims, who, err := c.server.Verify(r.Context(), raw)
+	if err == nil {
+		err = c.checkProof(scheme, raw, claims)
+	}
+	if err == nil {
+		c.Caller = who
+	}
 	return err
 }
 
@@ -136,7 +142,7 @@ func (c *Call) Again(ctx context.Context, by sessionUser) error {
 	if c.Browser.ID != uuid.Nil {
 		return c.againInBrowser(ctx, by)
 	}
-	raw, err := bearer(c.echo.Request().Header[echo.HeaderAuthorization])
+	_, raw, err := accessToken(c.echo.Request().Header[echo.HeaderAuthorization])
 	if err != nil {
 		return err
 	}

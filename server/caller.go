@@ -145,16 +145,17 @@ func IsRefused(err error) bool { return errors.Is(err, token.ErrInvalid) }
 // BearerType is the type of access tokens (RFC 6750).
 const BearerType = "Bearer"
 
-// bearer reads the Authorization header (RFC 6750, section 2.1).
-func bearer(headers []string) (string, error) {
+// accessToken reads the Authorization header (RFC 6750, section 2.1, and RFC 9449, section 7.1).
+func accessToken(headers []string) (scheme, raw string, err error) {
 	if len(headers) == 0 {
-		return "", Refuse(identity.CodeUnauthenticated, "the request has no access token")
+		return "", "", Refuse(identity.CodeUnauthenticated, "the request has no access token")
 	}
-	raw, ok := Credentials(headers, BearerType)
-	if !ok || raw == "" {
-		return "", token.ErrMalformed
+	for _, scheme := range []string{BearerType, DPoPType} {
+		if raw, ok := Credentials(headers, scheme); ok && raw != "" {
+			return scheme, raw, nil
+		}
 	}
-	return raw, nil
+	return "", "", token.ErrMalformed
 }
 
 // Credentials is what an Authorization header has behind a scheme and one or more spaces (RFC 9110, section 11.4).

@@ -108,6 +108,12 @@ func (of Surface) explain(err error) (code identity.Code, detail string) {
 		return known.Code, known.Detail
 	case errors.Is(err, client.ErrUnknown):
 		return identity.CodeNotFound, "there is no such client"
+	case errors.Is(err, token.ErrNonce):
+		return identity.CodeUnauthenticated, "the DPoP proof has to have the nonce of this answer's DPoP-Nonce header; try again with that"
+	case errors.Is(err, token.ErrProof):
+		return identity.CodeUnauthenticated, "the DPoP proof is not valid for this request, or was used before"
+	case errors.Is(err, token.ErrBound):
+		return identity.CodeUnauthenticated, "the access token is bound to a key; send it as DPoP, with a proof"
 	case errors.Is(err, token.ErrInvalid):
 		return identity.CodeUnauthenticated, "the access token is not valid"
 	}
@@ -177,11 +183,7 @@ func (s *Server) fail(c *echo.Context, err error) bool {
 // TellProblem answers with the problem (RFC 9457), and asks for an access token where one is needed (RFC 6750, section 3).
 func TellProblem(c *echo.Context, f Failure) error {
 	if f.Status == http.StatusUnauthorized {
-		challenge := `Bearer realm="usher"`
-		if IsRefused(f.Err) {
-			challenge += `, error="invalid_token"`
-		}
-		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge)
+		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge(c, f.Err))
 	}
 	var lacking *scopeError
 	if errors.As(f.Err, &lacking) {

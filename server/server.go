@@ -39,6 +39,10 @@ type Config struct {
 	Log      *eventstore.Log
 	Verifier *token.Verifier
 	Clients  *client.Registry
+	// PublicURL is where clients reach the server, which proofs of DPoP have to name.
+	PublicURL string
+	// NonceKey makes the nonces of those proofs, and is the same in all processes.
+	NonceKey []byte
 	// Checks are what /readyz stands on.
 	Checks []Check
 	// RateLimits bounds how often a network or a user may do what has a quota.
@@ -65,6 +69,7 @@ type Server struct {
 	metrics metrics
 	limits  *limits
 	proxies proxies
+	proofs  *token.ProofVerifier
 	ready   readiness
 	head    head
 	closing chan struct{}
@@ -92,6 +97,7 @@ func New(c Config) *Server {
 		Config: c, metrics: newMetrics(c.Registry), limits: newLimits(c.Now), closing: make(chan struct{}), surfaces: map[Endpoint]Surface{}, pages: map[string]page{},
 		ready:   readiness{checks: c.Checks, now: c.Now, logger: c.Logger},
 		proxies: proxies{trusted: c.TrustedProxies, logger: c.Logger},
+		proofs:  token.NewProofVerifier(token.ProofConfig{NonceKey: c.NonceKey, Now: c.Now}),
 	}
 	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: func(c *echo.Context, err error) { s.fail(c, err) }, IPExtractor: s.proxies.client})
 	s.echo.Use(s.attend)

@@ -35,6 +35,8 @@ type Grant struct {
 	Roles   []string // as of now: a change shows in the next token
 	Scopes  []string // what the bearer may do at most
 
+	// Confirmation is the thumbprint of the key that the token is bound to; of none when empty.
+	Confirmation string
 	// Audience is whom the token is for; that of the issuer when empty.
 	Audience []string
 	// Lifetime is how long it lives, where that is shorter than the issuer's; 0 for no shorter.
@@ -107,6 +109,8 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		Session:   grant.Session,
 		Roles:     slices.Clone(grant.Roles),
 		Scopes:    slices.Clone(grant.Scopes),
+
+		Confirmation: grant.Confirmation,
 	}
 	raw, err := encode(key, key.material.header, claims)
 	if err != nil {

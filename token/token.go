@@ -17,6 +17,7 @@
 package token
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ var (
 	ErrIssuer      error = &refusal{"wrong issuer"}
 	ErrAudience    error = &refusal{"not for this audience"}
 	ErrRevoked     error = &refusal{"revoked"}
+	ErrBound       error = &refusal{"bound to a key, and good only with a proof of that"}
 )
 
 // refusal is a way in which a token is invalid.
@@ -78,6 +80,9 @@ type Claims struct {
 	Session   string   // sid
 	Roles     []string // roles
 	Scopes    []string // scope (RFC 8693, section 4.2): what the bearer may do at most
+	// Confirmation is cnf.jkt (RFC 9449, section 6): the thumbprint of the key that the token is bound to, so that it is good only with a
+	// proof of that key. Whoever takes a token has to look at it: see [ProofVerifier].
+	Confirmation string
 }
 
 // HasScope reports whether the token has the scope.
@@ -100,6 +105,13 @@ type wireClaims struct {
 	Session   string   `json:"sid,omitempty"`
 	Roles     []string `json:"roles"`
 	Scope     string   `json:"scope,omitempty"`
+
+	Confirmation *confirmation `json:"cnf,omitempty"`
+}
+
+// confirmation is how the sender of a token shows to be who it was given to (RFC 7800).
+type confirmation struct {
+	Thumbprint string `json:"jkt"`
 }
 
 // audience is one string or a list of them (RFC 7519, section 4.1.3).
@@ -129,11 +141,15 @@ func (c Claims) MarshalJSON() ([]byte, error) {
 	if roles == nil {
 		roles = []string{} // a list in any case: who reads it need not ask whether it is there
 	}
-	return json.Marshal(wireClaims{
+	w := wireClaims{
 		Issuer: c.Issuer, Subject: c.Subject, Audience: c.Audience,
 		ExpiresAt: &exp, NotBefore: &nbf, IssuedAt: &iat,
 		ID: c.ID, Client: c.Client, Session: c.Session, Roles: roles, Scope: strings.Join(c.Scopes, " "),
-	})
+	}
+	if c.Confirmation != "" {
+		w.Confirmation = &confirmation{c.Confirmation}
+	}
+	return json.Marshal(w)
 }
 
 // UnmarshalJSON reads the claims of a token. All but client_id, sid, roles and
@@ -155,6 +171,10 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 	}
 	if w.Scope != "" {
 		c.Scopes = strings.Fields(w.Scope)
+	}
+	if w.Confirmation != nil {
+		// One that is bound in a way that is not known here is bound to a key that nobody has.
+		c.Confirmation = cmp.Or(w.Confirmation.Thumbprint, "unknown")
 	}
 	return nil
 }

@@ -31,6 +31,10 @@ type VerifierConfig struct {
 	// the key is looked up once more. Anybody can make such tokens, so it must
 	// bound what it does for them; it has to be safe for concurrent use.
 	Missing func(kid string)
+	// Bound takes tokens that are bound to a key too. The caller has to look at
+	// [Claims.Confirmation] then, and check the proof that comes with such a token: see
+	// [ProofVerifier]. Without it they are refused, with [ErrBound].
+	Bound bool
 	// Revoked, if set, is asked about every token that is otherwise valid, on
 	// every call; it must be quick and safe for concurrent use.
 	Revoked func(Claims) bool
@@ -84,7 +88,7 @@ func (v *Verifier) Revoked(claims Claims) bool {
 
 // Verify checks a token and returns its claims. Every error matches
 // [ErrInvalid] and is one of [ErrTooLarge], [ErrMalformed], [ErrType],
-// [ErrUnknownKey], [ErrAlgorithm], [ErrSignature], [ErrIssuer],
+// [ErrUnknownKey], [ErrAlgorithm], [ErrSignature], [ErrIssuer], [ErrBound],
 // [ErrAudience], [ErrExpired], [ErrNotYetValid] and [ErrRevoked]. No claim is
 // read before the signature is known to be right.
 //
@@ -165,6 +169,9 @@ func (v *Verifier) check(raw string) (*verified, error) {
 	}
 	if !slices.Contains(t.claims.Audience, v.config.Audience) {
 		return nil, ErrAudience
+	}
+	if t.claims.Confirmation != "" && !v.config.Bound {
+		return nil, ErrBound
 	}
 	return t, nil
 }

@@ -81,6 +81,7 @@ type deployment struct {
 	refreshKey []byte
 	codeKey    []byte
 	deviceKey  []byte
+	nonceKey   []byte
 	holder     string // of leases; "" for a random one
 }
 
@@ -194,6 +195,7 @@ func (d *deployment) begin(ctx context.Context, keys []eventstore.MasterKey) err
 	d.masterKeys = keys
 	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
 	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
+	d.nonceKey = master.Derive("dpop-nonces")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})
 	d.webhooks = d.newWebhooks()

@@ -37,7 +37,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		return nil, err
 	}
 	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: on.keys.ring, Issuer: c.JWTIssuer, Audience: c.JWTAudience[0],
-		Missing: on.keys.missing, Revoked: on.revocations.Revoked})
+		Missing: on.keys.missing, Bound: true, Revoked: on.revocations.Revoked})
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		return nil, err
 	}
 	s := server.New(server.Config{
-		Identity: on.users, Log: d.log, Verifier: verifier, Clients: on.clients,
+		Identity: on.users, Log: d.log, Verifier: verifier, Clients: on.clients, PublicURL: c.PublicURL, NonceKey: d.nonceKey,
 		RateLimits: c.RateLimits == "on", TrustedProxies: proxies, AllowedOrigins: origins, PlainHTTP: !strings.HasPrefix(c.PublicURL, "https:"),
 		Checks: d.readiness(p), Registry: registry, Tracer: d.tracer, Logger: d.logger,
 	})
