@@ -77,6 +77,9 @@ func (s *stack) bearers() (list []bearer) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.identity.GiveConsent(t.Context(), u.ID, third.ID.String(), third.Scopes, byOperator()); err != nil {
+			t.Fatal(err)
+		}
 		access := s.tokens(email).access
 		claims, _, err := s.server.Verify(t.Context(), access)
 		if err != nil {

@@ -24,6 +24,11 @@ type Caller struct {
 // known says whether anybody is.
 func (who Caller) known() bool { return who.User != nil || who.Client != nil }
 
+// consented says whether the user still lets the client do anything, which a client of others needs.
+func (who Caller) consented() bool {
+	return who.Client == nil || who.Client.FirstParty || who.User.Allows(who.Client.ID.String(), who.Session)
+}
+
 // Actor is the caller as events name who caused them.
 func (who Caller) Actor() string {
 	switch {
@@ -94,7 +99,7 @@ func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser sessionUs
 		return token.Claims{}, Caller{}, token.ErrMalformed
 	}
 	who.User, err = sessionUser(ctx, user, who.Session)
-	if errors.Is(err, identity.ErrSessionEnded) {
+	if errors.Is(err, identity.ErrSessionEnded) || err == nil && !who.consented() {
 		return token.Claims{}, Caller{}, token.ErrRevoked
 	}
 	if id, malformed := uuid.Parse(claims.ID); err == nil && malformed == nil {
