@@ -159,10 +159,10 @@ func ExampleFeed() {
 type exampleUsher struct {
 	url, natsURL, client string
 	secret               subscription.Secret
-	log                 *eventstore.Log
-	js                  jetstream.JetStream
-	users               map[string]uuid.UUID
-	stop                func()
+	log                  *eventstore.Log
+	js                   jetstream.JetStream
+	users                map[string]uuid.UUID
+	stop                 func()
 }
 
 func startExample() *exampleUsher {
