@@ -101,3 +101,28 @@ func (p *provider) signatureAlgorithms() (names []string) {
 	}
 	return names
 }
+
+// resourceMetadata describes usher's own API as what tokens are for (RFC 9728, section 2).
+type resourceMetadata struct {
+	Resource      string   `json:"resource"`
+	Servers       []string `json:"authorization_servers"`
+	Keys          string   `json:"jwks_uri"`
+	Scopes        []string `json:"scopes_supported"`
+	Methods       []string `json:"bearer_methods_supported"`
+	Proofs        []string `json:"dpop_signing_alg_values_supported"`
+	Name          string   `json:"resource_name"`
+	Documentation string   `json:"resource_documentation"`
+}
+
+// describeResource answers GET /.well-known/oauth-protected-resource.
+func (p *provider) describeResource(*server.Call) (server.Answer, error) {
+	base := strings.TrimSuffix(p.PublicURL, "/")
+	raw, err := json.Marshal(resourceMetadata{
+		Resource: base, Servers: []string{p.Issuer.Name()}, Keys: base + pathKeys, Scopes: client.Scopes, Methods: []string{"header"},
+		Proofs: strings.Fields(server.ProofAlgorithms), Name: "usher", Documentation: base + "/openapi.yaml",
+	})
+	if err != nil {
+		return server.Answer{}, err
+	}
+	return server.Document(echo.MIMEApplicationJSON, raw), nil
+}
