@@ -34,6 +34,7 @@ var calls = map[string]class{
 	"GET /.well-known/jwks.json":                  public,
 	"GET /.well-known/openid-configuration":       public,
 	"GET /.well-known/oauth-authorization-server": public,
+	"GET /.well-known/oauth-protected-resource":   public,
 	"GET /":             public,
 	"GET /openapi.yaml": public,
 	"GET /openapi.json": public,

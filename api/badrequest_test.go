@@ -66,7 +66,7 @@ func badTokens() []scenario {
 		for _, path := range []string{"/v1/me", "/v1/users", "/v1/users/{ada}", "/v1/users/{ada}/events", "/v1/projections", "/v1/outbox"} {
 			list = append(list, scenario{
 				name: path + ": token " + as, path: path, as: as, status: 401, code: identity.CodeUnauthenticated,
-				answered: []string{"WWW-Authenticate", `Bearer realm="usher", error="invalid_token"`}, lacks: []string{"ada@example.org"},
+				answered: []string{"WWW-Authenticate", `Bearer realm="usher", error="invalid_token"` + whereToAsk}, lacks: []string{"ada@example.org"},
 			})
 		}
 	}

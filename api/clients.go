@@ -40,6 +40,8 @@ type clientBody struct {
 	JWKSURI                *string          `json:"jwks_uri"`
 	AccessTokenSeconds     *int             `json:"access_token_seconds"`
 	RefreshTokenSeconds    *int             `json:"refresh_token_seconds"`
+	NoPKCE                 *bool            `json:"no_pkce"`
+	IDTokenAlgorithm       *string          `json:"id_token_signed_response_alg"`
 }
 
 func (b clientBody) change(s *identity.ClientSettings) {
@@ -55,6 +57,8 @@ func (b clientBody) change(s *identity.ClientSettings) {
 	set(&s.JWKSURI, b.JWKSURI)
 	set(&s.AccessTokenSeconds, b.AccessTokenSeconds)
 	set(&s.RefreshTokenSeconds, b.RefreshTokenSeconds)
+	set(&s.NoPKCE, b.NoPKCE)
+	set(&s.IDTokenAlgorithm, b.IDTokenAlgorithm)
 }
 
 func set[T any](to, from *T) {

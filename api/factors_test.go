@@ -96,7 +96,7 @@ func proofBody(password, code string, more ...string) string {
 func asksForTheFactor(name, method, path, password string, more ...string) []scenario {
 	refused := func(what, password, code string, want identity.Code) scenario {
 		return scenario{name: name + ", " + what, method: method, path: path, as: "fay", body: proofBody(password, code, more...), status: 401, code: want,
-			lacks: []string{"000000", password}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}}
+			lacks: []string{"000000", password}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}}
 	}
 	return []scenario{
 		refused("no code", password, "", identity.CodeTOTPRequired),
@@ -142,7 +142,7 @@ var factorScenarios = slices.Concat([]scenario{
 	{name: "factor, confirm again", method: "POST", path: confirmTOTP, as: "fay", body: body("code", "{one-time password}"), status: 409, code: identity.CodeTOTPEnabled},
 
 	{name: "factor, log in without a code", method: "POST", path: login, body: credentials("fay@example.org", secret), status: 401, code: identity.CodeTOTPRequired,
-		lacks: []string{"access_token", "{fay}"}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+		lacks: []string{"access_token", "{fay}"}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}},
 	{name: "factor, log in with a wrong code", method: "POST", path: login, body: loginWith("000000"), status: 401, code: identity.CodeInvalidCredentials,
 		lacks: []string{"access_token", "{fay}", "000000"}},
 	{name: "factor, log in with a wrong password and a right code", method: "POST", path: login, status: 401, code: identity.CodeInvalidCredentials,

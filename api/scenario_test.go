@@ -92,9 +92,9 @@ var scenarios = slices.Concat([]scenario{
 		status: 200, has: []string{`"token_type":"Bearer"`, `"expires_in":3600`, `"id":"{ada}"`, `"access_token":"ey`, `"refresh_token":"`, `"refresh_expires_in":`}, lacks: []string{secret},
 		answered: []string{"Cache-Control", "no-store"}, events: []string{"session.started"}},
 	{name: "log in, wrong password", method: "POST", path: login, body: credentials("ada@example.org", "wrong password"),
-		status: 401, code: identity.CodeInvalidCredentials, lacks: []string{"wrong password", "{ada}", "ada@example.org"}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+		status: 401, code: identity.CodeInvalidCredentials, lacks: []string{"wrong password", "{ada}", "ada@example.org"}, answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}},
 	{name: "log in, unknown address", method: "POST", path: login, body: credentials("nobody@example.org", secret),
-		status: 401, code: identity.CodeInvalidCredentials, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+		status: 401, code: identity.CodeInvalidCredentials, answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}},
 	{name: "log in, impossible password", method: "POST", path: login, body: credentials("ada@example.org", strings.Repeat("x", 5000)),
 		status: 401, code: identity.CodeInvalidCredentials},
 	{name: "log in, locked", method: "POST", path: login, body: credentials("locked@example.org", secret), status: 403, code: identity.CodeUserLocked},
@@ -107,7 +107,7 @@ var scenarios = slices.Concat([]scenario{
 	{name: "me", path: "/v1/me", as: "ada", status: 200, has: []string{`"id":"{ada}"`, `"email":"ada@example.org"`}, lacks: []string{"hash"},
 		answered: []string{"Cache-Control", "no-store", "Content-Type", jsonType, "X-Content-Type-Options", "nosniff"}},
 	{name: "me, scheme in lower case", path: "/v1/me", headers: []string{"Authorization", "bearer {ada's token}"}, status: 200},
-	{name: "me without a token", path: "/v1/me", status: 401, code: identity.CodeUnauthenticated, answered: []string{"WWW-Authenticate", `Bearer realm="usher"`}},
+	{name: "me without a token", path: "/v1/me", status: 401, code: identity.CodeUnauthenticated, answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}},
 	{name: "me of a user who was locked since", path: "/v1/me", as: "late", status: 401, code: identity.CodeUnauthenticated},
 
 	{name: "users", path: "/v1/users?limit=200", as: "admin", status: 200, has: []string{`"id":"{ada}"`, `"id":"{admin}"`, `"status":"locked"`}, lacks: []string{"next_cursor", "hash"}},
@@ -189,6 +189,10 @@ var scenarios = slices.Concat([]scenario{
 	{name: "metadata", path: "/.well-known/oauth-authorization-server", status: 200, answered: []string{"Cache-Control", "public, max-age=300", "Content-Type", jsonType},
 		has:   []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`, `"token_endpoint":"https://usher.test/oauth2/token"`, `"grant_types_supported":["client_credentials"]`},
 		lacks: []string{"authorization_endpoint"}},
+	{name: "metadata of the API", path: "/.well-known/oauth-protected-resource", status: 200, answered: []string{"Cache-Control", "public, max-age=300", "Content-Type", jsonType},
+		has: []string{`"resource":"https://usher.test"`, `"authorization_servers":["https://usher.test"]`, `"events:read"`}},
+	{name: "nobody is told where to get a token", path: "/v1/me", status: 401, code: identity.CodeUnauthenticated,
+		answered: []string{"WWW-Authenticate", `Bearer realm="usher"` + whereToAsk}},
 	{name: "metadata, where libraries look", path: "/.well-known/openid-configuration", status: 200, has: []string{`"issuer":"https://usher.test"`}},
 	{name: "index", path: "/", status: 200, has: []string{`"openapi":"https://usher.test/openapi.yaml"`}, answered: []string{"Content-Type", jsonType}},
 	{name: "document", path: "/openapi.yaml", status: 200, has: []string{"openapi: 3.1"}},
@@ -258,6 +262,9 @@ func cast(t *testing.T, s *stack) map[string]string {
 	}
 	return c
 }
+
+// whereToAsk is how every challenge ends.
+const whereToAsk = `, resource_metadata="https://usher.test/.well-known/oauth-protected-resource"`
 
 // forgedTokens are tokens that must not be accepted.
 func forgedTokens(t *testing.T, s *stack, user uuid.UUID, good string) map[string]string {

@@ -43,7 +43,7 @@ func (a *api) logoutBy(ctx context.Context, call *server.Call, t identity.Refres
 	}
 	m := call.Metadata()
 	m.Actor = "" // whose session it is
-	result, err := a.Identity.EndSessionOf(ctx, t, identity.EndedLogout, m)
+	result, err := a.Identity.EndSessionOf(ctx, t, identity.EndedLogout, nil, m)
 	return server.Done(result.Position), err
 }
 

@@ -213,7 +213,7 @@ func (d *decision) add(secret Secret, c Credential, now time.Time) (Secret, erro
 
 // retire retires some, and says how many.
 func (d *decision) retire(which func(Credential) bool) (n int) {
-	var left []Credential
+	left := []Credential{}
 	for _, c := range d.after.Credentials {
 		if !which(c) {
 			left = append(left, c)

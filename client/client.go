@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -55,8 +56,11 @@ type Config struct {
 	DB  eventstore.DB // of the same database
 	// Current says whether what is in memory may be answered from: see identity.Service.Current. When nil it never may.
 	Current func() bool
-	Logger  *slog.Logger     // nothing is logged when nil
-	Now     func() time.Time // time.Now when nil
+	// HTTP makes the requests for keys that clients publish, wherever a client says: it has to guard where that leads. None are made
+	// when nil. It must not follow redirects.
+	HTTP   http.RoundTripper
+	Logger *slog.Logger     // nothing is logged when nil
+	Now    func() time.Time // time.Now when nil
 }
 
 // Registry has the clients of a deployment. It is safe for concurrent use.
@@ -64,6 +68,7 @@ type Registry struct {
 	config Config
 	known  *known
 	uses   *uses
+	keys   *keySets
 }
 
 // New makes a registry.
@@ -77,7 +82,7 @@ func New(c Config) *Registry {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Registry{config: c, known: newKnown(), uses: &uses{}}
+	return &Registry{config: c, known: newKnown(), uses: &uses{}, keys: newKeySets(c)}
 }
 
 // Changed drops what is kept of a client that has changed; of all of them for the nil UUID.

@@ -278,7 +278,7 @@ func TestSettings(t *testing.T) {
 		"a web app":    app,
 		"a native app": {Name: "app", Authentication: AuthenticationNone, RedirectURIs: []string{"http://127.0.0.1/cb", "http://[::1]/cb", "com.example.app:/cb"}},
 		"a service":    service,
-		"a signer":     {Name: "signer", Scopes: []string{ScopeEventsRead}, JWKS: []byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}`)},
+		"a signer":     {Name: "signer", Scopes: []string{ScopeEventsRead}, JWKS: []byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`)},
 		"one of ours":  {Name: "ours", FirstParty: true, RedirectURIs: []string{"https://ours.example/"}, Scopes: []string{"openid", ScopeAccountWrite}},
 	} {
 		if err := check(complete(s)); err != nil {

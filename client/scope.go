@@ -28,8 +28,19 @@ var ServiceScopes = []string{
 // Scopes are all that there are; sorted. They are those of the tokens that usher's own login gives.
 var Scopes = slices.Sorted(slices.Values(append([]string{ScopeAccountRead, ScopeAccountWrite}, ServiceScopes...)))
 
-// userScopes tell a client about a user who logs in to it: those of OpenID Connect Core, section 5.4.
-var userScopes = []string{"openid", "profile", "email", "offline_access"}
+// The scopes that tell a client about a user who logs in to it (OpenID Connect Core, section 5.4).
+const (
+	ScopeOpenID        = "openid"
+	ScopeProfile       = "profile"
+	ScopeEmail         = "email"
+	ScopeOfflineAccess = "offline_access" // a refresh token
+)
+
+// userScopes are all of these.
+var userScopes = []string{ScopeEmail, ScopeOfflineAccess, ScopeOpenID, ScopeProfile}
+
+// GrantScopes are all that a user can give a client; sorted.
+var GrantScopes = slices.Sorted(slices.Values(append(slices.Clone(userScopes), Scopes...)))
 
 // ParseScopes reads scopes with spaces between (RFC 6749, section 3.3); each once, sorted.
 func ParseScopes(text string) []string {

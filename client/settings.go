@@ -34,7 +34,9 @@ const (
 var (
 	authentications = []string{AuthenticationNone, AuthenticationBasic, AuthenticationPost, AuthenticationSigned}
 	grants          = []string{GrantCode, GrantRefresh, GrantClientCredentials, GrantDevice, GrantExchange}
-	nameForm        = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	// idTokenAlgorithms can be chosen: those in which every deployment can sign ID tokens, but for ES256, which may not be there.
+	idTokenAlgorithms = []string{string(token.ES256), string(token.RS256)}
+	nameForm          = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 )
 
 const (
@@ -59,6 +61,9 @@ func complete(s identity.ClientSettings) identity.ClientSettings {
 		case len(s.Scopes) > 0 && s.Authentication != AuthenticationNone:
 			s.Grants = []string{GrantClientCredentials}
 		}
+	}
+	if len(s.Scopes) == 0 && slices.Contains(s.Grants, GrantCode) {
+		s.Scopes = slices.Clone(userScopes)
 	}
 	for _, list := range []*[]string{&s.RedirectURIs, &s.PostLogoutRedirectURIs, &s.AllowedOrigins, &s.Grants, &s.Scopes} {
 		if *list == nil {
@@ -129,6 +134,10 @@ func checkTogether(s identity.ClientSettings) error {
 		return refuse("a public client can't prove who it is, which the grant %s is made of", GrantClientCredentials)
 	case s.Authentication == AuthenticationNone && has(GrantExchange):
 		return refuse("a public client can't prove who it is, which the grant %s needs", GrantExchange)
+	case s.NoPKCE && (s.Authentication == AuthenticationNone || !has(GrantCode)):
+		return refuse("only a client that can prove who it is, and has the grant %s, can do without PKCE", GrantCode)
+	case s.IDTokenAlgorithm != "" && !slices.Contains(idTokenAlgorithms, s.IDTokenAlgorithm):
+		return refuse("id_token_signed_response_alg is one of %s, or left out", strings.Join(idTokenAlgorithms, ", "))
 	case own && !s.FirstParty:
 		return refuse("the scopes %s and %s are for first-party clients", ScopeAccountRead, ScopeAccountWrite)
 	}
@@ -159,6 +168,12 @@ func checkKeys(s identity.ClientSettings) error {
 			if err := json.Unmarshal(key, &private); err != nil || private.D != nil || private.K != nil {
 				return refuse("jwks has a key that is not a public one; keep private keys where they are")
 			}
+		}
+		switch keys, err := token.ParsePublicKeys(s.JWKS); {
+		case err != nil || len(keys) == 0:
+			return refuse("jwks has no key that is of use: for %s, of P-256, Ed25519, or RSA from 2048 bits, and not for encryption", strings.Join(token.PublicAlgorithms, ", "))
+		case len(keys) > maxKeys:
+			return refuse("jwks has more than %d keys", maxKeys)
 		}
 	}
 	if s.JWKSURI != "" {
@@ -236,15 +251,20 @@ func isLoopback(u *url.URL) bool {
 
 // RedirectsTo says whether a redirect URI is one of a client's: the same text as one that is registered, but that the port of one on
 // a loopback address is free, which an app gets when it starts (RFC 8252, section 7.3).
-func (c Client) RedirectsTo(uri string) bool {
-	if slices.Contains(c.RedirectURIs, uri) {
+func (c Client) RedirectsTo(uri string) bool { return among(c.RedirectURIs, uri) }
+
+// LogsOutTo says the same of a URI to go to after a logout.
+func (c Client) LogsOutTo(uri string) bool { return among(c.PostLogoutRedirectURIs, uri) }
+
+func among(list []string, uri string) bool {
+	if slices.Contains(list, uri) {
 		return true
 	}
 	asked, err := parseURI(uri)
 	if err != nil || net.ParseIP(asked.Hostname()) == nil || !isLoopback(asked) {
 		return false
 	}
-	return slices.ContainsFunc(c.RedirectURIs, func(registered string) bool {
+	return slices.ContainsFunc(list, func(registered string) bool {
 		u, err := url.Parse(registered)
 		return err == nil && isLoopback(u) && withoutPort(u) == withoutPort(asked)
 	})

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"testing"
 
@@ -66,3 +68,5 @@ func migrate(ctx context.Context, open func(string) (*schema.Migrator, error), d
 	_, err = m.Up(ctx)
 	return errors.Join(err, m.Close())
 }
+
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

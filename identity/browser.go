@@ -137,7 +137,7 @@ func (s *Service) KeepBrowser(ctx context.Context, b BrowserSession, m eventstor
 			return BrowserSession{}, ErrSessionEnded
 		case !s.goesOn(row):
 			m.Actor = ActorSystem
-			if _, err := s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: EndedExpired}); err != nil {
+			if _, err := s.endWithGrants(ctx, row, m, nil, SessionEnded{Reason: EndedExpired}); err != nil {
 				return BrowserSession{}, err
 			}
 			return BrowserSession{}, ErrSessionEnded

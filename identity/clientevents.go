@@ -31,6 +31,8 @@ type ClientSettings struct {
 	JWKSURI                string          `json:"jwks_uri,omitempty"`
 	AccessTokenSeconds     int             `json:"access_token_seconds,omitempty"`
 	RefreshTokenSeconds    int             `json:"refresh_token_seconds,omitempty"`
+	NoPKCE                 bool            `json:"no_pkce,omitempty"` // it can't, and sends a nonce instead
+	IDTokenAlgorithm       string          `json:"id_token_signed_response_alg,omitempty"`
 }
 
 // ClientRegistered begins a client's stream.

@@ -40,6 +40,7 @@ const (
 	TypeUserConsentWithdrawn           = "user.consent_withdrawn"
 	TypeUserErased                     = eventstore.TypeErased
 	TypeSessionStarted                 = "session.started"
+	TypeSessionGranted                 = "session.granted"
 	TypeSessionReuseDetected           = "session.reuse_detected"
 	TypeSessionEnded                   = "session.ended"
 	TypeKeyRotated                     = "key.rotated"
@@ -230,6 +231,14 @@ type SessionStarted struct {
 	ExpiresAt time.Time `json:"expires_at"` // when the session ends at the latest
 }
 
+// SessionGranted begins a session's stream as well: one that a user gives a client, in the session that the user is logged in to.
+type SessionGranted struct {
+	Client    string    `json:"client"` // its client_id
+	Scopes    []string  `json:"scopes"`
+	Parent    uuid.UUID `json:"parent,omitzero"` // the session that it ends with
+	ExpiresAt time.Time `json:"expires_at"`      // when it ends at the latest
+}
+
 // SessionReuseDetected says that a refresh token was presented which had been replaced: somebody has a copy. The session
 // ends.
 type SessionReuseDetected struct{}
@@ -239,11 +248,12 @@ type SessionEnded struct {
 	Reason string `json:"reason"` // EndedLogout, EndedExpired, …
 }
 
-// KeyRotated says which key signs access tokens from a moment on, which may be yet to come. The keys before it go on to
+// KeyRotated says which key signs access tokens, or ID tokens, from a moment on, which may be yet to come. The keys before it go on to
 // verify until their tokens have expired.
 type KeyRotated struct {
 	KeyID     string    `json:"kid"`
 	Algorithm string    `json:"algorithm"`
+	IDTokens  bool      `json:"id_tokens,omitempty"` // and not access tokens
 	SignsFrom time.Time `json:"signs_from"`
 }
 
@@ -313,6 +323,7 @@ func (ConsentGiven) EventType() string               { return TypeUserConsentGiv
 func (ConsentWithdrawn) EventType() string           { return TypeUserConsentWithdrawn }
 func (Erased) EventType() string                     { return TypeUserErased }
 func (SessionStarted) EventType() string             { return TypeSessionStarted }
+func (SessionGranted) EventType() string             { return TypeSessionGranted }
 func (SessionReuseDetected) EventType() string       { return TypeSessionReuseDetected }
 func (SessionEnded) EventType() string               { return TypeSessionEnded }
 func (KeyRotated) EventType() string                 { return TypeKeyRotated }
@@ -368,6 +379,7 @@ var decoders = map[string]func(eventstore.Event) (Payload, error){
 	TypeUserConsentWithdrawn:           decodePayload[ConsentWithdrawn],
 	TypeUserErased:                     decodePayload[Erased],
 	TypeSessionStarted:                 decodePayload[SessionStarted],
+	TypeSessionGranted:                 decodePayload[SessionGranted],
 	TypeSessionReuseDetected:           decodePayload[SessionReuseDetected],
 	TypeSessionEnded:                   decodePayload[SessionEnded],
 	TypeKeyRotated:                     decodePayload[KeyRotated],

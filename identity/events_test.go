@@ -50,6 +50,8 @@ func samples() []Payload {
 		ConsentGiven{Client: "0198c0de-0000-7000-8000-000000000004", Scopes: []string{"email", "openid"}},
 		ConsentWithdrawn{Client: "https://agent.example/client.json"}, Erased{},
 		SessionStarted{Methods: []string{MethodPassword}, ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
+		SessionGranted{Client: "0198c0de-0000-7000-8000-000000000004", Scopes: []string{"email", "openid"}, Parent: uuid.MustParse("0198c0de-0000-7000-8000-000000000005"),
+			ExpiresAt: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		SessionReuseDetected{}, SessionEnded{Reason: EndedLogout},
 		KeyRotated{KeyID: "k1", Algorithm: "ES256", SignsFrom: time.Date(2026, 2, 3, 4, 5, 6, 789000, time.UTC)},
 		WebhookDisabled{Webhook: uuid.MustParse("0198c0de-0000-7000-8000-000000000002"), Reason: WebhookGone},

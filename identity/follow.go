@@ -174,7 +174,7 @@ func (s *Service) noticed(e eventstore.Event) {
 			s.logger.Error("what a restore made void can't be read", slog.Int64("position", e.Position), slog.Any("error", err))
 		}
 		for _, void := range restored.Void {
-			if void.Type == TypeSessionStarted { // which never began, though it has a token
+			if void.Type == TypeSessionStarted || void.Type == TypeSessionGranted { // which never began, though it has a token
 				s.sessionEnded(void.Stream)
 			}
 		}

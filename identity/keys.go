@@ -26,7 +26,7 @@ const (
 	KeyVerifying KeyState = "verifying" // it signs no more, and tokens that it signed are still good
 )
 
-// SigningKey is a key that signs access tokens, or will, or did. It can't be printed by accident.
+// SigningKey is a key that signs access tokens, or will, or did; or one of the others, for ID tokens. It can't be printed by accident.
 //
 // Its state follows from times that are kept with the keys, so every process comes to the same one without being told:
 // the key that was the last to begin signing is the one that signs, and the ones before it verify until their last tokens
@@ -35,6 +35,7 @@ type SigningKey struct {
 	ID        string // the kid
 	Algorithm string
 	Private   []byte // in the form of the package that made it
+	IDTokens  bool   // it signs these, and never an access token
 	CreatedAt time.Time
 	SignsFrom time.Time
 
@@ -58,15 +59,23 @@ func (k SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) 
 // within seconds of each other, and their clocks differ.
 const keyMargin = time.Minute
 
-// keysAt puts the stored keys into the states that they have at a moment, the signing one first and then the newest
-// first. Those that are of no use any more are left out. It sorts what is stored, the newest first.
-func keysAt(stored []SigningKey, now time.Time) (keys []SigningKey) {
+// keysAt puts the stored keys into the states that they have at a moment: first those of access tokens, the signing one before the
+// others and then the newest first, and then those of ID tokens in the same way. Those that are of no use any more are left out. It
+// sorts what is stored, the newest first.
+func keysAt(stored []SigningKey, now time.Time) []SigningKey {
+	return append(keysFor(false, stored, now), keysFor(true, stored, now)...)
+}
+
+// keysFor is keysAt of one of the two kinds, which know nothing of each other.
+func keysFor(idTokens bool, stored []SigningKey, now time.Time) (keys []SigningKey) {
 	slices.SortFunc(stored, func(a, b SigningKey) int {
 		return cmp.Or(b.SignsFrom.Compare(a.SignsFrom), cmp.Compare(b.ID, a.ID))
 	})
 	var successor time.Time // when the key before in the list begins to sign
 	for _, k := range stored {
 		switch {
+		case k.IDTokens != idTokens:
+			continue
 		case k.SignsFrom.After(now):
 			k.State, k.Since, k.Until = KeyAnnounced, k.CreatedAt, k.SignsFrom
 		case successor.IsZero() || successor.After(now):
@@ -88,9 +97,10 @@ func keysAt(stored []SigningKey, now time.Time) (keys []SigningKey) {
 
 func (k SigningKey) signs() bool { return k.State == KeySigning }
 
-// KeyWish says which key is to sign access tokens.
+// KeyWish says which key is to sign access tokens, or ID tokens.
 type KeyWish struct {
 	Algorithm string
+	IDTokens  bool
 	// ID is that of the only key that will do, for an algorithm whose key is given; "" where any key of the algorithm is
 	// good, and a new one is made for a rotation.
 	ID string
@@ -105,7 +115,7 @@ type KeyWish struct {
 }
 
 func (w KeyWish) is(k SigningKey) bool {
-	return k.Algorithm == w.Algorithm && (w.ID == "" || w.ID == k.ID)
+	return k.Algorithm == w.Algorithm && k.IDTokens == w.IDTokens && (w.ID == "" || w.ID == k.ID)
 }
 
 // rotation is what a wish for another key comes to.
@@ -158,7 +168,7 @@ func ensureKey(keys []SigningKey, w KeyWish, now time.Time) *rotation {
 
 func keysStream() eventstore.Stream { return eventstore.SystemStream("keys") }
 
-// EnsureSigningKey sees to it that a key signs access tokens, or is announced to, that is as wished. Processes that start
+// EnsureSigningKey sees to it that a key signs, or is announced to, that is as wished. Processes that start
 // at the same time end up with one key. A key of another kind goes on to verify.
 func (s *Service) EnsureSigningKey(ctx context.Context, w KeyWish) error {
 	_, err := s.rotateTo(ctx, w, ensureKey, ActorSystem)
@@ -178,11 +188,12 @@ func (s *Service) rotateTo(ctx context.Context, w KeyWish, decide func([]Signing
 		if err != nil {
 			return false, fmt.Errorf("rotate the signing key: %w", err)
 		}
-		keys, err := s.SigningKeys(ctx)
+		stored, err := s.storedKeys(ctx, false)
 		if err != nil {
 			return false, err
 		}
 		now := s.now().UTC().Truncate(time.Microsecond)
+		keys := keysFor(w.IDTokens, stored, now)
 		r := decide(keys, w, now)
 		if r == nil {
 			return false, nil
@@ -212,7 +223,7 @@ func (s *Service) newSigningKey(keys []SigningKey, w KeyWish, r *rotation, now t
 	if err != nil {
 		return SigningKey{}, fmt.Errorf("generate a signing key: %w", err)
 	}
-	k := SigningKey{ID: id, Algorithm: w.Algorithm, Private: private, CreatedAt: now, SignsFrom: from, lifetime: s.accessLifetime}
+	k := SigningKey{ID: id, Algorithm: w.Algorithm, IDTokens: w.IDTokens, Private: private, CreatedAt: now, SignsFrom: from, lifetime: s.accessLifetime}
 	for _, before := range keys {
 		if before.ID == id { // it has signed before, and takes its place among the keys anew
 			k.lifetime = max(k.lifetime, before.lifetime)
@@ -227,7 +238,7 @@ func (s *Service) appendKey(ctx context.Context, expected eventstore.Expected, k
 		return err
 	}
 	state := []eventstore.StateChange{stateRow("signing_keys", map[string]any{
-		"kid": k.ID, "algorithm": k.Algorithm, "created_at": k.CreatedAt.UTC(), "signs_from": k.SignsFrom, "token_seconds": seconds(k.lifetime),
+		"kid": k.ID, "algorithm": k.Algorithm, "created_at": k.CreatedAt.UTC(), "signs_from": k.SignsFrom, "token_seconds": seconds(k.lifetime), "id_tokens": k.IDTokens,
 		"private": bytea(s.log.Sealer().SealState(keyPlace(k.ID), k.Private)),
 	})}
 	for _, id := range drop {
@@ -236,7 +247,7 @@ func (s *Service) appendKey(ctx context.Context, expected eventstore.Expected, k
 	_, err = s.log.Append(ctx, eventstore.Append{
 		Stream:   keysStream(),
 		Expected: expected,
-		Events:   newEvents([]Payload{KeyRotated{KeyID: k.ID, Algorithm: k.Algorithm, SignsFrom: k.SignsFrom}}),
+		Events:   newEvents([]Payload{KeyRotated{KeyID: k.ID, Algorithm: k.Algorithm, IDTokens: k.IDTokens, SignsFrom: k.SignsFrom}}),
 		Metadata: eventstore.Metadata{Correlation: correlation, Actor: actor},
 		State:    state,
 	})
@@ -333,9 +344,14 @@ func (s *Service) dropSpentKeys(ctx context.Context) error {
 		return err
 	}
 	inForce := keysAt(stored, s.now())
+	var kept [2]bool                            // of each kind one is in force
 	for _, k := range slices.Backward(stored) { // which has the newest first by now
-		if slices.ContainsFunc(inForce, func(f SigningKey) bool { return f.ID == k.ID }) {
-			return nil
+		kind := &kept[0]
+		if k.IDTokens {
+			kind = &kept[1]
+		}
+		if *kind = *kind || slices.ContainsFunc(inForce, func(f SigningKey) bool { return f.ID == k.ID }); *kind {
+			continue
 		}
 		// One that begins to sign again meanwhile is not the one that was found.
 		n, err := s.db.Exec(ctx, `DELETE FROM signing_keys WHERE kid = $1 AND signs_from = $2`, k.ID, k.SignsFrom)
@@ -355,7 +371,7 @@ func (s *Service) storedKeys(ctx context.Context, private bool) (keys []SigningK
 	if private {
 		column = "private"
 	}
-	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, `+column+`, created_at, signs_from, token_seconds FROM signing_keys`)
+	rows, err := s.db.Query(ctx, `SELECT kid, algorithm, `+column+`, created_at, signs_from, token_seconds, coalesce(id_tokens, false) FROM signing_keys`)
 	if err != nil {
 		return nil, fmt.Errorf("read signing keys: %w", err)
 	}
@@ -364,7 +380,7 @@ func (s *Service) storedKeys(ctx context.Context, private bool) (keys []SigningK
 		var k SigningKey
 		var sealed []byte
 		var lifetime int64
-		if err := rows.Scan(&k.ID, &k.Algorithm, &sealed, &k.CreatedAt, &k.SignsFrom, &lifetime); err != nil {
+		if err := rows.Scan(&k.ID, &k.Algorithm, &sealed, &k.CreatedAt, &k.SignsFrom, &lifetime, &k.IDTokens); err != nil {
 			return nil, fmt.Errorf("read signing keys: %w", err)
 		}
 		k.CreatedAt, k.SignsFrom, k.lifetime = k.CreatedAt.UTC(), k.SignsFrom.UTC(), time.Duration(lifetime)*time.Second

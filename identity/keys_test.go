@@ -418,3 +418,50 @@ func TestKeysAreThoseOfTheLog(t *testing.T) {
 		}
 	})
 }
+
+// The keys of ID tokens and those of access tokens know nothing of each other.
+func TestKeysOfIDTokensStandBeside(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		at := &clock{now: time.Now()}
+		s := d.service(t, func(c *Config) { c.Now, c.AccessLifetime = at.Now, time.Hour })
+		n := 0
+		wish := func(forID bool, from time.Time) KeyWish {
+			return KeyWish{Algorithm: "RS256", IDTokens: forID, From: from, Generate: func() (string, []byte, error) {
+				n++
+				return fmt.Sprintf("k%d", n), []byte("private"), nil
+			}}
+		}
+		for _, w := range []KeyWish{wish(false, time.Time{}), wish(true, time.Time{}), wish(true, time.Time{})} {
+			if err := s.EnsureSigningKey(t.Context(), w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at.add(time.Minute)
+		if rotated, err := s.RotateSigningKey(t.Context(), wish(false, time.Time{})); !rotated || err != nil {
+			t.Fatalf("RotateSigningKey = %v, %v", rotated, err)
+		}
+		states := func() (list []string) {
+			t.Helper()
+			keys, err := s.SigningKeys(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range keys {
+				list = append(list, fmt.Sprint(k.ID, " ", k.State, " ", k.IDTokens))
+			}
+			return list
+		}
+		if diff := cmp.Diff([]string{"k3 signing false", "k1 verifying false", "k2 signing true"}, states()); diff != "" {
+			t.Errorf("keys (-want +got):\n%s", diff)
+		}
+		at.add(2 * time.Hour)
+		if err := s.dropSpentKeys(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := s.storedKeys(t.Context(), false)
+		if diff := cmp.Diff([]string{"k3 signing false", "k2 signing true"}, states()); diff != "" || len(stored) != 2 || err != nil {
+			t.Errorf("keys once k1 is spent, %d stored, %v (-want +got):\n%s", len(stored), err, diff)
+		}
+	})
+}

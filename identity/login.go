@@ -34,6 +34,7 @@ type LoginResult struct {
 	RefreshExpiresAt time.Time   // when the session ends unless it is refreshed
 	Position         int64       // of session.started; 0 for a refresh, which is no event
 	Device           DeviceToken // for the next login on this device; empty for a refresh
+	Grant            *Grant      // that the session is; nil for a login
 }
 
 // Login checks credentials and starts a session. An address that nobody has costs the same as one that somebody has, in

@@ -30,7 +30,7 @@ func (s *Service) EndOwnSession(ctx context.Context, user, current, session uuid
 	case err != nil:
 		return eventstore.Result{}, err
 	}
-	return s.endSession(ctx, row.id, row.user, m, &shown, SessionEnded{Reason: EndedRevoked})
+	return s.endWithGrants(ctx, row, m, &shown, SessionEnded{Reason: EndedRevoked})
 }
 
 // EndOwnSessions ends every session of a user who asks for it in one of them. It fails as EndOwnSession does.

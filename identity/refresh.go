@@ -77,11 +77,16 @@ func (s *Service) refreshMAC(content []byte) []byte {
 // It fails with ErrInvalidRefreshToken for a token that is not one, or whose session has ended, with ErrUserLocked or
 // ErrUserDisabled, and as the database does.
 func (s *Service) Refresh(ctx context.Context, t RefreshToken, m eventstore.Metadata) (LoginResult, error) {
+	return s.refresh(ctx, t, Grantee{}, m)
+}
+
+// refresh is Refresh by the client that the session was granted to, none for one that is a login.
+func (s *Service) refresh(ctx context.Context, t RefreshToken, by Grantee, m eventstore.Metadata) (LoginResult, error) {
 	id, counter, err := s.parseRefreshToken(t)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	row, err := s.rotate(ctx, id, counter, m)
+	row, err := s.rotate(ctx, id, counter, by, m)
 	if err != nil {
 		return LoginResult{}, err
 	}
@@ -112,9 +117,9 @@ const (
 
 // rotate moves a session's counter on, or finds that it has been. Where the row says less than the token (it was restored
 // from a backup), it is brought up to it: the token can only come from here.
-func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eventstore.Metadata) (sessionRow, error) {
+func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, by Grantee, m eventstore.Metadata) (sessionRow, error) {
 	for range rotateTries {
-		row, err := s.tryRotate(ctx, id, counter)
+		row, err := s.tryRotate(ctx, id, counter, by)
 		if err == nil || !errors.Is(err, eventstore.ErrNoRows) {
 			return row, err
 		}
@@ -125,8 +130,12 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, counter int64, m eve
 			return row, err
 		}
 		switch {
-		case !s.goesOn(row):
+		case row.grantedTo() != by.Client:
+			return row, ErrInvalidRefreshToken
+		case !s.goesOn(row), !row.rotated.After(s.idleSinceBy(by)):
 			return row, s.refused(ctx, row, m, SessionEnded{Reason: EndedExpired})
+		case row.orphaned:
+			return row, s.refused(ctx, row, m, SessionEnded{Reason: EndedRevoked})
 		case s.lostReply(row, counter) && !s.shared(row):
 			if noted, err := s.noteLate(ctx, row); noted || err != nil {
 				return row, err
@@ -175,7 +184,7 @@ func (s *Service) noteLate(ctx context.Context, row sessionRow) (bool, error) {
 
 // refused ends a session whose token is refused because of it. It always fails, with ErrInvalidRefreshToken if it could.
 func (s *Service) refused(ctx context.Context, row sessionRow, m eventstore.Metadata, payloads ...Payload) error {
-	if _, err := s.endSession(ctx, row.id, row.user, m, nil, payloads...); err != nil {
+	if _, err := s.endWithGrants(ctx, row, m, nil, payloads...); err != nil {
 		return err
 	}
 	return ErrInvalidRefreshToken
@@ -183,19 +192,25 @@ func (s *Service) refused(ctx context.Context, row sessionRow, m eventstore.Meta
 
 // tryRotate is the one statement of a refresh: it moves the counter on, if it is the token's and nobody else is about to.
 // It fails with eventstore.ErrNoRows otherwise.
-func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64) (sessionRow, error) {
+func (s *Service) tryRotate(ctx context.Context, id uuid.UUID, counter int64, by Grantee) (sessionRow, error) {
 	free := ""
 	if s.db.Dialect() == eventstore.Postgres {
 		free = "FOR UPDATE SKIP LOCKED"
 	}
 	row := sessionRow{id: id, counter: counter + 1, rotated: s.now().UTC()}
+	var parent *uuid.UUID
+	var granted *string
 	err := s.db.QueryRow(ctx, `
 		UPDATE sessions SET counter = $4, rotated_at = $5, used_at = NULL, late = (late * 2) & `+strconv.Itoa(lateMask)+`
 		 WHERE session_id = (SELECT session_id FROM sessions
-		                      WHERE session_id = $2 AND counter <= $3 AND expires_at > $5 AND rotated_at > $6 `+free+`)
-		RETURNING user_id, started_at, expires_at, `+streamVersions,
-		keysStream().ID, id, counter, row.counter, row.rotated, s.idleSince()).
-		Scan(&row.user, &row.started, &row.expiresAt, &row.userVersion, &row.keysVersion)
+		                      WHERE session_id = $2 AND counter <= $3 AND expires_at > $5 AND rotated_at > $6 AND coalesce(granted_to, '') = $7
+		                        AND NOT `+orphaned+` `+free+`)
+		RETURNING user_id, started_at, expires_at, parent_id, granted, `+streamVersions,
+		keysStream().ID, id, counter, row.counter, row.rotated, s.idleSinceBy(by), by.Client).
+		Scan(&row.user, &row.started, &row.expiresAt, &parent, &granted, &row.userVersion, &row.keysVersion)
+	if err == nil {
+		row.grant, err = grantOf(parent, granted)
+	}
 	return row, err
 }
 
@@ -206,7 +221,7 @@ func (s *Service) loginResult(u *User, row sessionRow, position int64) LoginResu
 		idle = row.expiresAt
 	}
 	return LoginResult{
-		User: u, Session: row.id, StartedAt: row.started.UTC(), ExpiresAt: row.expiresAt.UTC(), Position: position,
+		User: u, Session: row.id, Grant: row.grant, StartedAt: row.started.UTC(), ExpiresAt: row.expiresAt.UTC(), Position: position,
 		Refresh: s.refreshToken(row.id, row.counter), RefreshExpiresAt: idle.UTC(),
 	}
 }
@@ -214,6 +229,7 @@ func (s *Service) loginResult(u *User, row sessionRow, position int64) LoginResu
 // RefreshInfo is what is known of a refresh token.
 type RefreshInfo struct {
 	User      *User
+	Grant     *Grant // nil for one of a login
 	Session   uuid.UUID
 	IssuedAt  time.Time
 	ExpiresAt time.Time // unless it is used before
@@ -244,12 +260,13 @@ func (s *Service) InspectRefresh(ctx context.Context, t RefreshToken) (RefreshIn
 	case !u.hasSession(row.id, row.started):
 		return RefreshInfo{}, ErrInvalidRefreshToken
 	}
-	return RefreshInfo{User: u, Session: row.id, IssuedAt: row.rotated.UTC(), ExpiresAt: s.loginResult(u, row, 0).RefreshExpiresAt}, nil
+	return RefreshInfo{User: u, Grant: row.grant, Session: row.id, IssuedAt: row.rotated.UTC(), ExpiresAt: s.loginResult(u, row, 0).RefreshExpiresAt}, nil
 }
 
-// EndSessionOf ends the session of a refresh token, of whatever age. It fails with ErrInvalidRefreshToken for a token that
-// is not one. A session that has ended already is no error. Metadata without an actor is that of the session's user.
-func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason string, m eventstore.Metadata) (eventstore.Result, error) {
+// EndSessionOf ends the session of a refresh token, of whatever age, if permit lets it: it is asked of the grant that the session is,
+// nil for a login, and may be nil. It fails with ErrInvalidRefreshToken for a token that is not one. A session that has ended already
+// is no error. Metadata without an actor is that of the session's user.
+func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason string, permit func(*Grant) error, m eventstore.Metadata) (eventstore.Result, error) {
 	id, _, err := s.parseRefreshToken(t)
 	if err != nil {
 		return eventstore.Result{}, err
@@ -261,8 +278,13 @@ func (s *Service) EndSessionOf(ctx context.Context, t RefreshToken, reason strin
 	if err != nil {
 		return eventstore.Result{}, err
 	}
+	if permit != nil {
+		if err := permit(row.grant); err != nil {
+			return eventstore.Result{}, err
+		}
+	}
 	if m.Actor == "" {
 		m.Actor = ActorUser(row.user)
 	}
-	return s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: reason})
+	return s.endWithGrants(ctx, row, m, nil, SessionEnded{Reason: reason})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,10 +19,11 @@ import (
 type Session struct {
 	ID         uuid.UUID `json:"id"`
 	CreatedAt  time.Time `json:"created_at"`
-	LastUsedAt time.Time `json:"last_used_at"` // when its refresh token was last rotated
-	UserAgent  string    `json:"user_agent"`   // of the login
-	Address    string    `json:"address"`      // of the login
-	Current    bool      `json:"current"`      // the session that asks
+	LastUsedAt time.Time `json:"last_used_at"`        // when its refresh token was last rotated
+	UserAgent  string    `json:"user_agent"`          // of the login
+	Address    string    `json:"address"`             // of the login
+	Current    bool      `json:"current"`             // the session that asks
+	Client     string    `json:"client_id,omitempty"` // whose grant it is; "" for a login
 }
 
 // sessionRow is the refresh state of a session.
@@ -31,8 +33,18 @@ type sessionRow struct {
 	started, rotated, expiresAt time.Time
 	used                        *time.Time // see Service.Used; nil after a rotation
 	late                        int        // see shared
+	grant                       *Grant     // nil for a session that is none
+	orphaned                    bool       // a grant, and the session that it was under has ended
 
 	userVersion, keysVersion int // of the streams of the user and of the signing keys, when the row was read or written
+}
+
+// grantedTo is the client whose grant a session is, "" for a session that is none.
+func (r sessionRow) grantedTo() string {
+	if r.grant == nil {
+		return ""
+	}
+	return r.grant.Client
 }
 
 // newSessionID is a UUIDv7 whose time is that of the session's start, in milliseconds: access tokens carry it, and so
@@ -181,18 +193,30 @@ func (s *Service) ownSession(ctx context.Context, u *User, session uuid.UUID) (*
 	return u, nil
 }
 
-const sessionColumns = `SELECT session_id, user_id, counter, started_at, rotated_at, expires_at FROM sessions `
+// orphaned is whether a session is a grant under one that has ended.
+const orphaned = `(parent_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM sessions p WHERE p.session_id = sessions.parent_id))`
+
+// sessionColumns are those that tell whether a session is over. It is used for as long as a grant under it is.
+const sessionColumns = `
+	SELECT session_id, user_id, counter, started_at, expires_at,
+	       coalesce((SELECT max(g.rotated_at) FROM sessions g WHERE g.parent_id = sessions.session_id AND g.rotated_at > sessions.rotated_at), rotated_at),
+	       ` + orphaned + ` FROM sessions `
 
 // streamVersions are the columns of the versions of a session's row, with the id of the stream of signing keys as $1.
 const streamVersions = `coalesce((SELECT version FROM streams WHERE stream = sessions.user_id), 0), coalesce((SELECT version FROM streams WHERE stream = $1), 0)`
 
 // session reads the row of a session. It fails with ErrSessionEnded where there is none.
 func (s *Service) session(ctx context.Context, id uuid.UUID) (r sessionRow, err error) {
+	var parent *uuid.UUID
+	var granted *string
 	err = s.db.QueryRow(ctx, `
-		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, used_at, late, `+streamVersions+` FROM sessions WHERE session_id = $2`,
-		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.used, &r.late, &r.userVersion, &r.keysVersion)
+		SELECT session_id, user_id, counter, started_at, rotated_at, expires_at, used_at, late, parent_id, granted, `+orphaned+`, `+streamVersions+` FROM sessions WHERE session_id = $2`,
+		keysStream().ID, id).Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt, &r.used, &r.late, &parent, &granted, &r.orphaned, &r.userVersion, &r.keysVersion)
 	if errors.Is(err, eventstore.ErrNoRows) {
 		return r, ErrSessionEnded
+	}
+	if err == nil {
+		r.grant, err = grantOf(parent, granted)
 	}
 	if err != nil {
 		return r, fmt.Errorf("read session %s: %w", id, err)
@@ -207,7 +231,7 @@ func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Sess
 		return nil, err
 	}
 	rows, err := s.db.Query(ctx, `
-		SELECT session_id, started_at, rotated_at, client FROM sessions
+		SELECT session_id, started_at, rotated_at, client, coalesce(granted_to, '') FROM sessions
 		 WHERE user_id = $1 AND expires_at > $2 AND rotated_at > $3
 		 ORDER BY rotated_at DESC, session_id DESC`, user, s.now().UTC(), s.idleSince())
 	if err != nil {
@@ -219,7 +243,7 @@ func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Sess
 	for rows.Next() {
 		var v Session
 		var client []byte
-		if err := rows.Scan(&v.ID, &v.CreatedAt, &v.LastUsedAt, &client); err != nil {
+		if err := rows.Scan(&v.ID, &v.CreatedAt, &v.LastUsedAt, &client, &v.Client); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
 		}
 		if u.hasSession(v.ID, v.CreatedAt) {
@@ -263,7 +287,7 @@ func (s *Service) EndSession(ctx context.Context, user, session uuid.UUID, reaso
 	case err != nil:
 		return eventstore.Result{}, err
 	}
-	return s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: reason})
+	return s.endWithGrants(ctx, row, m, nil, SessionEnded{Reason: reason})
 }
 
 // EndSessions ends every session of a user but one; the nil UUID spares none. It answers with the last position that it
@@ -274,24 +298,29 @@ func (s *Service) EndSessions(ctx context.Context, user, except uuid.UUID, reaso
 
 // endSessions is EndSessions, on the strength of a proof where there is one.
 func (s *Service) endSessions(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata, shown *proven) (int64, error) {
-	ids, err := s.sessionIDs(ctx, user)
+	ids, err := s.sessionIDs(ctx, `user_id = $1`, user)
 	if err != nil {
 		return 0, err
 	}
+	if i := slices.Index(ids, except); i >= 0 {
+		ids = slices.Delete(ids, i, i+1)
+	}
+	return s.endEach(ctx, user, ids, reason, m, shown)
+}
+
+// endEach ends sessions of a user, and answers as EndSessions does.
+func (s *Service) endEach(ctx context.Context, user uuid.UUID, ids []uuid.UUID, reason string, m eventstore.Metadata, shown *proven) (int64, error) {
 	positions := make([]int64, len(ids))
 	var g errgroup.Group // they share commits
 	g.SetLimit(maxEnding)
 	for i, id := range ids {
-		if id == except {
-			continue
-		}
 		g.Go(func() error {
 			r, err := s.endSession(ctx, id, user, m, shown, SessionEnded{Reason: reason})
 			positions[i] = r.Position
 			return err
 		})
 	}
-	err = g.Wait()
+	err := g.Wait()
 	last := int64(0)
 	for _, p := range positions {
 		last = max(last, p)
@@ -301,8 +330,9 @@ func (s *Service) endSessions(ctx context.Context, user, except uuid.UUID, reaso
 
 const maxEnding = 64 // appends at a time
 
-func (s *Service) sessionIDs(ctx context.Context, user uuid.UUID) (ids []uuid.UUID, err error) {
-	rows, err := s.db.Query(ctx, `SELECT session_id FROM sessions WHERE user_id = $1`, user)
+// sessionIDs are the sessions that a condition is true of, which has one argument.
+func (s *Service) sessionIDs(ctx context.Context, condition string, arg any) (ids []uuid.UUID, err error) {
+	rows, err := s.db.Query(ctx, `SELECT session_id FROM sessions WHERE `+condition, arg)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
@@ -400,38 +430,47 @@ func (s *Service) expire(ctx context.Context, row sessionRow) (ended bool, err e
 		return false, nil
 	}
 	m := eventstore.Metadata{Correlation: row.id, Actor: ActorSystem}
-	_, err = s.endSession(ctx, row.id, row.user, m, nil, SessionEnded{Reason: over})
+	_, err = s.endWithGrants(ctx, row, m, nil, SessionEnded{Reason: over})
 	return err == nil, err
 }
 
 const expiryPage = 1000
 
-func (s *Service) sessionPage(ctx context.Context, after uuid.UUID) (page []sessionRow, err error) {
-	rows, err := s.db.Query(ctx, sessionColumns+`WHERE session_id > $1 ORDER BY session_id LIMIT $2`, after, expiryPage)
+func (s *Service) sessionPage(ctx context.Context, after uuid.UUID) ([]sessionRow, error) {
+	return s.sessionUses(ctx, `WHERE session_id > $1 ORDER BY session_id LIMIT $2`, after, expiryPage)
+}
+
+// sessionUses are the rows of some sessions, with no more than what tells whether each is over: see sessionColumns.
+func (s *Service) sessionUses(ctx context.Context, which string, args ...any) (list []sessionRow, err error) {
+	rows, err := s.db.Query(ctx, sessionColumns+which, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read sessions: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var r sessionRow
-		if err := rows.Scan(&r.id, &r.user, &r.counter, &r.started, &r.rotated, &r.expiresAt); err != nil {
+		if err := rows.Scan(&r.id, &r.user, &r.counter, &r.started, &r.expiresAt, &r.rotated, &r.orphaned); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
-		page = append(page, r)
+		list = append(list, r)
 	}
-	return page, rows.Err()
+	return list, rows.Err()
 }
 
 // sessionOver says why a session is over, "" where it goes on. One that was idle for too long when its row was read may have been
-// refreshed since; once it is when the row is read, no refresh succeeds any more.
+// refreshed since, or a grant under it; once it is when the row is read, no refresh of it succeeds any more.
 func (s *Service) sessionOver(ctx context.Context, row sessionRow) (reason string, err error) {
 	if !s.goesOn(row) {
-		if row, err = s.session(ctx, row.id); errors.Is(err, ErrSessionEnded) {
-			return "", nil
+		now, err := s.sessionUses(ctx, `WHERE session_id = $1`, row.id)
+		if err != nil || len(now) == 0 {
+			return "", err
 		}
-		if err != nil || !s.goesOn(row) {
-			return EndedExpired, err
+		if row = now[0]; !s.goesOn(row) {
+			return EndedExpired, nil
 		}
+	}
+	if row.orphaned {
+		return EndedRevoked, nil
 	}
 	u, err := s.User(ctx, row.user)
 	switch {

@@ -201,6 +201,31 @@ func TestDiagramOfSessions(t *testing.T) {
 				return err
 			}
 		}
+		follow := func(s *Service, session uuid.UUID) (state string) {
+			events, err := s.log.ReadStream(t.Context(), session, 0, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			state = nowhere
+			for _, e := range events {
+				payload, err := DecodeAny(e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				next, reason := state, ""
+				switch p := payload.(type) {
+				case SessionStarted, SessionGranted:
+					next = "active"
+				case SessionReuseDetected:
+					next = "reused"
+				case SessionEnded:
+					next, reason = "ended", p.Reason
+				}
+				found.add(state, next, e.Type, reason)
+				state = next
+			}
+			return state
+		}
 		type erase = func(context.Context, uuid.UUID, eventstore.Metadata) (eventstore.Result, error)
 		for i, way := range []func(*Service, *clock, LoginResult) error{
 			end(EndedLogout), end(EndedRevoked),
@@ -231,33 +256,14 @@ func TestDiagramOfSessions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			grant, _ := mustGrant(t, s, r, shopGrant(r))
 			if err := way(s, at, r); err != nil {
 				t.Fatal(err)
 			}
-			events, err := s.log.ReadStream(t.Context(), r.Session, 0, 100)
-			if err != nil {
-				t.Fatal(err)
-			}
-			state := nowhere
-			for _, e := range events {
-				payload, err := DecodeAny(e)
-				if err != nil {
-					t.Fatal(err)
+			for what, session := range map[string]uuid.UUID{"session": r.Session, "grant under it": grant} {
+				if state := follow(s, session); state != "ended" {
+					t.Errorf("way %d: the %s is %s", i, what, state)
 				}
-				next, reason := state, ""
-				switch p := payload.(type) {
-				case SessionStarted:
-					next = "active"
-				case SessionReuseDetected:
-					next = "reused"
-				case SessionEnded:
-					next, reason = "ended", p.Reason
-				}
-				found.add(state, next, e.Type, reason)
-				state = next
-			}
-			if state != "ended" {
-				t.Errorf("way %d: the session is %s", i, state)
 			}
 		}
 		found.add("ended", nowhere, "", "")

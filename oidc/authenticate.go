@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -16,13 +17,15 @@ import (
 
 // Names of parameters of forms.
 const (
-	formClientID     = "client_id"
-	formClientSecret = "client_secret"
-	formGrantType    = "grant_type"
-	formResource     = "resource"
-	formScope        = "scope"
-	formToken        = "token"
-	formTokenHint    = "token_type_hint"
+	formAssertion     = "client_assertion"
+	formAssertionType = "client_assertion_type"
+	formClientID      = "client_id"
+	formClientSecret  = "client_secret"
+	formGrantType     = "grant_type"
+	formResource      = "resource"
+	formScope         = "scope"
+	formToken         = "token"
+	formTokenHint     = "token_type_hint"
 )
 
 // request is what a client asks for.
@@ -40,7 +43,7 @@ func (p *provider) byClient(do func(context.Context, request) (server.Answer, er
 			return server.Answer{}, err
 		}
 		ctx := call.Request().Context()
-		who, err := p.client(ctx, call.Request().Header[echo.HeaderAuthorization], form)
+		who, err := p.client(ctx, call.Request(), form)
 		if err != nil {
 			return server.Answer{}, err
 		}
@@ -48,10 +51,16 @@ func (p *provider) byClient(do func(context.Context, request) (server.Answer, er
 	}
 }
 
-// client finds out which client a request is from: by the Authorization header or by the form, not by both (RFC 6749,
-// section 2.3).
-func (p *provider) client(ctx context.Context, headers []string, form url.Values) (client.Client, error) {
-	id, secret := form.Get(formClientID), form.Get(formClientSecret)
+// client finds out which client a request is from: by the Authorization header, by a secret in the form, or by what it has signed,
+// in one of these ways alone (RFC 6749, section 2.3).
+func (p *provider) client(ctx context.Context, r *http.Request, form url.Values) (client.Client, error) {
+	headers, id, secret := r.Header[echo.HeaderAuthorization], form.Get(formClientID), form.Get(formClientSecret)
+	if form.Has(formAssertion) || form.Has(formAssertionType) {
+		if len(headers) > 0 || secret != "" {
+			return client.Client{}, server.Refuse(identity.CodeInvalidRequest, "the client says in two ways who it is")
+		}
+		return p.signedClient(ctx, r.URL.Path, form)
+	}
 	if len(headers) > 0 {
 		named, proof, ok := basicCredentials(headers)
 		switch {
@@ -68,6 +77,20 @@ func (p *provider) client(ctx context.Context, headers []string, form url.Values
 	who, err := p.Clients.Authenticate(ctx, id, client.Secret(secret))
 	if errors.Is(err, client.ErrUnknown) {
 		err = server.Refuse(identity.CodeUnauthenticated, "there is no such client, or the secret is wrong")
+	}
+	return who, err
+}
+
+// signedClient is the client that has signed an assertion (RFC 7521, section 4.2), for the issuer, the token endpoint or the one that
+// is asked.
+func (p *provider) signedClient(ctx context.Context, path string, form url.Values) (client.Client, error) {
+	if form.Get(formAssertionType) != client.AssertionType {
+		return client.Client{}, server.Refuse(identity.CodeInvalidRequest, "the client_assertion_type is "+client.AssertionType)
+	}
+	base := strings.TrimSuffix(p.PublicURL, "/")
+	who, err := p.Clients.AuthenticateSigned(ctx, form.Get(formAssertion), []string{p.Issuer.Name(), base + pathToken, base + path})
+	if id := form.Get(formClientID); err == nil && id != "" && id != who.ID.String() {
+		err = server.Refuse(identity.CodeUnauthenticated, "the client_id is another one than that of the client_assertion")
 	}
 	return who, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"usher.example/client"
 	"usher.example/server"
+	"usher.example/token"
 )
 
 // The paths.
@@ -31,13 +32,16 @@ type serverMetadata struct {
 	Keys                string   `json:"jwks_uri"`
 	Introspection       string   `json:"introspection_endpoint"`
 	IntrospectionAuth   []string `json:"introspection_endpoint_auth_methods_supported"`
+	IntrospectionSigned []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
 	Revocation          string   `json:"revocation_endpoint"`
 	RevocationAuth      []string `json:"revocation_endpoint_auth_methods_supported"`
+	RevocationSigned    []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
 	Documentation       string   `json:"service_documentation"`
 	ResponseTypes       []string `json:"response_types_supported"` // none: there is no authorization endpoint
 	GrantTypes          []string `json:"grant_types_supported"`
 	Token               string   `json:"token_endpoint"`
 	TokenAuth           []string `json:"token_endpoint_auth_methods_supported"`
+	TokenSigned         []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	Scopes              []string `json:"scopes_supported"`
 	Proofs              []string `json:"dpop_signing_alg_values_supported"`
 	SubjectTypes        []string `json:"subject_types_supported"`
@@ -47,7 +51,7 @@ type serverMetadata struct {
 // describe answers GET /.well-known/openid-configuration and /.well-known/oauth-authorization-server (RFC 8414).
 func (p *provider) describe(*server.Call) (server.Answer, error) {
 	base := strings.TrimSuffix(p.PublicURL, "/")
-	methods := []string{"client_secret_basic", "client_secret_post"}
+	methods := []string{client.AuthenticationBasic, client.AuthenticationPost, client.AuthenticationSigned}
 	var algorithms []string
 	for _, k := range p.Keys.Keys() {
 		if name := string(k.Algorithm()); !slices.Contains(algorithms, name) {
@@ -56,10 +60,36 @@ func (p *provider) describe(*server.Call) (server.Answer, error) {
 	}
 	raw, err := json.Marshal(serverMetadata{
 		Issuer: p.Issuer.Name(), Keys: base + pathKeys,
-		Introspection: base + pathIntrospect, IntrospectionAuth: methods, Revocation: base + pathRevoke, RevocationAuth: methods,
+		Introspection: base + pathIntrospect, IntrospectionAuth: methods, IntrospectionSigned: token.PublicAlgorithms,
+		Revocation: base + pathRevoke, RevocationAuth: methods, RevocationSigned: token.PublicAlgorithms,
 		Documentation: base + "/openapi.yaml",
-		Token:         base + pathToken, TokenAuth: methods, Scopes: client.Scopes, Proofs: strings.Fields(server.ProofAlgorithms),
+		Token:         base + pathToken, TokenAuth: methods, TokenSigned: token.PublicAlgorithms, Scopes: client.Scopes, Proofs: strings.Fields(server.ProofAlgorithms),
 		ResponseTypes: []string{}, GrantTypes: []string{client.GrantClientCredentials}, SubjectTypes: []string{"public"}, SignatureAlgorithms: algorithms,
+	})
+	if err != nil {
+		return server.Answer{}, err
+	}
+	return server.Document(echo.MIMEApplicationJSON, raw), nil
+}
+
+// resourceMetadata describes usher's own API as what tokens are for (RFC 9728, section 2).
+type resourceMetadata struct {
+	Resource      string   `json:"resource"`
+	Servers       []string `json:"authorization_servers"`
+	Keys          string   `json:"jwks_uri"`
+	Scopes        []string `json:"scopes_supported"`
+	Methods       []string `json:"bearer_methods_supported"`
+	Proofs        []string `json:"dpop_signing_alg_values_supported"`
+	Name          string   `json:"resource_name"`
+	Documentation string   `json:"resource_documentation"`
+}
+
+// describeResource answers GET /.well-known/oauth-protected-resource.
+func (p *provider) describeResource(*server.Call) (server.Answer, error) {
+	base := strings.TrimSuffix(p.PublicURL, "/")
+	raw, err := json.Marshal(resourceMetadata{
+		Resource: base, Servers: []string{p.Issuer.Name()}, Keys: base + pathKeys, Scopes: client.Scopes, Methods: []string{"header"},
+		Proofs: strings.Fields(server.ProofAlgorithms), Name: "usher", Documentation: base + "/openapi.yaml",
 	})
 	if err != nil {
 		return server.Answer{}, err

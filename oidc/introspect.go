@@ -102,7 +102,7 @@ func unix(t time.Time) int64 {
 func (p *provider) revoke(ctx context.Context, r request, raw string) (server.Answer, error) {
 	m := r.Metadata()
 	m.Actor = identity.ActorClient(r.client.ID)
-	result, err := p.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, m)
+	result, err := p.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, nil, m)
 	if errors.Is(err, identity.ErrInvalidRefreshToken) {
 		var claims token.Claims
 		var who server.Caller

@@ -29,6 +29,7 @@ func Register(s *server.Server, c Config) {
 	documents.GET(pathKeys, server.Open, p.jwks)
 	documents.GET("/.well-known/openid-configuration", server.Open, p.describe)
 	documents.GET(PathMetadata, server.Open, p.describe)
+	documents.GET(server.PathResource, server.Open, p.describeResource)
 	oauth := s.Routes(server.Surface{Tell: tell})
 	oauth.POST(pathToken, server.Anyone(&server.QuotaRefresh), p.byClient(p.grant))
 	oauth.POST(pathIntrospect, server.Open, p.byClient(onToken(p.introspect)))

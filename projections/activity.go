@@ -157,7 +157,8 @@ func activityOf(e eventstore.Event) ActivityView {
 	}
 	switch e.Type {
 	case identity.TypeUserPasswordChanged, identity.TypeUserRoleGranted, identity.TypeUserRoleRevoked, identity.TypeUserTOTPDisabled,
-		identity.TypeUserLoginFailed, identity.TypeUserConsentGiven, identity.TypeUserConsentWithdrawn, identity.TypeSessionStarted, identity.TypeSessionEnded:
+		identity.TypeUserLoginFailed, identity.TypeUserConsentGiven, identity.TypeUserConsentWithdrawn, identity.TypeSessionStarted,
+		identity.TypeSessionGranted, identity.TypeSessionEnded:
 		var d ActivityDetails
 		if json.Unmarshal(e.Data, &d) == nil { // an event that can't be read has no details
 			a.Details = d

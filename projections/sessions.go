@@ -26,8 +26,9 @@ type SessionView struct {
 	StartedAt time.Time  `json:"started_at"`
 	ExpiresAt time.Time  `json:"expires_at"` // when it ends at the latest
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
-	Reason    string     `json:"reason,omitempty"` // why it ended
-	Methods   []string   `json:"methods"`          // that proved who it was
+	Reason    string     `json:"reason,omitempty"`    // why it ended
+	Methods   []string   `json:"methods"`             // that proved who it was; none for a grant
+	Client    string     `json:"client_id,omitempty"` // whose grant it is; "" for a login
 	Address   string     `json:"address,omitempty"`
 	UserAgent string     `json:"user_agent,omitempty"`
 	Version   int        `json:"version"`  // of the newest event of the session's stream that is in it
@@ -63,6 +64,7 @@ func (SessionProjection) Tables(d eventstore.Dialect, generation int) []Table {
 			ended_at   TIMESTAMP,
 			reason     TEXT      NOT NULL,
 			methods    TEXT      NOT NULL,
+			client     TEXT      NOT NULL,
 			address    TEXT      NOT NULL,
 			user_agent TEXT      NOT NULL,
 			version    INTEGER   NOT NULL,
@@ -87,6 +89,7 @@ var sessionColumns = []column[sessionRow]{
 	field("ended_at", "timestamptz", func(s *sessionRow) *time.Time { return s.EndedAt }),
 	field("reason", "text", func(s *sessionRow) string { return s.Reason }),
 	field("methods", "jsonb", func(s *sessionRow) string { return encodeList(s.Methods) }),
+	field("client", "text", func(s *sessionRow) string { return s.Client }),
 	field("address", "text", func(s *sessionRow) string { return s.Address }),
 	field("user_agent", "text", func(s *sessionRow) string { return s.UserAgent }),
 	field("version", "int", func(s *sessionRow) int32 { return int32(s.Version) }),
@@ -121,7 +124,7 @@ func (c *sessionChanges) Fold(ctx context.Context, db eventstore.DB, events []ev
 	}
 	c.erased.addErased(events)
 	for _, e := range events {
-		if e.Type == identity.TypeSessionStarted {
+		if begins(e) {
 			c.size += rowBytes + len(e.Metadata.Address) + len(e.Metadata.UserAgent)
 		}
 	}
@@ -151,6 +154,11 @@ func (c *sessionChanges) Write(ctx context.Context, tx eventstore.DB) error {
 	return onSubjects(ctx, tx, "DELETE FROM "+c.table+" WHERE", c.erased)
 }
 
+// begins says whether an event is the first of a session.
+func begins(e eventstore.Event) bool {
+	return e.Type == identity.TypeSessionStarted || e.Type == identity.TypeSessionGranted
+}
+
 // fold changes a session's row by an event of the session's stream.
 func (s *sessionRow) fold(e eventstore.Event) error {
 	switch e.Type {
@@ -162,6 +170,15 @@ func (s *sessionRow) fold(e eventstore.Event) error {
 		*s = sessionRow{SessionView: SessionView{
 			ID: e.Stream.ID, User: e.Stream.Subject, StartedAt: e.RecordedAt, ExpiresAt: p.ExpiresAt.UTC().Truncate(time.Microsecond),
 			Methods: p.Methods, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent,
+		}, begun: e.Version == 1}
+	case identity.TypeSessionGranted:
+		p, err := identity.Decode[identity.SessionGranted](e)
+		if err != nil {
+			return err
+		}
+		*s = sessionRow{SessionView: SessionView{
+			ID: e.Stream.ID, User: e.Stream.Subject, StartedAt: e.RecordedAt, ExpiresAt: p.ExpiresAt.UTC().Truncate(time.Microsecond),
+			Client: p.Client, Address: e.Metadata.Address, UserAgent: e.Metadata.UserAgent,
 		}, begun: e.Version == 1}
 	case identity.TypeSessionEnded:
 		p, err := identity.Decode[identity.SessionEnded](e)
@@ -183,7 +200,7 @@ func foldSessions(rows map[uuid.UUID]*sessionRow, events []eventstore.Event) err
 			continue
 		}
 		s := rows[e.Stream.ID]
-		if s == nil && e.Type == identity.TypeSessionStarted {
+		if s == nil && begins(e) {
 			s = new(sessionRow)
 			rows[e.Stream.ID] = s
 		}
@@ -197,11 +214,11 @@ func foldSessions(rows map[uuid.UUID]*sessionRow, events []eventstore.Event) err
 	return nil
 }
 
-const sessionView = `subject, id, started_at, expires_at, ended_at, reason, CAST(methods AS text), address, user_agent, version, position`
+const sessionView = `subject, id, started_at, expires_at, ended_at, reason, CAST(methods AS text), client, address, user_agent, version, position`
 
 func scanSession(row eventstore.Row, s *SessionView) error {
 	var methods string
-	if err := row.Scan(&s.User, &s.ID, &s.StartedAt, &s.ExpiresAt, &s.EndedAt, &s.Reason, &methods, &s.Address, &s.UserAgent, &s.Version, &s.Position); err != nil {
+	if err := row.Scan(&s.User, &s.ID, &s.StartedAt, &s.ExpiresAt, &s.EndedAt, &s.Reason, &methods, &s.Client, &s.Address, &s.UserAgent, &s.Version, &s.Position); err != nil {
 		return err
 	}
 	s.StartedAt, s.ExpiresAt = s.StartedAt.UTC(), s.ExpiresAt.UTC()

@@ -37,6 +37,7 @@ var stays = map[string]string{
 	"discarded_generations":  "nothing about users",
 	"skipped_events":         "positions, and whom the events were about",
 
+	"client_assertions":  "nothing about users",
 	"client_secrets":     "nothing about users",
 	"webhook_deliveries": "ids, positions and types; endpoints' answers are sealed with the key that is destroyed",
 	"webhook_progress":   "nothing about users",

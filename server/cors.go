@@ -29,8 +29,8 @@ func ParseOrigins(list []string) ([]string, error) {
 // What pages of another origin may send and read. Credentials are not among it: nobody is known by a cookie here.
 var (
 	corsMethods = strings.Join([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, ", ")
-	corsHeaders = strings.Join([]string{echo.HeaderAuthorization, echo.HeaderContentType, HeaderIdempotencyKey, "If-None-Match", HeaderMinPosition, HeaderDevice}, ", ")
-	corsExposed = strings.Join([]string{HeaderPosition, HeaderDevice, echo.HeaderRetryAfter, echo.HeaderXRequestID, "ETag", echo.HeaderLocation, echo.HeaderWWWAuthenticate}, ", ")
+	corsHeaders = strings.Join([]string{echo.HeaderAuthorization, echo.HeaderContentType, HeaderIdempotencyKey, "If-None-Match", HeaderMinPosition, HeaderDevice, headerProof}, ", ")
+	corsExposed = strings.Join([]string{HeaderPosition, HeaderDevice, echo.HeaderRetryAfter, echo.HeaderXRequestID, "ETag", echo.HeaderLocation, echo.HeaderWWWAuthenticate, headerNonce}, ", ")
 )
 
 // corsMaxAge is how long browsers may keep the answer to a preflight, in seconds: ten minutes, of which a browser may make less.

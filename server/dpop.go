@@ -1,10 +1,7 @@
 package server
 
 import (
-	"errors"
 	"strings"
-
-	"github.com/labstack/echo/v5"
 
 	"usher.example/identity"
 	"usher.example/token"
@@ -51,30 +48,6 @@ func (c *Call) checkProof(scheme, raw string, claims token.Claims) error {
 		err = token.ErrProof
 	}
 	return err
-}
-
-// challenge asks for an access token (RFC 6750, section 3): by the scheme that the request has chosen, or that the token needs.
-func challenge(c *echo.Context, err error) string {
-	headers := c.Request().Header[echo.HeaderAuthorization]
-	scheme := BearerType
-	if len(headers) > 0 {
-		if _, dpop := Credentials(headers, DPoPType); dpop || errors.Is(err, token.ErrBound) {
-			scheme = DPoPType
-		}
-	}
-	text := scheme + ` realm="usher"`
-	switch {
-	case errors.Is(err, token.ErrNonce):
-		text += `, error="use_dpop_nonce"`
-	case errors.Is(err, token.ErrProof):
-		text += `, error="invalid_dpop_proof"`
-	case IsRefused(err):
-		text += `, error="invalid_token"`
-	}
-	if scheme == DPoPType {
-		text += `, algs="` + ProofAlgorithms + `"`
-	}
-	return text
 }
 
 // ProofAlgorithms are those of DPoP proofs, with spaces between.

@@ -23,17 +23,25 @@ func (c *Call) Form() (url.Values, error) {
 	return parseForm(string(body))
 }
 
-func parseForm(body string) (url.Values, error) {
-	form, err := url.ParseQuery(body)
+// Parameters are those of the query of a call that reads, and of the form of any other: read as Form reads them.
+func (c *Call) Parameters() (url.Values, error) {
+	if r := c.echo.Request(); !changes(r.Method) {
+		return parseForm(r.URL.RawQuery)
+	}
+	return c.Form()
+}
+
+func parseForm(text string) (url.Values, error) {
+	form, err := url.ParseQuery(text)
 	if err != nil {
-		return nil, Refuse(identity.CodeInvalidRequest, "the body is not a form")
+		return nil, Refuse(identity.CodeInvalidRequest, "the parameters are not encoded as those of a form")
 	}
 	for name, values := range form {
 		switch {
 		case len(values) > 1:
 			return nil, Refuse(identity.CodeInvalidRequest, "a parameter is there twice")
 		case !IsText(name) || !IsText(values[0]):
-			return nil, Refuse(identity.CodeInvalidRequest, "the body is not valid UTF-8, or has a NUL character")
+			return nil, Refuse(identity.CodeInvalidRequest, "a parameter is not valid UTF-8, or has a NUL character")
 		}
 	}
 	return form, nil

@@ -139,6 +139,8 @@ func (of Surface) explain(err error) (code identity.Code, detail string) {
 type Failure struct {
 	Problem
 	Err error // all of it, which the caller is not told
+	// Challenge is what a caller is asked for who lacks a token, or a scope; "" for any other.
+	Challenge string
 }
 
 // fail answers a request that failed as its surface tells of that. Errors that are ours to mend are logged, with all that the
@@ -171,7 +173,7 @@ func (s *Server) fail(c *echo.Context, err error) bool {
 		h.Set(echo.HeaderConnection, "close") // the rest of the body is not read
 	}
 	h[echo.HeaderCacheControl] = noStore
-	err = of.Tell(c, Failure{Err: err, Problem: Problem{
+	err = of.Tell(c, Failure{Err: err, Challenge: s.challenge(c, known.status, err), Problem: Problem{
 		Type: ProblemType + string(code), Title: known.title, Status: known.status, Detail: detail, Code: code, RequestID: RequestID(c),
 	}})
 	if err != nil {
@@ -182,12 +184,8 @@ func (s *Server) fail(c *echo.Context, err error) bool {
 
 // TellProblem answers with the problem (RFC 9457), and asks for an access token where one is needed (RFC 6750, section 3).
 func TellProblem(c *echo.Context, f Failure) error {
-	if f.Status == http.StatusUnauthorized {
-		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge(c, f.Err))
-	}
-	var lacking *scopeError
-	if errors.As(f.Err, &lacking) {
-		c.Response().Header().Set(echo.HeaderWWWAuthenticate, `Bearer realm="usher", error="insufficient_scope", scope="`+lacking.scope+`"`)
+	if f.Challenge != "" {
+		c.Response().Header().Set(echo.HeaderWWWAuthenticate, f.Challenge)
 	}
 	return Blob(c, f.Status, echo.MIMEApplicationProblemJSON, f.Problem)
 }

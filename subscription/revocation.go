@@ -77,6 +77,7 @@ const (
 	withdrawn       = "user.consent_withdrawn"
 	// What began in vain has ended too.
 	sessionStarted = "session.started"
+	sessionGranted = "session.granted"
 	userRegistered = "user.registered"
 	userImported   = "user.imported"
 
@@ -439,7 +440,7 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 // revokeVoid ends what began in vain, but has tokens.
 func (l *feedLoop) revokeVoid(e eventstore.Event, void eventstore.VoidEvent) {
 	switch void.Type {
-	case sessionStarted:
+	case sessionStarted, sessionGranted:
 		l.EndSession(void.Stream)
 	case userRegistered, userImported:
 		l.EndUser(void.Stream, e.RecordedAt, uuid.Nil)

@@ -1,12 +1,22 @@
 package test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"usher.example/internal/devstack"
 )
@@ -149,4 +159,52 @@ func TestServiceAcrossProcesses(t *testing.T) {
 	ends("/v1/outbox", added.Key)
 	d.command("clients", "remove", "warehouse", "--yes")
 	ends("/v1/events", granted.Token)
+}
+
+// What a client has signed is good once, whichever process it is sent to.
+func TestAssertionAcrossProcesses(t *testing.T) {
+	t.Parallel()
+	d, _ := newRunningServer(t)
+	_, c := d.startServe()
+	_, other := d.startServe()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := private.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	err = os.WriteFile(keys, fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":"P-256","kid":"1","x":"%s","y":"%s"}]}`, encode(point[1:33]), encode(point[33:])), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var added confidential
+	if err := json.Unmarshal([]byte(d.command("clients", "add", "signing", "--jwks", keys, "--scope", "events:read", "--json")), &added); err != nil {
+		t.Fatal(err)
+	}
+	token := func(at *client, assertion string) int {
+		t.Helper()
+		response, err := at.http.PostForm(at.base+"/oauth2/token", url.Values{
+			"grant_type": {"client_credentials"}, "client_assertion": {assertion}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	for _, order := range [][2]*client{{c, other}, {other, c}} {
+		assertion, err := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+			"iss": added.ID, "sub": added.ID, "aud": "http://localhost:8080", "jti": rand.Text(), "exp": time.Now().Add(time.Minute).Unix(),
+		}).SignedString(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first, second := token(order[0], assertion), token(order[1], assertion); first != http.StatusOK || second != http.StatusUnauthorized {
+			t.Errorf("answered %d, and in the other process %d", first, second)
+		}
+	}
 }

@@ -29,10 +29,11 @@ func tokenHeader(t *testing.T, token string) (h struct{ Kid, Alg string }) {
 
 // signingKey is a key as `usher keys list` shows it.
 type signingKey struct {
-	Kid, Algorithm, State string
-	Since, Until          time.Time
+	Kid, Algorithm, Signs, State string
+	Since, Until                 time.Time
 }
 
+// keys are those of access tokens. Beside them is always one for ID tokens that signs.
 func (d *deployment) keys(args ...string) []signingKey {
 	d.t.Helper()
 	if len(args) == 0 {
@@ -42,14 +43,27 @@ func (d *deployment) keys(args ...string) []signingKey {
 	if err := json.Unmarshal([]byte(d.command(slices.Concat([]string{"keys"}, args, []string{"--json"})...)), &keys); err != nil {
 		d.t.Fatal(err)
 	}
-	return keys
+	if !slices.ContainsFunc(keys, func(k signingKey) bool {
+		return k.Signs == "ID tokens" && k.Algorithm == "RS256" && k.State == "signing"
+	}) {
+		d.t.Errorf("keys = %+v, want one that signs ID tokens", keys)
+	}
+	return slices.DeleteFunc(keys, func(k signingKey) bool { return k.Signs != "access tokens" })
 }
 
-// published are the ids of the keys in a server's JWKS document.
+// published are the ids of the keys in a server's JWKS document that are not of RS256, of which there has to be one for ID tokens.
 func (c *client) published(t *testing.T) (ids []string) {
 	t.Helper()
-	for _, k := range into[struct{ Keys []struct{ Kid string } }](t, c.want(t, http.StatusOK, "GET", "/.well-known/jwks.json", nil)).Keys {
+	forID := 0
+	for _, k := range into[struct{ Keys []struct{ Kid, Alg string } }](t, c.want(t, http.StatusOK, "GET", "/.well-known/jwks.json", nil)).Keys {
+		if k.Alg == "RS256" {
+			forID++
+			continue
+		}
 		ids = append(ids, k.Kid)
+	}
+	if forID == 0 {
+		t.Error("no key for ID tokens is published")
 	}
 	slices.Sort(ids)
 	return ids

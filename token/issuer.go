@@ -112,7 +112,7 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 
 		Confirmation: grant.Confirmation,
 	}
-	raw, err := encode(key, claims)
+	raw, err := encode(key, key.material.header, claims)
 	if err != nil {
 		return "", Claims{}, fmt.Errorf("issue token: %w", err)
 	}
@@ -126,13 +126,13 @@ func audienceOf(grant Grant, c IssuerConfig) []string {
 	return slices.Clone(c.Audience)
 }
 
-// encode signs the claims in JWS compact form.
-func encode(key Key, claims Claims) (string, error) {
+// encode signs the claims, under a header that is encoded already, in JWS compact form.
+func encode(key Key, header string, claims json.Marshaler) (string, error) {
 	body, err := claims.MarshalJSON()
 	if err != nil {
 		return "", err
 	}
-	input := key.material.header + "." + base64url.EncodeToString(body)
+	input := header + "." + base64url.EncodeToString(body)
 	signature, err := key.sign(input)
 	if err != nil {
 		return "", fmt.Errorf("sign with key %s: %w", key.id, err)
@@ -167,8 +167,8 @@ type header struct {
 	Crit json.RawMessage `json:"crit,omitempty"`
 }
 
-// encodeHeader is the header of every token that a key signs.
-func encodeHeader(algorithm Algorithm, id string) string {
+// encodeHeader is the header of every token of a type that a key signs.
+func encodeHeader(algorithm Algorithm, id, typ string) string {
 	// A struct of valid strings always marshals.
 	data, _ := json.Marshal(header{Alg: string(algorithm), Typ: typ, Kid: id})
 	return base64url.EncodeToString(data)

@@ -79,45 +79,42 @@ func thumbprint(public any) string {
 	return base64url.EncodeToString(sum[:])
 }
 
-// key is the verification key that a JWK describes; false if it is none that
-// this package can use.
-func (j jwk) key() (Key, bool) {
-	if j.Kid == "" || (j.Use != "" && j.Use != "sig") {
-		return Key{}, false
+// public is the public key that a JWK describes, with the algorithm that usher
+// uses such a key with; false for kinds that this package doesn't know.
+func (j jwk) public() (Algorithm, any, bool) {
+	if j.Use != "" && j.Use != "sig" {
+		return "", nil, false
 	}
-	var algorithm Algorithm
-	var public any
 	switch j.Kty {
 	case "EC":
 		x, errX := base64url.DecodeString(j.X)
 		y, errY := base64url.DecodeString(j.Y)
 		if j.Crv != "P-256" || errX != nil || errY != nil || len(x) != coordinateBytes || len(y) != coordinateBytes {
-			return Key{}, false
+			return "", nil, false
 		}
 		point := append(append([]byte{4}, x...), y...)
 		parsed, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
-		if err != nil {
-			return Key{}, false
-		}
-		algorithm, public = ES256, parsed
+		return ES256, parsed, err == nil
 	case "OKP":
 		x, err := base64url.DecodeString(j.X)
-		if j.Crv != "Ed25519" || err != nil {
-			return Key{}, false
-		}
-		algorithm, public = EdDSA, ed25519.PublicKey(x)
+		return EdDSA, ed25519.PublicKey(x), j.Crv == "Ed25519" && err == nil
 	case "RSA":
 		n, errN := base64url.DecodeString(j.N)
 		e, errE := base64url.DecodeString(j.E)
 		exponent := new(big.Int).SetBytes(e)
 		if errN != nil || errE != nil || len(n) > maxRSABits/8 || exponent.BitLen() < 2 || exponent.BitLen() > 31 || exponent.Bit(0) == 0 {
-			return Key{}, false
+			return "", nil, false
 		}
-		algorithm, public = RS256, &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent.Int64())}
-	default: // "oct" too: a secret has no place in a public document
-		return Key{}, false
+		return RS256, &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent.Int64())}, true
 	}
-	if j.Alg != "" && j.Alg != string(algorithm) {
+	return "", nil, false // "oct" too: a secret has no place in a public document
+}
+
+// key is the verification key that a JWK describes; false if it is none that
+// this package can use.
+func (j jwk) key() (Key, bool) {
+	algorithm, public, ok := j.public()
+	if !ok || j.Kid == "" || (j.Alg != "" && j.Alg != string(algorithm)) {
 		return Key{}, false
 	}
 	k, err := newKey(algorithm, nil, public, time.Time{})
@@ -132,6 +129,19 @@ func (j jwk) key() (Key, bool) {
 // doesn't know, for other uses or out of bounds are passed over. It returns
 // [ErrKey] if the document can't be read.
 func ParseJWKS(document []byte) ([]Key, error) {
+	set, err := parseSet(document)
+	var keys []Key
+	for _, j := range set {
+		if k, ok := j.key(); ok {
+			keys = append(keys, k)
+		}
+	}
+	return keys, err
+}
+
+// parseSet reads what can be read of the keys of a JWKS document. It returns
+// [ErrKey] if the document can't be read.
+func parseSet(document []byte) ([]jwk, error) {
 	if len(document) > maxJWKSBytes {
 		return nil, fmt.Errorf("parse JWKS of %d bytes: %w", len(document), ErrKey)
 	}
@@ -141,14 +151,11 @@ func ParseJWKS(document []byte) ([]Key, error) {
 	if err := json.Unmarshal(document, &set); err != nil || set.Keys == nil {
 		return nil, fmt.Errorf("parse JWKS: %w", ErrKey)
 	}
-	var keys []Key
+	var keys []jwk
 	for _, raw := range *set.Keys {
 		var j jwk
-		if json.Unmarshal(raw, &j) != nil {
-			continue
-		}
-		if k, ok := j.key(); ok {
-			keys = append(keys, k)
+		if json.Unmarshal(raw, &j) == nil {
+			keys = append(keys, j)
 		}
 	}
 	return keys, nil

@@ -72,6 +72,7 @@ type Key struct {
 	id        string
 	algorithm Algorithm
 	created   time.Time
+	idTokens  bool // see ForIDTokens
 	// Behind a pointer because fmt prints the address of a nested pointer and
 	// not what it points to, even where it can't call Format.
 	material *material
@@ -81,7 +82,7 @@ type material struct {
 	method  jwt.SigningMethod
 	private any    // *ecdsa.PrivateKey, ed25519.PrivateKey, *rsa.PrivateKey, []byte; nil if it can only verify
 	public  any    // *ecdsa.PublicKey, ed25519.PublicKey, *rsa.PublicKey; the secret itself for HS256
-	header  string // the encoded JOSE header of its tokens
+	header  string // the encoded JOSE header of its access tokens
 }
 
 // GenerateKey makes a new key. It returns [ErrKey] for an unknown algorithm.
@@ -174,15 +175,21 @@ func newKey(algorithm Algorithm, private, public any, created time.Time) (Key, e
 	} else {
 		k.id = thumbprint(public)
 	}
-	k.material.header = encodeHeader(algorithm, k.id)
+	k.material.header = encodeHeader(algorithm, k.id, typ)
 	return k, nil
 }
 
 // withID is the key under another id, that which a JWKS document gave it.
 func (k Key) withID(id string) Key {
 	m := *k.material
-	m.header = encodeHeader(k.algorithm, id)
-	return Key{id: id, algorithm: k.algorithm, created: k.created, material: &m}
+	m.header = encodeHeader(k.algorithm, id, typ)
+	return Key{id: id, algorithm: k.algorithm, created: k.created, idTokens: k.idTokens, material: &m}
+}
+
+// ForIDTokens is the key as one that signs ID tokens, and never an access token.
+func (k Key) ForIDTokens() Key {
+	k.idTokens = true
+	return k
 }
 
 // secretID is the id of an HS256 key: a MAC under the secret of a text that

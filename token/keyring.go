@@ -32,10 +32,11 @@ func NewKeyRing(keys ...Key) (*KeyRing, error) {
 }
 
 // Set replaces the keys. The first one signs, if it has its private part; all
-// of them verify. To rotate, add the new key behind the one that signs, so
-// that every verifier learns it, then put it first, and drop the old one when
-// its last token has expired: a token of a key that is gone is refused from
-// that moment on. No keys at all is a ring that refuses everything.
+// of them verify. Those that are [Key.ForIDTokens] do not count: of them the
+// first of an algorithm signs ID tokens. To rotate, add the new key behind the
+// one that signs, so that every verifier learns it, then put it first, and drop
+// the old one when its last token has expired: a token of a key that is gone is
+// refused from that moment on. No keys at all is a ring that refuses everything.
 //
 // It returns [ErrKey], and leaves the ring as it was, if a key is zero or an
 // id occurs twice.
@@ -74,11 +75,45 @@ func (r *KeyRing) load() *keySet {
 
 // signing is the key that signs, or [ErrNoSigningKey].
 func (r *KeyRing) signing() (Key, error) {
-	set := r.load()
-	if len(set.keys) == 0 || !set.keys[0].CanSign() {
-		return Key{}, ErrNoSigningKey
+	return r.first(func(k Key) bool { return !k.idTokens })
+}
+
+// signingID is the key that signs ID tokens in an algorithm, or [ErrNoSigningKey]: the one that is there for them, or that of the
+// access tokens where everybody can check what it signs. Without an algorithm it is the latter if it can be, else the former.
+func (r *KeyRing) signingID(algorithm Algorithm) (Key, error) {
+	if algorithm == "" {
+		if k, err := r.signing(); err == nil && k.algorithm != HS256 {
+			return k, nil
+		}
+		algorithm = IDTokenAlgorithm
 	}
-	return set.keys[0], nil
+	k, err := r.first(func(k Key) bool { return k.idTokens && k.algorithm == algorithm })
+	if err == nil || algorithm == HS256 {
+		return k, err
+	}
+	if k, err = r.signing(); err == nil && k.algorithm != algorithm {
+		err = ErrNoSigningKey
+	}
+	return k, err
+}
+
+// IDTokenAlgorithms are those in which ID tokens can be signed, sorted.
+func (r *KeyRing) IDTokenAlgorithms() (list []Algorithm) {
+	for _, a := range []Algorithm{ES256, EdDSA, RS256} {
+		if _, err := r.signingID(a); err == nil {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// first is the first of the keys of a kind, or [ErrNoSigningKey] unless it can sign.
+func (r *KeyRing) first(is func(Key) bool) (Key, error) {
+	keys := r.load().keys
+	if i := slices.IndexFunc(keys, is); i >= 0 && keys[i].CanSign() {
+		return keys[i], nil
+	}
+	return Key{}, ErrNoSigningKey
 }
 
 // byID is the key with this id.

@@ -151,7 +151,7 @@ func (v *Verifier) check(raw string) (*verified, error) {
 		v.config.Missing(h.Kid)
 		key, ok = v.config.Keys.byID(h.Kid)
 	}
-	if !ok {
+	if !ok || key.idTokens {
 		return nil, ErrUnknownKey
 	}
 	if h.Alg != string(key.algorithm) {

@@ -81,24 +81,28 @@ type settingsFlags struct {
 	public       *bool
 	jwks         *string
 	jwksURI      *string
+	noPKCE       *bool
+	idAlgorithm  *string
 	access, idle *time.Duration
 }
 
 func newSettingsFlags(c *cobra.Command) settingsFlags {
 	f := c.Flags()
 	return settingsFlags{
-		flags:      f,
-		redirects:  f.StringArray("redirect-uri", nil, "where users are sent back to; may be given several times"),
-		logouts:    f.StringArray("post-logout-redirect-uri", nil, "where users are sent after a logout"),
-		origins:    f.StringArray("origin", nil, "an origin whose pages may call usher"),
-		grants:     f.StringArray("grant", nil, "a grant_type that it may use; by default what fits the rest"),
-		scope:      f.String("scope", "", "the scopes that it may have, with spaces between"),
-		firstParty: f.Bool("first-party", false, "it is one of yours: users are not asked for consent"),
-		public:     f.Bool("public", false, "it can't keep a secret: an app on a device or in a browser"),
-		jwks:       f.String("jwks", "", "a file with the public keys that it signs with (a JWK Set), in the place of a secret"),
-		jwksURI:    f.String("jwks-uri", "", "where those keys are published"),
-		access:     f.Duration("access-token-lifetime", 0, "how long its access tokens live, where that is shorter than JWT_ACCESS_TOKEN_EXPIRE_MINUTES"),
-		idle:       f.Duration("refresh-token-lifetime", 0, "how long a grant may rest, where that is shorter than JWT_REFRESH_TOKEN_EXPIRE_DAYS"),
+		flags:       f,
+		redirects:   f.StringArray("redirect-uri", nil, "where users are sent back to; may be given several times"),
+		logouts:     f.StringArray("post-logout-redirect-uri", nil, "where users are sent after a logout"),
+		origins:     f.StringArray("origin", nil, "an origin whose pages may call usher"),
+		grants:      f.StringArray("grant", nil, "a grant_type that it may use; by default what fits the rest"),
+		scope:       f.String("scope", "", "the scopes that it may have, with spaces between"),
+		firstParty:  f.Bool("first-party", false, "it is one of yours: users are not asked for consent"),
+		public:      f.Bool("public", false, "it can't keep a secret: an app on a device or in a browser"),
+		jwks:        f.String("jwks", "", "a file with the public keys that it signs with (a JWK Set), in the place of a secret"),
+		jwksURI:     f.String("jwks-uri", "", "where those keys are published"),
+		noPKCE:      f.Bool("no-pkce", false, "it can't do PKCE; it has a secret, and sends a nonce instead"),
+		idAlgorithm: f.String("id-token-alg", "", "ES256 or RS256: what its ID tokens are signed in"),
+		access:      f.Duration("access-token-lifetime", 0, "how long its access tokens live, where that is shorter than JWT_ACCESS_TOKEN_EXPIRE_MINUTES"),
+		idle:        f.Duration("refresh-token-lifetime", 0, "how long a grant may rest, where that is shorter than JWT_REFRESH_TOKEN_EXPIRE_DAYS"),
 	}
 }
 
@@ -135,6 +139,12 @@ func (f settingsFlags) change() (func(*identity.ClientSettings), error) {
 		}
 		if given("jwks") || given("jwks-uri") {
 			s.JWKS, s.JWKSURI, s.Authentication = keys, *f.jwksURI, client.AuthenticationSigned
+		}
+		if given("no-pkce") {
+			s.NoPKCE = *f.noPKCE
+		}
+		if given("id-token-alg") {
+			s.IDTokenAlgorithm = *f.idAlgorithm
 		}
 		if given("access-token-lifetime") {
 			s.AccessTokenSeconds = int(*f.access / time.Second)

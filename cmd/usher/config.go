@@ -43,7 +43,7 @@ type config struct {
 	WebhookRetries    int      `envconfig:"OUTBOX_WEBHOOK_MAX_RETRIES" default:"3" expect:"a whole number from 0 to 100" about:"Attempts to deliver an event to a webhook after the first. Then it is a dead letter, until it is redriven."`
 	WebhookRetryDelay int      `envconfig:"OUTBOX_RETRY_DELAY_SECONDS" default:"60" expect:"a whole number of seconds from 1 to 43200" about:"How long after the first attempt the second comes. Each wait after it is twice as long as the one before, up to 12 hours, and all are up to a quarter longer at random. A Retry-After of the endpoint counts where it is longer, up to an hour."`
 	WebhookInARow     int      `envconfig:"OUTBOX_MAX_RETRY_ATTEMPTS" default:"3" expect:"a whole number from 1 to 1000" about:"Deliveries to a webhook that may run out of attempts in a row before its endpoint, which is given up to 8 requests at once, gets one at a time, until one succeeds."`
-	WebhookAllow      []string `envconfig:"WEBHOOK_ALLOW" expect:"networks in CIDR form separated by commas" about:"Networks that webhooks may reach although they are not public, and without TLS. In usher dev, this machine is among them."`
+	WebhookAllow      []string `envconfig:"WEBHOOK_ALLOW" expect:"networks in CIDR form separated by commas" about:"Networks that webhooks, and what fetches the keys of clients from their jwks_uri, may reach although they are not public, and without TLS. In usher dev, this machine is among them."`
 
 	HTTPAddr    string `envconfig:"HTTP_ADDR" default:":8080" expect:"host:port or :port" about:"Where the API listens."`
 	MetricsAddr string `envconfig:"METRICS_ADDR" expect:"host:port or :port" about:"Where /metrics listens. Unless set, serve listens on :9090, and publish, project and webhooks run don't."`

@@ -44,15 +44,17 @@ func (k *keyring) notify() {
 	}
 }
 
-// start sees to it that there is a key as the settings want it, and reads the keys.
+// start sees to it that there is a key as the settings want it, and one for ID tokens, and reads the keys.
 func (k *keyring) start(ctx context.Context, c *config, users *identity.Service) error {
 	k.users = users
 	wish, err := c.keyWish()
-	if err == nil {
-		err = users.EnsureSigningKey(ctx, wish)
-	}
 	if err != nil {
 		return err
+	}
+	for _, w := range []identity.KeyWish{wish, idKeyWish()} {
+		if err := users.EnsureSigningKey(ctx, w); err != nil {
+			return err
+		}
 	}
 	return k.load(ctx)
 }
@@ -110,6 +112,9 @@ func (k *keyring) load(ctx context.Context) error {
 		if keys[i], err = token.ParsePrivate(token.Algorithm(s.Algorithm), s.Private, s.CreatedAt); err != nil {
 			return fmt.Errorf("read the signing key %s: %w", s.ID, err)
 		}
+		if s.IDTokens {
+			keys[i] = keys[i].ForIDTokens()
+		}
 	}
 	if slices.EqualFunc(keys, known, func(a, b token.Key) bool { return a.ID() == b.ID() }) {
 		return nil
@@ -138,6 +143,13 @@ func (c *config) keyWish() (identity.KeyWish, error) {
 		w.ID, w.Generate = key.ID(), func() (string, []byte, error) { return marshalKey(key, nil) }
 	}
 	return w, nil
+}
+
+// idKeyWish is the key that signs ID tokens beside that of the access tokens, whatever the settings are.
+func idKeyWish() identity.KeyWish {
+	return identity.KeyWish{Algorithm: string(token.IDTokenAlgorithm), IDTokens: true, Generate: func() (string, []byte, error) {
+		return marshalKey(token.GenerateKey(token.IDTokenAlgorithm, time.Now()))
+	}}
 }
 
 func marshalKey(key token.Key, err error) (string, []byte, error) {

@@ -21,6 +21,7 @@ func keysCommand() *cobra.Command {
 type keyView struct {
 	ID        string            `json:"kid"`
 	Algorithm string            `json:"algorithm"`
+	Signs     string            `json:"signs"` // what it is for
 	State     identity.KeyState `json:"state"`
 	Since     time.Time         `json:"since"`
 	Until     time.Time         `json:"until,omitzero"`
@@ -29,7 +30,10 @@ type keyView struct {
 func viewKeys(keys []identity.SigningKey) []keyView {
 	views := make([]keyView, len(keys))
 	for i, k := range keys {
-		views[i] = keyView{k.ID, k.Algorithm, k.State, k.Since, k.Until}
+		views[i] = keyView{k.ID, k.Algorithm, "access tokens", k.State, k.Since, k.Until}
+		if k.IDTokens {
+			views[i].Signs = "ID tokens"
+		}
 	}
 	return views
 }
@@ -52,9 +56,9 @@ func keysListCommand() *cobra.Command {
 			if !v.Until.IsZero() {
 				until = v.Until.Format(time.RFC3339)
 			}
-			rows[i] = []any{v.ID, v.Algorithm, v.State, v.Since.Format(time.RFC3339), until}
+			rows[i] = []any{v.ID, v.Algorithm, v.Signs, v.State, v.Since.Format(time.RFC3339), until}
 		}
-		return tell(cmd, views, table([]string{"KID", "ALGORITHM", "STATE", "SINCE", "UNTIL"}, rows))
+		return tell(cmd, views, table([]string{"KID", "ALGORITHM", "SIGNS", "STATE", "SINCE", "UNTIL"}, rows))
 	})
 }
 
@@ -64,8 +68,8 @@ const announceTime = 2 * server.DocumentMaxAge
 func keysRotateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rotate",
-		Short: "Have another key sign access tokens",
-		Long: "Have another key sign access tokens. It stands in /.well-known/jwks.json for a while before it signs, so that whoever\n" +
+		Short: "Have other keys sign access tokens and ID tokens",
+		Long: "Have another key sign access tokens, and one more ID tokens in RS256. It stands in /.well-known/jwks.json for a while before it signs, so that whoever\n" +
 			"verifies tokens knows it by then. The key before it verifies until the last token that it signed has expired, and is\n" +
 			"then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
 			"The new key is of JWT_ALGORITHM. With HS256 it is JWT_SECRET_KEY: run this with the new one in the environment, and\n" +
@@ -105,6 +109,11 @@ func keysRotateCommand() *cobra.Command {
 		}
 		if !rotated && wish.Algorithm == string(token.HS256) {
 			return errors.New("JWT_SECRET_KEY is the key that signs already, or is announced; set another one for this command")
+		}
+		forID := idKeyWish()
+		forID.From, forID.Leaked = wish.From, wish.Leaked
+		if _, err := service.RotateSigningKey(cmd.Context(), forID); err != nil {
+			return err
 		}
 		keys, err := service.SigningKeys(cmd.Context())
 		if err != nil {

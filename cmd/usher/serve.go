@@ -278,7 +278,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	}
 	keys := newKeyring(d.logger)
 	var users *identity.Service
-	clients := client.New(client.Config{Log: d.log, DB: d.store, Logger: d.logger, Current: func() bool { return users.Current() }})
+	clients := client.New(client.Config{Log: d.log, DB: d.store, HTTP: d.outbound(), Logger: d.logger, Current: func() bool { return users.Current() }})
 	users = identity.New(identity.Config{
 		Log: d.log, Store: d.store, DB: d.store, Passwords: pool,
 		Policy:                  policy,
@@ -318,6 +318,7 @@ func (d *deployment) startAPI(ctx context.Context, group *errgroup.Group, p proc
 	group.Go(func() error { return users.RecordFailures(ctx) })
 	group.Go(func() error { return users.RecordUses(ctx) })
 	group.Go(func() error { return users.Sweep(ctx, cmp.Or(d.holder, rand.Text())) })
+	group.Go(func() error { return clients.Sweep(ctx) })
 	madeAdmin := false
 	if c.AdminEmail != "" {
 		if _, madeAdmin, err = users.EnsureAdmin(ctx, c.AdminEmail, password.Password(c.AdminPassword)); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -19,12 +21,8 @@ import (
 // newWebhooks is the service of webhooks, of which there is one in a process: it tells the worker of what it changes.
 func (d *deployment) newWebhooks() *webhook.Service {
 	c := d.config
-	allow, err := parseNetworks(c.WebhookAllow)
-	if err != nil { // the config was checked
-		panic(err)
-	}
 	return webhook.New(webhook.Config{
-		Log: d.log, DB: d.store, Source: c.PublicURL, OmitPersonal: c.StreamPersonal == "omit", Allow: allow,
+		Log: d.log, DB: d.store, Source: c.PublicURL, OmitPersonal: c.StreamPersonal == "omit", Allow: d.webhookNetworks(),
 		Timeout:        time.Duration(c.WebhookTimeout) * time.Second,
 		Retries:        c.WebhookRetries,
 		RetryDelay:     time.Duration(c.WebhookRetryDelay) * time.Second,
@@ -32,6 +30,17 @@ func (d *deployment) newWebhooks() *webhook.Service {
 		Logger:         d.logger,
 	})
 }
+
+func (d *deployment) webhookNetworks() []netip.Prefix {
+	allow, err := parseNetworks(d.config.WebhookAllow)
+	if err != nil { // the config was checked
+		panic(err)
+	}
+	return allow
+}
+
+// outbound makes requests to where clients say that something of theirs is.
+func (d *deployment) outbound() http.RoundTripper { return webhook.Transport(d.webhookNetworks()) }
 
 func (d *deployment) webhookWorker(conn *nats.Conn) (*webhook.Worker, error) {
 	js, err := jetstream.New(conn)

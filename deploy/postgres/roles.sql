@@ -72,11 +72,12 @@ BEGIN
         -- accounts
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, known_devices, throttle, imported_users'),
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, client_secrets, unadopted_roles, erasures, mails, mail_targets, subscriptions'),
+        (api,     'SELECT, INSERT, DELETE', 'client_assertions'),
         (worker,  'SELECT', 'erasures'),
-        (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
+        (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds, id_tokens)', 'signing_keys'),
         (monitor, 'SELECT', 'admins, throttle, erasures, subscriptions, mails'),
-        (monitor, 'SELECT (session_id, user_id, counter, started_at, rotated_at, expires_at)', 'sessions'),
-        (monitor, 'SELECT (kid, algorithm, created_at, signs_from, token_seconds)', 'signing_keys'),
+        (monitor, 'SELECT (session_id, user_id, counter, started_at, rotated_at, expires_at, parent_id, granted_to)', 'sessions'),
+        (monitor, 'SELECT (kid, algorithm, created_at, signs_from, token_seconds, id_tokens)', 'signing_keys'),
         (monitor, 'SELECT', 'clients, unadopted_roles'),
         (monitor, 'SELECT (secret_id, client_id, kind, prefix, scopes, created_at, expires_at, used_at)', 'client_secrets'),
         -- relay, projections and webhooks

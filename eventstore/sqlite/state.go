@@ -138,6 +138,10 @@ func (c column) value(raw json.RawMessage) (any, error) {
 		var n int64
 		err := json.Unmarshal(raw, &n)
 		return n, err
+	case "BOOLEAN":
+		var is bool
+		err := json.Unmarshal(raw, &is)
+		return is, err
 	case "TIMESTAMP":
 		var t time.Time
 		err := json.Unmarshal(raw, &t)

@@ -36,38 +36,20 @@ const (
 	maxExcerpt = 1 << 10
 	maxReason  = 300
 	// maxDrain bounds what is read of a good answer so that its connection can be used again.
-	maxDrain    = 16 << 10
-	maxHeader   = 16 << 10
-	keepAlive   = 90 * time.Second
-	idlePerHost = parallel
-	idleAll     = 4 * parallel
+	maxDrain = 16 << 10
 	// documentSize is what most documents need beside the payload.
 	documentSize = 1 << 10
 )
 
-// client makes the attempts. It follows no redirect, uses no proxy, keeps no cookies, which is what is left of a
-// http.Client's work, and connects only where the guard lets it. Connections are kept for a while; they were checked when they were made.
+// client makes the attempts.
 type client struct {
-	secure, plain *http.Transport
-	timeout       time.Duration
-	now           func() time.Time
+	via     http.RoundTripper
+	timeout time.Duration
+	now     func() time.Time
 }
 
 func newClient(g guard, timeout time.Duration, now func() time.Time) *client {
-	return &client{secure: newTransport(g, false), plain: newTransport(g, true), timeout: timeout, now: now}
-}
-
-func newTransport(g guard, plain bool) *http.Transport {
-	dialer := &net.Dialer{Control: g.control(plain)}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // a small answer that unpacks to a large one
-		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConns:           idleAll,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        keepAlive,
-	}
+	return &client{via: newTransport(g), timeout: timeout, now: now}
 }
 
 // message is what is sent: a document, which has the id, to a URL, signed with the secrets.
@@ -142,11 +124,7 @@ func (c *client) attempt(ctx context.Context, m message, at time.Time) (answer, 
 	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.body)), nil }
 	r := &http.Request{Method: http.MethodPost, URL: m.to, Header: header, ContentLength: int64(len(m.body)), GetBody: body}
 	r.Body, _ = body()
-	via := c.secure
-	if m.to.Scheme == "http" {
-		via = c.plain
-	}
-	response, err := via.RoundTrip(r.WithContext(ctx))
+	response, err := c.via.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		return answer{}, err
 	}
