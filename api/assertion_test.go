@@ -136,7 +136,7 @@ func TestSignedClient(t *testing.T) {
 			if methods := metadata.field(t, of+"_endpoint_auth_methods_supported"); !strings.Contains(methods, "private_key_jwt") {
 				t.Errorf("%s: methods %s", of, methods)
 			}
-			if algorithms := metadata.field(t, of+"_endpoint_auth_signing_alg_values_supported"); algorithms != `["ES256","EdDSA","PS256","RS256"]` {
+			if algorithms := metadata.field(t, of+"_endpoint_auth_signing_alg_values_supported"); algorithms != `["ES256","Ed25519","EdDSA","PS256","RS256"]` {
 				t.Errorf("%s: algorithms %s", of, algorithms)
 			}
 		}

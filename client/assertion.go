@@ -19,6 +19,15 @@ import (
 // AssertionType is the client_assertion_type of what a client signs to prove who it is (RFC 7523, section 2.2).
 const AssertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+// newerEdDSA is EdDSA by the name of RFC 9864, which the library doesn't know.
+type newerEdDSA struct{ *jwt.SigningMethodEd25519 }
+
+func (newerEdDSA) Alg() string { return "Ed25519" }
+
+func init() {
+	jwt.RegisterSigningMethod(newerEdDSA{}.Alg(), func() jwt.SigningMethod { return newerEdDSA{jwt.SigningMethodEdDSA} })
+}
+
 const (
 	maxAssertion = 8 << 10
 	// maxAhead is how far ahead an assertion may expire, and so for how long it is remembered that it was used.

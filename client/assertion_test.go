@@ -132,7 +132,9 @@ func TestAssertions(t *testing.T) {
 		r.addSigning(t, identity.ClientSettings{Name: "other", JWKS: keySetOf(other)})
 		now := time.Now()
 
-		for _, s := range []signer{ec, bare, rs, ps} {
+		newer := bare
+		newer.method = newerEdDSA{jwt.SigningMethodEdDSA}
+		for _, s := range []signer{ec, bare, newer, rs, ps} {
 			assertion := s.sign(t, claimsOf(c.ID, now))
 			if got, err := r.AuthenticateSigned(t.Context(), assertion, []string{audience}); err != nil || got.ID != c.ID {
 				t.Errorf("%s: %v, %v", s.method.Alg(), got.Name, err)
@@ -220,8 +222,8 @@ func TestAssertions(t *testing.T) {
 			}
 			return n
 		}
-		if n := count(r); n != 6 {
-			t.Errorf("%d assertions are remembered, want 6", n)
+		if n := count(r); n != 7 {
+			t.Errorf("%d assertions are remembered, want 7", n)
 		}
 		later := r.config
 		later.Now = func() time.Time { return now.Add(time.Minute + leeway + clocksApart + time.Second) }

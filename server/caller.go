@@ -62,6 +62,19 @@ func (who Caller) May(scope string) bool {
 	return slices.Contains(who.Scopes, scope) && (who.User == nil || client.Allow(who.User.Roles, scope))
 }
 
+// Need fails unless the caller may do what each of some scopes stands for: for want of the scope, or of a role.
+func (who Caller) Need(scopes ...string) error {
+	for _, scope := range scopes {
+		switch {
+		case !slices.Contains(who.Scopes, scope):
+			return &scopeError{scope}
+		case !who.May(scope):
+			return Refuse(identity.CodeForbidden, "the role %s is needed", strings.Join(client.RolesFor(scope), " or "))
+		}
+	}
+	return nil
+}
+
 // Verify checks a bearer token, an access token or a key of a client: its claims, whether its session and its client go on, and
 // whether the user lets the client do anything. Of a key there are no more claims than the subject, the client and the scopes.
 func (s *Server) Verify(ctx context.Context, raw string) (token.Claims, Caller, error) {

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -105,9 +106,8 @@ func ExampleFeed() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// The service has an account of its own with the role admin. Its token is from POST /v1/auth/login and then
-	// /v1/auth/refresh, a minute before it expires.
-	feed := &subscription.Feed{URL: usher.url, Token: func(context.Context) (string, error) { return usher.token, nil }}
+	// The service has credentials of its own, from: usher clients add my-service --scope "events:read users:read"
+	feed := &subscription.Feed{URL: usher.url, Client: &subscription.ClientCredentials{ID: usher.client, Secret: usher.secret}}
 	users := &userCopy{names: map[uuid.UUID]string{}, reached: map[int64]func(){}}
 
 	// First the feed, up to the end of the log. A service that is stopped meanwhile goes on from its checkpoint.
@@ -157,11 +157,12 @@ func ExampleFeed() {
 
 // exampleUsher is a log with a stream and a feed, as a deployment has them.
 type exampleUsher struct {
-	url, natsURL, token string
-	log                 *eventstore.Log
-	js                  jetstream.JetStream
-	users               map[string]uuid.UUID
-	stop                func()
+	url, natsURL, client string
+	secret               subscription.Secret
+	log                  *eventstore.Log
+	js                   jetstream.JetStream
+	users                map[string]uuid.UUID
+	stop                 func()
 }
 
 func startExample() *exampleUsher {
@@ -181,7 +182,7 @@ func startExample() *exampleUsher {
 	store, err := sqlite.Open(ctx, path)
 	must(err)
 	master, _ := eventstore.NewMasterKey()
-	u := &exampleUsher{token: "an access token", log: eventstore.New(store, master, eventstore.Options{}), users: map[string]uuid.UUID{}}
+	u := &exampleUsher{client: "0198c0de-0000-7000-8000-000000000001", secret: "usher_secret_…", log: eventstore.New(store, master, eventstore.Options{}), users: map[string]uuid.UUID{}}
 	broker, err := devstack.StartNATS(devstack.NATSOptions{StoreDir: filepath.Join(dir, "nats")})
 	must(err)
 	conn, err := broker.Connect()
@@ -202,9 +203,15 @@ func startExample() *exampleUsher {
 	return u
 }
 
-// answer answers GET /v1/events as the API does.
+// answer answers POST /oauth2/token and GET /v1/events as usher does.
 func (u *exampleUsher) answer(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/v1/events" || r.Header.Get("Authorization") != "Bearer "+u.token {
+	id, secret, _ := r.BasicAuth()
+	if secret, _ = url.QueryUnescape(secret); r.URL.Path == "/oauth2/token" && id == u.client && secret == string(u.secret) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token": "an access token", "token_type": "Bearer", "expires_in": 1800}`)) // a client that went away
+		return
+	}
+	if r.URL.Path != "/v1/events" || r.Header.Get("Authorization") != "Bearer an access token" {
 		http.Error(w, "", http.StatusUnauthorized)
 		return
 	}

@@ -17,13 +17,17 @@ import (
 	"usher.example/eventstore"
 )
 
-// Feed is a Source for services that have no access to the log's database: it reads GET /v1/events. Its fields are not
+// Feed is a Source for services that have no access to the log's database: it reads GET /v1/events, with one of Client, Key and
+// Token, which needs the scope events:read; without users:read too, events come without their personal fields. Its fields are not
 // changed once it is in use, and then it may be used by several goroutines.
 type Feed struct {
 	// URL is where the API is, for example https://users.example.org.
 	URL string
-	// Token answers with an access token of an administrator that is still good for a minute. It is asked before every
-	// request.
+	// Client gets access tokens for the service. One that is refused is replaced once, at once.
+	Client *ClientCredentials
+	// Key is a long-lived key of the service, usher_sk_….
+	Key Secret
+	// Token answers with an access token that is still good for a minute, wherever it is from. It is asked before every request.
 	Token func(ctx context.Context) (string, error)
 	// HTTP is http.DefaultClient when nil.
 	HTTP *http.Client
@@ -43,21 +47,8 @@ func (f *Feed) ReadAll(ctx context.Context, after int64, limit int) ([]eventstor
 	ctx, cancel := context.WithTimeout(ctx, feedTimeout)
 	defer cancel()
 	fail := func(err error) error { return fmt.Errorf("read the feed after %d: %w", after, err) }
-	token, err := f.Token(ctx)
-	if err != nil {
-		return nil, fail(err)
-	}
 	query := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(min(limit, feedPage))}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(f.URL, "/")+"/v1/events?"+query.Encode(), nil)
-	if err != nil {
-		return nil, fail(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	client := f.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	response, err := client.Do(r)
+	response, err := f.get(ctx, strings.TrimSuffix(f.URL, "/")+"/v1/events?"+query.Encode())
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -79,6 +70,31 @@ func (f *Feed) ReadAll(ctx context.Context, after int64, limit int) ([]eventstor
 		}
 	}
 	return events, nil
+}
+
+// get makes a request, and makes it again with another token if the client's is refused.
+func (f *Feed) get(ctx context.Context, at string) (*http.Response, error) {
+	client := f.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	for again := false; ; again = true {
+		bearer, err := f.bearer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Authorization", "Bearer "+bearer)
+		response, err := client.Do(r)
+		if err != nil || response.StatusCode != http.StatusUnauthorized || again || f.Client == nil || f.Key != "" {
+			return response, err
+		}
+		response.Body.Close()
+		f.Client.Refused(bearer)
+	}
 }
 
 // refusal is an answer that is no page, as an error.

@@ -42,16 +42,27 @@ func TestExamplesInAnotherModule(t *testing.T) {
 	})
 	verify.stop(t)
 
-	for lacks, args := range map[string][]string{"copy: -email is missing": nil, "copy: USHER_PASSWORD is not set": {"-email", d.admin.email}} {
+	for lacks, args := range map[string][]string{"copy: -client is missing": nil, "copy: USHER_CLIENT_SECRET is not set": {"-client", "x"}} {
 		out, err := exec.Command(filepath.Join(bin, "copy"), args...).CombinedOutput()
 		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.HasPrefix(string(out), "copy: ") || !strings.Contains(string(out), lacks) {
 			t.Errorf("copy %v: %v\n%s", args, err, out)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "users.json")
-	start := func() *process {
-		return d.startProgram("copy", filepath.Join(bin, "copy"), []string{"USHER_PASSWORD=" + d.admin.password}, "-usher", c.base, "-email", d.admin.email, "-nats", d.natsURL, "-file", file)
+	var own struct {
+		confidential
+		Key string
 	}
+	const scopes = "events:read users:read"
+	for _, args := range [][]string{{"add", "copy", "--scope", scopes}, {"key", "copy", "--scope", scopes}} {
+		if err := json.Unmarshal([]byte(d.command(append(append([]string{"clients"}, args...), "--dir", "data", "--json")...)), &own); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := func(env string, args ...string) *process {
+		return d.startProgram("copy", filepath.Join(bin, "copy"), []string{env}, append(args, "-usher", c.base, "-nats", d.natsURL, "-file", file)...)
+	}
+	startAsClient := func() *process { return start("USHER_CLIENT_SECRET="+own.Secret, "-client", own.ID) }
 	wantCopy := func(p *process, want ...string) {
 		t.Helper()
 		eventually(t, "the copy has the users", func() error {
@@ -78,14 +89,14 @@ func TestExamplesInAnotherModule(t *testing.T) {
 			return nil
 		})
 	}
-	copying := start()
+	copying := startAsClient()
 	wantCopy(copying, "ada@example.org")
 	c.mustRegister(t, "bob@example.org")
 	wantCopy(copying, "ada@example.org", "bob@example.org")
 	copying.stop(t)
 	c.mustRegister(t, "eve@example.org") // while it is stopped
 	d.command("users", "erase", "ada@example.org", "--yes", "--dir", "data")
-	copying = start()
+	copying = start("USHER_KEY=" + own.Key)
 	wantCopy(copying, "bob@example.org", "eve@example.org")
 	copying.stop(t)
 	dev.stop(t)

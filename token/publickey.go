@@ -14,11 +14,16 @@ type PublicKey struct {
 	Key        crypto.PublicKey // *ecdsa.PublicKey, ed25519.PublicKey or *rsa.PublicKey
 }
 
-// algorithmPS256 is what others may sign with by an RSA key, beside RS256.
-const algorithmPS256 = "PS256"
+const (
+	// algorithmPS256 is what others may sign with by an RSA key, beside RS256.
+	algorithmPS256 = "PS256"
+	// algorithmEd25519 is EdDSA by its newer name (RFC 9864), which some libraries
+	// use and others don't know.
+	algorithmEd25519 = "Ed25519"
+)
 
 // PublicAlgorithms are the algorithms that a [PublicKey] can be for.
-var PublicAlgorithms = []string{string(ES256), string(EdDSA), algorithmPS256, string(RS256)}
+var PublicAlgorithms = []string{string(ES256), algorithmEd25519, string(EdDSA), algorithmPS256, string(RS256)}
 
 // Fits says whether the key may be used with an algorithm: the one that it
 // names, or where it names none, those for its kind.
@@ -40,13 +45,17 @@ func ParsePublicKeys(document []byte) ([]PublicKey, error) {
 			continue // of the wrong size
 		}
 		k := PublicKey{ID: j.Kid, Algorithms: []string{string(algorithm)}, Key: public}
-		if algorithm == RS256 {
+		switch algorithm {
+		case RS256:
 			k.Algorithms = append(k.Algorithms, algorithmPS256)
+		case EdDSA:
+			k.Algorithms = append(k.Algorithms, algorithmEd25519)
 		}
-		if j.Alg != "" {
-			if !k.Fits(j.Alg) {
-				continue
-			}
+		switch {
+		case j.Alg == "":
+		case !k.Fits(j.Alg):
+			continue
+		case algorithm == RS256:
 			k.Algorithms = []string{j.Alg}
 		}
 		keys = append(keys, k)

@@ -14,9 +14,10 @@ func TestParsePublicKeys(t *testing.T) {
 	const ed = `"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"`
 	rsa := `"kty":"RSA","e":"AQAB","n":"` + strings.Repeat("_", 341) + `w"`
 	for members, want := range map[string]string{
-		ed:                                  "EdDSA",
-		ed + `,"alg":"EdDSA"`:               "EdDSA",
-		ed + `,"use":"sig"`:                 "EdDSA",
+		ed:                                  "EdDSA Ed25519",
+		ed + `,"alg":"EdDSA"`:               "EdDSA Ed25519",
+		ed + `,"use":"sig"`:                 "EdDSA Ed25519",
+		ed + `,"alg":"Ed25519"`:             "EdDSA Ed25519",
 		ed + `,"use":"enc"`:                 "",
 		ed + `,"alg":"ES256"`:               "",
 		rsa:                                 "RS256 PS256",

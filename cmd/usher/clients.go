@@ -229,8 +229,12 @@ func clientsAddCommand() *cobra.Command {
 		Use:   "add NAME",
 		Short: "Make a client and print its secret, which can't be shown again",
 		Long: "Make a client and print its secret, which can't be shown again. With id and secret a service asks about tokens and revokes\n" +
-			"them, at /oauth2/introspect and /oauth2/revoke; with scopes it gets tokens of its own at /oauth2/token.",
-		Example: "  usher clients add billing\n  usher clients add warehouse --scope events:read",
+			"them, at /oauth2/introspect and /oauth2/revoke; with scopes it gets tokens of its own at /oauth2/token. A client with public\n" +
+			"keys signs who it is, and has no secret. deploy/README.md says what each scope is for.",
+		Example: "  usher clients add billing\n" +
+			"  usher clients add warehouse --scope 'events:read users:read'\n" +
+			"  usher clients add payroll --scope users:read --jwks-uri https://payroll.example/jwks.json\n" +
+			"  usher clients add shop --redirect-uri https://shop.example/callback --scope 'openid email'",
 	}
 	flags := newSettingsFlags(c)
 	return onDeployment(c, func(cmd *cobra.Command, d *deployment, args []string) error {

@@ -11,8 +11,12 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+
+	"usher.example/client"
+	"usher.example/identity"
 )
 
 var (
@@ -22,6 +26,8 @@ var (
 	fence = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```")
 	// usherLine is a command line, with what comes before the program: a path, variables, the container that it runs in.
 	usherLine = regexp.MustCompile(`^(?:.*[ /])?usher ([a-z].*)$`)
+	// shellWord is a word of a command line, which may have spaces between quotes.
+	shellWord = regexp.MustCompile(`'[^']*'|"[^"]*"|\S+`)
 	// namespace is usher as the name of something of Kubernetes.
 	namespace = regexp.MustCompile(` -n usher `)
 )
@@ -61,7 +67,7 @@ func placeholder(word string) bool {
 func checkCommandLine(line string) error {
 	root := newRoot(new(bool))
 	var words []string
-	for _, word := range strings.Fields(line) {
+	for _, word := range shellWord.FindAllString(line, -1) {
 		words = append(words, strings.Trim(word, `'"`))
 	}
 	c := root
@@ -199,5 +205,28 @@ func TestCheckCommandLine(t *testing.T) {
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("commandLines() = %q, want %q", got, want)
+	}
+}
+
+// The table of who may do what says what the code does.
+func TestRightsTable(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join("..", "..", "deploy", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string][4]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[a-z]+:[a-z]+`(?:, `[a-z]+:[a-z]+`)*) \\|[^|]*\\| (yes|no)[^|]*\\| (yes|no)[^|]*\\| (yes|no)[^|]*\\| (yes|no) \\|$").FindAllStringSubmatch(string(raw), -1) {
+		for _, scope := range codeSpan.FindAllStringSubmatch(row[1], -1) {
+			said[scope[1]] = [4]bool{row[2] == "yes", row[3] == "yes", row[4] == "yes", row[5] == "yes"}
+		}
+	}
+	is := map[string][4]bool{}
+	for _, scope := range client.Scopes {
+		may := func(role string) bool { return client.Allow([]string{role}, scope) }
+		is[scope] = [4]bool{may(identity.RoleAdmin), may(identity.RoleAuditor), may(identity.RoleOperator), slices.Contains(client.ServiceScopes, scope)}
+	}
+	if diff := cmp.Diff(is, said); diff != "" {
+		t.Errorf("what admin, auditor, operator and a service may (-code +deploy/README.md):\n%s", diff)
 	}
 }

@@ -2,9 +2,13 @@
 // log, follows the stream from there, and forgets whoever is erased. It may be stopped and started at any time, and misses
 // nothing.
 //
-//	USHER_PASSWORD=… copy -usher http://127.0.0.1:8080 -email admin@usher.localhost -nats nats://127.0.0.1:4222 -file users.json
+//	usher clients add copy --scope "events:read users:read"
+//	USHER_CLIENT_SECRET=… copy -usher http://127.0.0.1:8080 -client 0198… -nats nats://127.0.0.1:4222 -file users.json
 //
-// It logs in as an administrator, since only those may read the log.
+// So it may read the log with the personal fields of its events, and nothing else. In the place of id and secret it takes a key:
+//
+//	usher clients key copy --scope "events:read users:read"
+//	USHER_KEY=usher_sk_… copy -usher http://127.0.0.1:8080 -nats nats://127.0.0.1:4222 -file users.json
 package main
 
 import (
@@ -28,30 +32,44 @@ import (
 
 func main() {
 	usher := flag.String("usher", "http://127.0.0.1:8080", "where usher's API is")
-	email := flag.String("email", "", "the address of an administrator; the password is in USHER_PASSWORD")
+	client := flag.String("client", "", "the client_id of the service, with the scopes events:read and users:read; the secret is in USHER_CLIENT_SECRET, or a key in USHER_KEY")
 	server := flag.String("nats", "nats://127.0.0.1:4222", "the NATS server, with user and password where it asks for them")
 	name := flag.String("name", "copy-example", "the name of the durable consumer: another one for every service")
 	file := flag.String("file", "users.json", "where the copy is kept")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &account{usher: *usher, email: *email, password: os.Getenv("USHER_PASSWORD")}
-	if err := a.given(); err != nil {
-		fmt.Fprintln(flag.CommandLine.Output(), err)
-		flag.Usage()
-		os.Exit(2)
+	feed := &subscription.Feed{URL: *usher, Key: subscription.Secret(os.Getenv("USHER_KEY"))}
+	if feed.Key == "" {
+		feed.Client = &subscription.ClientCredentials{ID: *client, Secret: subscription.Secret(os.Getenv("USHER_CLIENT_SECRET"))}
+		if err := given(feed.Client); err != nil {
+			fmt.Fprintln(flag.CommandLine.Output(), err)
+			flag.Usage()
+			os.Exit(2)
+		}
 	}
-	if err := follow(ctx, a, *server, *name, &userFile{path: *file}); err != nil && ctx.Err() == nil {
+	if err := follow(ctx, feed, *server, *name, &userFile{path: *file}); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
 }
 
+// given says what of the credentials is missing.
+func given(c *subscription.ClientCredentials) error {
+	var errs []error
+	if c.ID == "" {
+		errs = append(errs, errors.New("copy: -client is missing: the client_id that usher clients add prints"))
+	}
+	if c.Secret == "" {
+		errs = append(errs, errors.New("copy: USHER_CLIENT_SECRET is not set: the client_secret that comes with it; or set USHER_KEY"))
+	}
+	return errors.Join(errs...)
+}
+
 // follow keeps the copy up to date until ctx ends.
-func follow(ctx context.Context, a *account, server, name string, users *userFile) error {
+func follow(ctx context.Context, feed *subscription.Feed, server, name string, users *userFile) error {
 	if err := users.load(); err != nil {
 		return err
 	}
-	feed := &subscription.Feed{URL: a.usher, Token: a.token}
 	for { // what there is already; the stream need not have the beginning of the log any more
 		events, err := feed.ReadAll(ctx, users.Checkpoint, 1000)
 		if err != nil {

@@ -136,13 +136,11 @@ const otherUser = "administrator"
 
 func (d *Dossier) view(e eventstore.Event) Event {
 	m := metadata{Metadata: e.Metadata}
-	switch e.Metadata.Actor {
-	case "", identity.ActorAnonymous, identity.ActorUser(d.user):
+	switch actor := e.Metadata.Actor; {
+	case actor == "", actor == identity.ActorAnonymous, identity.IsActor(actor, d.user):
 		m.Address, m.UserAgent = e.Metadata.Address, e.Metadata.UserAgent
-	default:
-		if identity.IsUser(e.Metadata.Actor) {
-			m.Actor = otherUser
-		}
+	case identity.IsUser(actor):
+		m.Actor = otherUser
 	}
 	return Event{
 		Position: e.Position, ID: e.ID, Type: e.Type, Schema: e.SchemaVersion, Stream: e.Stream.ID, Kind: e.Stream.Kind, Version: e.Version,

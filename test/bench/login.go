@@ -155,7 +155,8 @@ func (l *logOn) grow(ctx context.Context, events int) error {
 type visitor struct {
 	login   []byte // the request
 	me      []byte // the request; nil before a login
-	refresh string // the token; empty before a login
+	access  string // the token; empty before a login
+	refresh string // the same
 }
 
 // register makes users.
@@ -197,7 +198,7 @@ func (v *visitor) enter(server *httpServer) error {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
-	v.refresh = answer.RefreshToken
+	v.access, v.refresh = answer.AccessToken, answer.RefreshToken
 	v.me, err = request(server.address, mePath, answer.AccessToken, nil)
 	return err
 }

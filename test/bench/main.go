@@ -42,7 +42,7 @@ type bench struct {
 }
 
 func benches() []bench {
-	return slices.Concat(appendBenches(), relayBenches(), shardBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), signInBenches(), sessionBenches(), latencyBenches(), importBenches(), searchBenches(),
+	return slices.Concat(appendBenches(), relayBenches(), shardBenches(), catchUpBenches(), loginBenches(), stormBenches(), meBenches(), signInBenches(), sessionBenches(), clientBenches(), latencyBenches(), importBenches(), searchBenches(),
 		rebuildBenches(), webhookBenches(), watermillBenches(), idleBenches())
 }
 

@@ -21,11 +21,13 @@ import (
 
 	"usher.example/api"
 	"usher.example/brand"
+	oauth "usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
 	"usher.example/identity"
 	"usher.example/identity/password"
 	"usher.example/internal/devstack"
+	"usher.example/oidc"
 	"usher.example/pages"
 	"usher.example/pages/look"
 	"usher.example/projections"
@@ -49,6 +51,8 @@ const (
 	barePage        serverKind = "bare-page"        // GET /login that returns a constant
 	bareRefresh     serverKind = "bare-refresh"     // sessions in a table, see bareAccounts
 	bareRow         serverKind = "bare-row"         // users in a table, see bareAccounts
+	bareGrant       serverKind = "bare-grant"       // POST /oauth2/token that signs
+	readingServer   serverKind = "reading"          // the API, and a row before each answer
 	receivingServer serverKind = "receiving"        // the endpoint of a webhook
 )
 
@@ -57,7 +61,8 @@ type serverConfig struct {
 	DSN       string
 	MasterKey string
 	Cost      int
-	Me        []byte // what the bare ones return
+	Me        []byte  // what the bare ones return
+	Client    service // whom bareGrant gives tokens, and whose row readingServer reads
 }
 
 const (
@@ -187,9 +192,11 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 		return nil, err
 	}
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: accessLifetime})
-	users := identity.New(identity.Config{
+	var users *identity.Service
+	clients := oauth.New(oauth.Config{Log: log, DB: store, Logger: quiet, Current: func() bool { return users.Current() }})
+	users = identity.New(identity.Config{
 		Log: log, Store: store, DB: store, Passwords: pool, Logger: quiet, RefreshKey: make([]byte, 32), ReuseGrace: 10 * time.Second,
-		AccessLifetime: accessLifetime, SessionEnded: revocations.EndSession,
+		AccessLifetime: accessLifetime, SessionEnded: revocations.EndSession, ClientChanged: clients.Changed,
 	})
 	keys, err := keyRing(ctx, users)
 	if err != nil {
@@ -212,6 +219,9 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 	if err != nil {
 		return nil, err
 	}
+	if c.Kind == bareGrant {
+		return bareGrants(issuer, c.Client), nil
+	}
 	if c.Kind == bareRefresh || c.Kind == bareRow {
 		return newBareAccounts(ctx, c.DSN, issuer, verifier)
 	}
@@ -221,19 +231,23 @@ func newHandler(ctx context.Context, group *errgroup.Group, c serverConfig, stor
 		defer stop()
 		return users.Follow(ctx, committed)
 	})
-	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, PlainHTTP: true, Logger: quiet})
+	front := server.New(server.Config{Identity: users, Log: log, Verifier: verifier, Clients: clients, PlainHTTP: true, Logger: quiet})
 	api.Register(front, api.Config{
 		Passwords: pool, Issuer: issuer,
 		Users: projections.Users{DB: store, CursorKey: make([]byte, 32)}, Checkpoints: projections.NewCheckpoints(store),
 		CursorKey: make([]byte, 32),
 		Outbox:    func(context.Context) (api.Outbox, error) { return api.Outbox{}, nil },
 	})
+	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: keys, PublicURL: "http://localhost"})
 	l, err := look.New(look.Config{Brand: brand.Brand{Name: "bench"}})
 	if err != nil {
 		return nil, err
 	}
 	if err := pages.Register(front, pages.Config{Look: l, PublicURL: "http://localhost"}); err != nil {
 		return nil, err
+	}
+	if c.Kind == readingServer {
+		return withRow(front, store, c.Client), nil
 	}
 	if c.Kind == unboundedServer {
 		return unboundedLogins(front, &unbounded{store, log, users, issuer}), nil

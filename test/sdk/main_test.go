@@ -94,7 +94,7 @@ func start(dir string) (stop func(), err error) {
 // answered as it should be, or a token not taken.
 func TestTypeScript(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"openapi_typescript", "hey_api", "orval", "verifiers"} {
+	for _, name := range []string{"openapi_typescript", "hey_api", "orval", "verifiers", "services"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			node := exec.CommandContext(t.Context(), "node", filepath.Join(os.Getenv("SDK_PROGRAMS"), name+".mjs"), base)

@@ -53,7 +53,7 @@ cp typescript/* "$document" "$work"
 	openapi-ts -i openapi.yaml -o generated/heyapi -c @hey-api/client-fetch
 	orval
 	tsc
-	for program in openapi_typescript hey_api orval verifiers; do
+	for program in openapi_typescript hey_api orval verifiers services; do
 		esbuild $program.ts --bundle --packages=external --platform=node --format=esm --log-level=warning --outfile=programs/$program.mjs
 	done
 )
