@@ -72,6 +72,9 @@ func set[T any](to, from *T) {
 func mayGive(who server.Caller) client.Permit {
 	return func(c client.Client) error {
 		needed := slices.DeleteFunc(slices.Clone(c.Scopes), func(s string) bool { return !slices.Contains(client.ServiceScopes, s) })
+		if len(c.RedirectURIs) > 0 || c.May(client.GrantDevice) { // it is told who its users are
+			needed = append(needed, client.ScopeUsersRead)
+		}
 		if c.FirstParty {
 			needed = append(needed, client.ScopeUsersWrite)
 		}
@@ -127,7 +130,7 @@ func (a *api) changeClient(ctx context.Context, call *server.Call, in struct {
 
 // deleteClient answers DELETE /v1/clients/{id}.
 func (a *api) deleteClient(ctx context.Context, call *server.Call, in ofClient) (server.Answer, error) {
-	result, err := a.Clients.Remove(ctx, in.ID, call.Metadata(), nil)
+	result, err := a.Clients.Remove(ctx, in.ID, call.Metadata(), mayGive(call.Caller))
 	return server.Done(result.Position), err
 }
 
@@ -154,6 +157,6 @@ func (a *api) retireClientCredential(ctx context.Context, call *server.Call, in 
 	ofClient
 	Credential uuid.UUID `path:"credential" missing:"the client has no such secret or key"`
 }) (server.Answer, error) {
-	_, result, err := a.Clients.Retire(ctx, in.ID, in.Credential, call.Metadata(), nil)
+	_, result, err := a.Clients.Retire(ctx, in.ID, in.Credential, call.Metadata(), mayGive(call.Caller))
 	return server.Done(result.Position), err
 }

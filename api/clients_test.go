@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"usher.example/client"
 	"usher.example/identity"
+	"usher.example/internal/devstack"
 )
 
 // addService registers a client by the API and answers with it.
@@ -139,6 +141,71 @@ func TestClientsGiveNoRights(t *testing.T) {
 	s.want(s.as(setup, "POST", "/v1/clients/"+strong+"/secrets", ""), http.StatusForbidden, identity.CodeForbidden)
 	s.want(s.as(setup, "POST", "/v1/clients/"+strong+"/keys", `{"scopes":["users:write"]}`), http.StatusForbidden, identity.CodeForbidden)
 	s.want(s.as(setup, "POST", "/v1/clients/"+weak+"/secrets", ""), http.StatusCreated, "")
+	s.want(s.as(setup, "POST", "/v1/clients", `{"name":"more","redirect_uris":["https://more.example/"],"scopes":["openid"]}`), http.StatusForbidden, identity.CodeForbidden)
+	s.want(s.as(setup, "DELETE", "/v1/clients/"+strong, ""), http.StatusForbidden, identity.CodeForbidden)
+	shown := s.want(s.as(admin, "GET", "/v1/clients/"+strong, ""), http.StatusOK, "")
+	s.want(s.as(setup, "DELETE", "/v1/clients/"+strong+"/credentials/"+shown.field(t, "credentials", "0", "id"), ""), http.StatusForbidden, identity.CodeForbidden)
+}
+
+// A service that may write does not become what it may not read, by a webhook, by a role, or by a user who may more.
+func TestWritingIsNoWayToReading(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, openSQLite(t), options{document: true})
+	ada := s.user("ada@example.org")
+	other := s.user("admin@example.org", identity.RoleGranted{Role: identity.RoleAdmin})
+	admin := s.login("admin@example.org")
+	token := func(name, scopes string) string {
+		t.Helper()
+		id, secret := s.addService(admin, `{"name":"`+name+`","scopes":[`+scopes+`]}`)
+		return s.grant(id, secret).field(t, "access_token")
+	}
+	hook := s.want(s.as(admin, "POST", "/v1/webhooks", `{"url":"http://127.0.0.1:1/"}`), http.StatusCreated, "").field(t, "id")
+	hooker := token("hooker", `"webhooks:write"`)
+	before := s.head()
+	for _, call := range [][3]string{
+		{"POST", "/v1/webhooks", `{"url":"http://127.0.0.1:1/x","from":1}`}, {"PATCH", "/v1/webhooks/" + hook, `{"url":"http://127.0.0.1:1/x"}`},
+		{"PATCH", "/v1/webhooks/" + hook, `{"events":["user.*"]}`}, {"PATCH", "/v1/webhooks/" + hook, `{"rotate_secret":true}`},
+	} {
+		s.want(s.as(hooker, call[0], call[1], call[2]), http.StatusForbidden, "insufficient_scope")
+	}
+	s.want(s.as(token("reader", `"webhooks:write","events:read"`), "POST", "/v1/webhooks", `{"url":"http://127.0.0.1:1/x"}`), http.StatusForbidden, "insufficient_scope")
+
+	writer := token("writer", `"users:write","users:read"`)
+	for _, call := range [][3]string{
+		{"PUT", "/v1/users/" + ada.String() + "/roles/admin", ""}, {"PUT", "/v1/users/" + ada.String() + "/roles/operator", ""},
+		{"DELETE", "/v1/users/" + other.String() + "/roles/admin", ""}, {"POST", "/v1/users", `{"email":"eve@example.org","roles":["admin"]}`},
+		{"PATCH", "/v1/users/" + other.String(), `{"email":"eve@example.org"}`}, {"POST", "/v1/users/" + other.String() + "/password-reset", ""},
+		{"DELETE", "/v1/users/" + other.String(), ""}, {"POST", "/v1/users/" + other.String() + "/lock", ""}, {"DELETE", "/v1/users/" + other.String() + "/totp", ""},
+	} {
+		s.want(s.as(writer, call[0], call[1], call[2]), http.StatusForbidden, "insufficient_scope")
+	}
+	s.want(s.as(token("blind", `"users:write"`), "PATCH", "/v1/users/"+ada.String(), `{}`), http.StatusForbidden, "insufficient_scope")
+	if happened := s.typesAfter(before); slices.ContainsFunc(happened, func(e string) bool { return !strings.HasPrefix(e, "client.") }) {
+		t.Errorf("%v happened", happened)
+	}
+	s.want(s.as(writer, "PUT", "/v1/users/"+ada.String()+"/roles/writer", ""), http.StatusNoContent, "")
+	s.want(s.as(writer, "PATCH", "/v1/users/"+ada.String(), `{"name":"Ada"}`), http.StatusOK, "")
+	s.want(s.as(writer, "POST", "/v1/users/"+ada.String()+"/lock", ""), http.StatusNoContent, "")
+}
+
+// What is taken from whoever waits for events is not in what they get.
+func TestLongPollThatLosesARight(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, openSQLite(t), options{document: true})
+	s.user("admin@example.org", identity.RoleGranted{Role: identity.RoleAdmin})
+	admin := s.login("admin@example.org")
+	id, secret := s.addService(admin, `{"name":"warehouse","scopes":["events:read","users:read"]}`)
+	access := s.grant(id, secret).field(t, "access_token")
+	polled := make(chan answer, 1)
+	go func() {
+		polled <- s.as(access, "GET", "/v1/events?type=user.registered&wait=60&after="+strconv.FormatInt(s.head(), 10), "")
+	}()
+	devstack.Eventually(t, "it waits", func() bool { return s.server.feed.waiting.Load() == 1 })
+	s.want(s.as(admin, "PATCH", "/v1/clients/"+id, `{"scopes":["events:read"]}`), http.StatusOK, "")
+	s.user("ada@example.org")
+	if a := receive(t, "the poll", polled); a.status != http.StatusOK || !strings.Contains(a.body, "user.registered") || strings.Contains(a.body, "ada@example.org") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 }
 
 func TestClientsAPI(t *testing.T) {

@@ -37,12 +37,20 @@ func (a *api) listWebhooks(ctx context.Context, _ *server.Call, in paging) (serv
 	return server.OK(pageOf(hooks, size, func(last webhook.Webhook) string { return idCursor(a.CursorKey, list, last.ID) })), nil
 }
 
+// mayHaveSent lets nobody have sent what they may not read: a webhook gets events with their personal fields.
+func mayHaveSent(who server.Caller) error {
+	return who.Need(client.ScopeEventsRead, client.ScopeUsersRead)
+}
+
 // createWebhook answers POST /v1/webhooks.
 func (a *api) createWebhook(ctx context.Context, call *server.Call, in struct {
 	URL    string   `json:"url" required:"true"`
 	Events []string `json:"events"`
 	From   *int64   `json:"from"`
 }) (server.Answer, error) {
+	if err := mayHaveSent(call.Caller); err != nil {
+		return server.Answer{}, err
+	}
 	w := webhook.Wish{URL: in.URL, Events: in.Events, CommandID: call.CommandID("create webhook")}
 	if in.From != nil {
 		if w.From = *in.From; w.From < 1 {
@@ -67,6 +75,11 @@ func (a *api) changeWebhook(ctx context.Context, call *server.Call, in struct {
 	Status       *webhook.Status `json:"status"`
 	RotateSecret bool            `json:"rotate_secret"`
 }) (server.Answer, error) {
+	if in.URL != nil || in.Events != nil || in.RotateSecret {
+		if err := mayHaveSent(call.Caller); err != nil {
+			return server.Answer{}, err
+		}
+	}
 	changed, err := a.Webhooks.Update(ctx, in.ID, webhook.Change{
 		URL: in.URL, Events: in.Events, Status: in.Status, RotateSecret: in.RotateSecret,
 	}, call.Metadata())

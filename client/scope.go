@@ -72,6 +72,14 @@ func RolesFor(scope string) (roles []string) {
 	return roles
 }
 
+// Rights are the scopes that some roles allow.
+func Rights(roles []string) (scopes []string) {
+	for _, role := range roles {
+		scopes = append(scopes, rights[role]...)
+	}
+	return scopes
+}
+
 // Allow says whether any of a user's roles allows a scope. What a user does to the own account needs none.
 func Allow(roles []string, scope string) bool {
 	if scope == ScopeAccountRead || scope == ScopeAccountWrite {

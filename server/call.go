@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
@@ -43,12 +41,8 @@ func (a Access) permit(who Caller) error {
 		return Refuse(identity.CodeForbidden, "that is about a user's own account, and this token is a client's own")
 	case a.own && who.Client != nil && !who.Client.FirstParty:
 		return Refuse(identity.CodeForbidden, "the account is for first-party clients")
-	case !slices.Contains(who.Scopes, a.scope):
-		return &scopeError{a.scope}
-	case !who.May(a.scope):
-		return Refuse(identity.CodeForbidden, "the role %s is needed", strings.Join(client.RolesFor(a.scope), " or "))
 	}
-	return nil
+	return who.Need(a.scope)
 }
 
 // scopeError is that a token lacks a scope.
@@ -136,7 +130,7 @@ func (c *Call) Identify() error {
 }
 
 // Again looks once more, after a request has waited, whether whoever sent it may have the answer: a lock, a logout or the end
-// of the access token counts for requests that are open too. by is SessionUser, or ReadSessionUser where what
+// of the access token counts for requests that are open too, and the caller is who it is by then. by is SessionUser, or ReadSessionUser where what
 // the answer tells of may have come after the lock.
 func (c *Call) Again(ctx context.Context, by sessionUser) error {
 	if c.Browser.ID != uuid.Nil {
@@ -150,6 +144,7 @@ func (c *Call) Again(ctx context.Context, by sessionUser) error {
 	if err != nil {
 		return err
 	}
+	c.Caller = who // who may less by now, perhaps, than before the wait
 	return c.access.permit(who)
 }
 
@@ -161,7 +156,8 @@ func (c *Call) againInBrowser(ctx context.Context, by sessionUser) error {
 	if err != nil {
 		return err
 	}
-	return c.access.permit(Caller{User: u, Session: c.Browser.ID, Scopes: client.Scopes})
+	c.Caller = Caller{User: u, Session: c.Browser.ID, Scopes: client.Scopes}
+	return c.access.permit(c.Caller)
 }
 
 // Metadata is that of the events which the call causes.

@@ -63,7 +63,7 @@ var problems = map[identity.Code]struct {
 	identity.CodeAlreadyDone:        {http.StatusConflict, "That is done already", false},
 	identity.CodeConflict:           {http.StatusConflict, "Not as things are", false},
 	CodeBodyTooLarge:                {http.StatusRequestEntityTooLarge, "The body is too large", false},
-	CodeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body has to be JSON", false},
+	CodeUnsupportedType:             {http.StatusUnsupportedMediaType, "The body is of another media type", false},
 	identity.CodeInvalidEmail:       {http.StatusUnprocessableEntity, "The email is not valid", false},
 	identity.CodeInvalidName:        {http.StatusUnprocessableEntity, "The name is not valid", false},
 	identity.CodeInvalidAttributes:  {http.StatusUnprocessableEntity, "The attributes are not valid", false},
