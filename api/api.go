@@ -81,6 +81,8 @@ func (a *api) routes() {
 	r.POST("/v1/me/recovery-codes", server.Own(client.ScopeAccountWrite), server.Handle(a.newRecoveryCodes))
 	r.GET("/v1/me/sessions", server.Own(client.ScopeAccountRead), server.Handle(a.listSessions))
 	r.DELETE("/v1/me/sessions/:id", server.Own(client.ScopeAccountWrite), server.Handle(a.endSession))
+	r.GET("/v1/me/consents", server.Own(client.ScopeAccountRead), server.Handle(a.listConsents))
+	r.DELETE("/v1/me/consents/:client", server.Own(client.ScopeAccountWrite), server.Handle(a.withdrawConsent))
 	r.GET("/v1/me/activity", server.Own(client.ScopeAccountRead), server.Handle(a.listOwnActivity))
 	r.GET("/v1/me/export", server.Own(client.ScopeAccountRead), server.Handle(a.exportMe))
 	r.POST("/v1/me/export", server.Own(client.ScopeAccountRead), server.Handle(a.exportMeProven))

@@ -40,6 +40,7 @@ type exported struct {
 	Password struct {
 		ChangedAt time.Time `json:"changed_at"`
 	}
+	Consents []consented
 	Factors  []struct{ Kind string }
 	Devices  []struct{ ID uuid.UUID }
 	Logins   []json.RawMessage `json:"login_origins"`
@@ -59,6 +60,12 @@ type exported struct {
 			UserAgent string `json:"user_agent"`
 		}
 	}
+}
+
+type consented struct {
+	Client string `json:"client_id"`
+	Name   string
+	Scopes []string
 }
 
 func (s *stack) exported(a answer) (e exported) {
@@ -95,6 +102,12 @@ func TestExport(t *testing.T) {
 			return a
 		}
 		as(fays.access, "fay-laptop", "PATCH", "/v1/me", `{"name":"Fay Wray","attributes":{"locale":"ar","city":"Bath"}}`, http.StatusOK)
+		shop := s.client("shop")
+		for client, scopes := range map[string][]string{shop.id.String(): {"openid", "email"}, uuid.NewString(): {"openid"}} {
+			if _, err := s.identity.GiveConsent(t.Context(), id, client, scopes, eventstore.Metadata{Correlation: uuid.New(), Actor: identity.ActorUser(id)}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		as(eve.access, "eve-browser", "PATCH", "/v1/me", `{"name":"Eve Secretive"}`, http.StatusOK)
 		as(admin.access, "admin-browser", "PUT", "/v1/users/"+id.String()+"/roles/editor", "", http.StatusNoContent)
 		as(first.access, "fay-phone", "POST", "/v1/auth/logout", "", http.StatusNoContent)
@@ -165,6 +178,10 @@ func TestExport(t *testing.T) {
 		}
 		if len(e.Sessions) != 1 || !e.Sessions[0].Current || e.Sessions[0].UserAgent != "fay-laptop" || e.Sessions[0].Address != "127.0.0.1" {
 			t.Errorf("the sessions are %+v", e.Sessions)
+		}
+		slices.SortFunc(e.Consents, func(a, b consented) int { return strings.Compare(b.Name, a.Name) })
+		if len(e.Consents) != 2 || e.Consents[0].Client != shop.id.String() || e.Consents[0].Name != "shop" || !slices.Equal(e.Consents[0].Scopes, []string{"email", "openid"}) || e.Consents[1].Name != "" {
+			t.Errorf("the consents are %+v", e.Consents)
 		}
 		if len(e.Factors) != 2 || len(e.Devices) != 2 || len(e.Logins) != 1 || len(e.Codes) != 1 || e.Codes[0].Purpose != "email" || len(e.Mails) != 1 ||
 			len(e.Throttle) != 1 || e.Import.Status != "active" || e.Password.ChangedAt.IsZero() || e.Position < events[len(events)-1].Position {

@@ -77,6 +77,9 @@ func (s *stack) bearers() (list []bearer) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.identity.GiveConsent(t.Context(), u.ID, third.ID.String(), append([]string{"openid"}, client.Scopes...), byOperator()); err != nil {
+			t.Fatal(err)
+		}
 		access := s.tokens(email).access
 		claims, _, err := s.server.Verify(t.Context(), access)
 		if err != nil {
@@ -136,7 +139,7 @@ func TestASVS_8_2_1_EveryCallByEveryToken(t *testing.T) {
 	s := newStack(t, openSQLite(t), options{})
 	bearers := s.bearers()
 	const nonsense = `{"nonsense":true}` // which every call that reads a body refuses
-	replace := strings.NewReplacer("{id}", uuid.NewString(), "{role}", "writer", "{name}", "nonesuch", "{delivery}", uuid.NewString(), "{credential}", uuid.NewString())
+	replace := strings.NewReplacer("{id}", uuid.NewString(), "{role}", "writer", "{name}", "nonesuch", "{delivery}", uuid.NewString(), "{credential}", uuid.NewString(), "{client}", uuid.NewString())
 	before := s.head()
 	for path, item := range loadDocument(t).doc.Paths.Map() {
 		for method, o := range item.Operations() {

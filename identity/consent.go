@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -64,13 +65,32 @@ func (s *Service) GiveConsent(ctx context.Context, user uuid.UUID, client string
 	})
 }
 
-// WithdrawConsent takes back whatever a user lets a client do; where that is nothing it is no event. The client's tokens for the user
-// are refused from then on, whatever the user lets it do later: see User.Allows. It fails with ErrNotFound where there is no such user,
-// or as eventstore.Log.Append does.
+// WithdrawConsent takes back whatever a user lets a client do; where that is nothing it is no event. The client's grants have ended with
+// it, and its tokens for the user are refused, whatever the user lets it do later: see User.Allows. It fails with ErrNotFound where there
+// is no such user, or as eventstore.Log.Append does.
 func (s *Service) WithdrawConsent(ctx context.Context, user uuid.UUID, client string, m eventstore.Metadata) (eventstore.Result, error) {
-	return s.change(ctx, user, m, func(u User) (change, error) {
+	result, err := s.change(ctx, user, m, func(u User) (change, error) {
 		return when(u.Consented(client) != nil, ConsentWithdrawn{Client: client})
 	})
+	if err != nil || result.Unchanged {
+		return result, err
+	}
+	result.Position = max(result.Position, s.endGrantsTo(context.WithoutCancel(ctx), user, client, m))
+	return result, nil
+}
+
+// endGrantsTo ends the grants that a withdrawal has ended already, so that each is told of by an event and has no row. Should it not come
+// that far, they have ended all the same, and ExpireSessions finds the rows. It answers with the last position that it wrote.
+func (s *Service) endGrantsTo(ctx context.Context, user uuid.UUID, client string, m eventstore.Metadata) int64 {
+	var last int64
+	ids, err := s.sessionIDs(ctx, `user_id = $1 AND granted_to = $2`, user, client)
+	if err == nil {
+		last, err = s.endEach(ctx, user, ids, EndedRevoked, m, nil)
+	}
+	if err != nil {
+		s.logger.WarnContext(ctx, "grants that have ended are still listed", slog.String("user", user.String()), slog.Any("error", err))
+	}
+	return last
 }
 
 // Consents lists what the user lets clients do, in the order in which the user first agreed.
@@ -95,8 +115,13 @@ func (u *User) Consented(client string) []string {
 // Allows says whether a session may act for the user by a client that needs a consent: the user has one, and has withdrawn none since
 // the session began.
 func (u *User) Allows(client string, session uuid.UUID) bool {
+	return u.Consented(client) != nil && !u.withdrew(client, sessionStart(session))
+}
+
+// withdrew says whether the user has withdrawn what a client was let do since a moment: the client's grants of before are over.
+func (u *User) withdrew(client string, since time.Time) bool {
 	i := u.consentTo(client)
-	return i >= 0 && u.consents[i].live && !sessionStart(session).Before(u.consents[i].withdrawn)
+	return i >= 0 && since.Before(u.consents[i].withdrawn)
 }
 
 func (u *User) consentTo(client string) int {

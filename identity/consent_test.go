@@ -212,3 +212,72 @@ func TestConsentsOfASquatterAreWithdrawn(t *testing.T) {
 		}
 	})
 }
+
+// The grants of a client end with the consent that they stand on, those of others go on, and what was begun before begins no more.
+func TestGrantsEndWithTheirConsent(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, at, login := loggedIn(t, d, nil)
+		other := d.service(t, nil)
+		user, m := login.User.ID, eventstore.Metadata{Correlation: uuid.Must(uuid.NewV7())}
+		to := func(client string) Grant {
+			g := shopGrant(login)
+			g.Client = client
+			return g
+		}
+		give := func() {
+			t.Helper()
+			for _, client := range []string{"shop", "desk"} {
+				if _, err := s.GiveConsent(t.Context(), user, client, []string{"openid"}, m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		give()
+		_, shop := mustGrant(t, s, login, to("shop"))
+		_, desk := mustGrant(t, s, login, to("desk"))
+		begun, err := s.NewGrant()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.WithdrawConsent(t.Context(), user, "shop", m); err != nil {
+			t.Fatal(err)
+		}
+		wantSessions(t, d, s, TypeSessionStarted, TypeSessionGranted, TypeSessionGranted, TypeSessionEnded+" revoked")
+		give()
+		if _, err := s.RefreshGrant(t.Context(), shop.Refresh, Grantee{Client: "shop"}, m); !errors.Is(err, ErrInvalidRefreshToken) {
+			t.Errorf("refresh of a grant without a consent: %v, want %v", err, ErrInvalidRefreshToken)
+		}
+		if _, err := s.StartGrant(t.Context(), begun, user, to("shop"), m); !errors.Is(err, ErrSessionEnded) {
+			t.Errorf("a grant that was agreed to before the withdrawal: %v, want %v", err, ErrSessionEnded)
+		}
+		desk, err = s.RefreshGrant(t.Context(), desk.Refresh, Grantee{Client: "desk"}, m)
+		if err != nil {
+			t.Fatalf("refresh of another's grant: %v", err)
+		}
+
+		// A process that dies before it has ended them leaves rows that are good for nothing.
+		u, err := s.ReadUser(t.Context(), user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for u.withdrew("shop", at.Now().Truncate(time.Millisecond)) { // the clock of the database is another
+			at.set(time.Now())
+		}
+		_, again := mustGrant(t, s, login, to("shop"))
+		d.appendTo(t, s, user, ConsentWithdrawn{Client: "shop"})
+		if _, err := s.InspectRefresh(t.Context(), again.Refresh); !errors.Is(err, ErrInvalidRefreshToken) {
+			t.Errorf("a look at a grant without a consent: %v, want %v", err, ErrInvalidRefreshToken)
+		}
+		if list, err := s.Sessions(t.Context(), user, login.Session); err != nil || len(list) != 2 {
+			t.Errorf("the sessions are %+v, %v, want the login and the other grant", list, err)
+		}
+		if n, err := s.ExpireSessions(t.Context()); n != 1 || err != nil {
+			t.Errorf("ExpireSessions() = %d, %v, want 1", n, err)
+		}
+		if _, err := s.RefreshGrant(t.Context(), desk.Refresh, Grantee{Client: "desk"}, m); err != nil {
+			t.Errorf("refresh of another's grant, at last: %v", err)
+		}
+		mustRefresh(t, s, login.Refresh)
+	})
+}

@@ -33,7 +33,7 @@ var ErrGrantStarted = errors.New("the grant has begun before")
 
 // StartGrant has a grant of a user begin, which was named when the user agreed to it. However many processes are asked to at a
 // time, it begins once: its name is that of its stream. And it begins only if nothing has ended the user's sessions since it was
-// named, and the one that it is under goes on; both hold at the moment of the append.
+// named, nor withdrawn what the client was let do, and the one that it is under goes on; all that holds at the moment of the append.
 //
 // It is one append, with the user from memory. It fails with ErrGrantStarted; with ErrSessionEnded where there is nothing that
 // the grant could be under any more; or as eventstore.Log.Append does.
@@ -50,7 +50,7 @@ func (s *Service) StartGrant(ctx context.Context, id, user uuid.UUID, g Grant, m
 		m.Actor = ActorUser(user)
 	}
 	for try := 1; ; try++ {
-		if !u.hasSession(id, row.started) || g.Parent != uuid.Nil && !u.hasSession(g.Parent, sessionStart(g.Parent)) {
+		if !u.hasRow(row) || g.Parent != uuid.Nil && !u.hasSession(g.Parent, sessionStart(g.Parent)) {
 			return LoginResult{}, ErrSessionEnded
 		}
 		a, err := s.grantAppend(ctx, u, &row, m)

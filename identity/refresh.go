@@ -103,7 +103,7 @@ func (s *Service) refresh(ctx context.Context, t RefreshToken, by Grantee, m eve
 	if err := mayLogIn(*u); err != nil {
 		return LoginResult{}, err
 	}
-	if !u.hasSession(row.id, row.started) {
+	if !u.hasRow(row) {
 		return LoginResult{}, ErrInvalidRefreshToken
 	}
 	return s.loginResult(u, row, 0), nil
@@ -257,7 +257,7 @@ func (s *Service) InspectRefresh(ctx context.Context, t RefreshToken) (RefreshIn
 		return RefreshInfo{}, ErrInvalidRefreshToken
 	case err != nil:
 		return RefreshInfo{}, fmt.Errorf("read the user: %w", err)
-	case !u.hasSession(row.id, row.started):
+	case !u.hasRow(row):
 		return RefreshInfo{}, ErrInvalidRefreshToken
 	}
 	return RefreshInfo{User: u, Grant: row.grant, Session: row.id, IssuedAt: row.rotated.UTC(), ExpiresAt: s.loginResult(u, row, 0).RefreshExpiresAt}, nil

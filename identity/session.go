@@ -47,6 +47,11 @@ func (r sessionRow) grantedTo() string {
 	return r.grant.Client
 }
 
+// hasRow says whether a session can still go on, as far as the user's own stream tells.
+func (u *User) hasRow(r sessionRow) bool {
+	return u.hasSession(r.id, r.started) && !u.withdrew(r.grantedTo(), r.started)
+}
+
 // newSessionID is a UUIDv7 whose time is that of the session's start, in milliseconds: access tokens carry it, and so
 // tell when their session began.
 func newSessionID(started time.Time) (uuid.UUID, error) {
@@ -200,7 +205,7 @@ const orphaned = `(parent_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM sessions 
 const sessionColumns = `
 	SELECT session_id, user_id, counter, started_at, expires_at,
 	       coalesce((SELECT max(g.rotated_at) FROM sessions g WHERE g.parent_id = sessions.session_id AND g.rotated_at > sessions.rotated_at), rotated_at),
-	       ` + orphaned + ` FROM sessions `
+	       ` + orphaned + `, granted_to FROM sessions `
 
 // streamVersions are the columns of the versions of a session's row, with the id of the stream of signing keys as $1.
 const streamVersions = `coalesce((SELECT version FROM streams WHERE stream = sessions.user_id), 0), coalesce((SELECT version FROM streams WHERE stream = $1), 0)`
@@ -246,7 +251,7 @@ func (s *Service) Sessions(ctx context.Context, user, current uuid.UUID) ([]Sess
 		if err := rows.Scan(&v.ID, &v.CreatedAt, &v.LastUsedAt, &client, &v.Client); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
 		}
-		if u.hasSession(v.ID, v.CreatedAt) {
+		if u.hasSession(v.ID, v.CreatedAt) && !u.withdrew(v.Client, v.CreatedAt) {
 			v.CreatedAt, v.LastUsedAt, v.Current = v.CreatedAt.UTC(), v.LastUsedAt.UTC(), v.ID == current
 			list, sealed = append(list, v), append(sealed, client)
 		}
@@ -330,9 +335,9 @@ func (s *Service) endEach(ctx context.Context, user uuid.UUID, ids []uuid.UUID, 
 
 const maxEnding = 64 // appends at a time
 
-// sessionIDs are the sessions that a condition is true of, which has one argument.
-func (s *Service) sessionIDs(ctx context.Context, condition string, arg any) (ids []uuid.UUID, err error) {
-	rows, err := s.db.Query(ctx, `SELECT session_id FROM sessions WHERE `+condition, arg)
+// sessionIDs are the sessions that a condition is true of.
+func (s *Service) sessionIDs(ctx context.Context, condition string, args ...any) (ids []uuid.UUID, err error) {
+	rows, err := s.db.Query(ctx, `SELECT session_id FROM sessions WHERE `+condition, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
@@ -449,8 +454,12 @@ func (s *Service) sessionUses(ctx context.Context, which string, args ...any) (l
 	defer rows.Close()
 	for rows.Next() {
 		var r sessionRow
-		if err := rows.Scan(&r.id, &r.user, &r.counter, &r.started, &r.expiresAt, &r.rotated, &r.orphaned); err != nil {
+		var client *string
+		if err := rows.Scan(&r.id, &r.user, &r.counter, &r.started, &r.expiresAt, &r.rotated, &r.orphaned, &client); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
+		}
+		if client != nil {
+			r.grant = &Grant{Client: *client}
 		}
 		list = append(list, r)
 	}
@@ -478,7 +487,7 @@ func (s *Service) sessionOver(ctx context.Context, row sessionRow) (reason strin
 		return EndedErased, nil
 	case err != nil:
 		return "", err
-	case u.hasSession(row.id, row.started):
+	case u.hasRow(row):
 		return "", nil
 	case u.Status == StatusLocked:
 		return EndedLocked, nil

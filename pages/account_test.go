@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/client"
 	"usher.example/identity"
 	"usher.example/internal/devstack"
 	"usher.example/pages/look"
@@ -25,7 +26,7 @@ import (
 
 // ownPages are those of whoever is logged in.
 var ownPages = []string{
-	"/account", "/account/sessions", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data", "/account/data/export",
+	"/account", "/account/sessions", "/account/consents", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data", "/account/data/export",
 }
 
 // loggedIn is somebody with a browser who is.
@@ -174,6 +175,68 @@ func TestASVS_7_5_2_SessionsPage(t *testing.T) {
 			t.Error("this session goes on")
 		}
 	})
+}
+
+// app is a client of others, and lets it in as somebody.
+func (s *stack) app(name string, who uuid.UUID, scopes ...string) client.Client {
+	s.tb.Helper()
+	c, _, _, err := s.clients.Add(s.tb.Context(), identity.ClientSettings{Name: name, RedirectURIs: []string{"https://app.example/cb"}, Scopes: scopes}, uuid.Nil, metadata())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	if _, err := s.identity.GiveConsent(s.tb.Context(), who, c.ID.String(), scopes, metadata()); err != nil {
+		s.tb.Fatal(err)
+	}
+	return c
+}
+
+func TestConsentsPage(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, options{db: db})
+		s.project()
+		p := s.loggedIn("ada@example.org")
+		ada, err := s.identity.UserWith(t.Context(), "ada@example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.says(p.get("/account/consents"), http.StatusOK, "You let no application use your account.", `aria-current="page"`)
+		shop, desk := s.app("shop", ada, "openid", "email"), s.app("desk", ada, "openid")
+		s.says(p.get("/account/consents"), http.StatusOK, "shop", "desk", "See your email address", "Since ", `value="`+shop.ID.String()+`"`)
+		s.says(p.post("/account/consents"), http.StatusBadRequest, "")
+		s.leadsTo(p.post("/account/consents", "client", shop.ID.String()), "/account/consents?done=")
+		a := p.get("/account/consents?done=")
+		s.says(a, http.StatusOK, "may not use your account any more", "desk")
+		if strings.Contains(a.body, "shop") {
+			t.Error("what was taken back is listed")
+		}
+		if u := s.read(ada); u.Consented(shop.ID.String()) != nil || u.Consented(desk.ID.String()) == nil {
+			t.Errorf("the consents are %+v", u.Consents())
+		}
+		s.leadsTo(p.post("/account/consents", "client", shop.ID.String()), "/account/consents?done=") // as a second tab does
+		devstack.Eventually(t, "what happened is told", func() bool {
+			return strings.Contains(p.get("/account/activity").body, "\u2068shop\u2069 may not use your account any more")
+		})
+		if _, err := s.clients.Remove(t.Context(), desk.ID, metadata(), nil); err != nil {
+			t.Fatal(err)
+		}
+		s.says(p.get("/account/consents"), http.StatusOK, "You let no application use your account.")
+		s.says(p.get("/account/activity"), http.StatusOK, "You let \u2068"+desk.ID.String())
+	})
+}
+
+// What an application asks for is told in words.
+func TestScopesInWords(t *testing.T) {
+	t.Parallel()
+	w := lookOf(t).Choose("en").Consents
+	for _, scope := range append([]string{"openid", "profile", "email", "offline_access"}, client.Scopes...) {
+		if _, there := w.Scopes[scope]; !there {
+			t.Errorf("there are no words for %s", scope)
+		}
+	}
+	if got := scopeInWords(w, "shop:buy"); got != "Use of the permission "+leftToRight("shop:buy") {
+		t.Errorf("another scope is %q", got)
+	}
 }
 
 func TestASVS_7_4_3_7_5_1_PasswordPage(t *testing.T) {

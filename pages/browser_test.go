@@ -79,6 +79,11 @@ func TestBrowserLooks(t *testing.T) {
 			// Somebody's own pages, in all that they can be.
 			email := variant.locale + "@example.org"
 			next := s.withFactor(email)
+			u, err := s.identity.UserWith(t.Context(), email)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.app("shop-"+variant.locale, u, "openid", "email", "offline_access")
 			open("/login")
 			b.fill(map[string]string{"email": email, "password": secret}, `input[name=totp]`)
 			look("the second step of a login")
@@ -243,6 +248,7 @@ func TestBrowserAccount(t *testing.T) {
 	s := newStack(t, options{})
 	s.project()
 	ada := s.user("ada@example.org")
+	s.app("shop", ada, "openid", "email")
 	with, without := s.open(t), s.open(t, browser.NoScript)
 	for _, b := range []tab{with, without} {
 		b.Run(chromedp.Navigate(b.url + "/login"))
@@ -271,6 +277,10 @@ func TestBrowserAccount(t *testing.T) {
 	typed("/account", `input[name=name]`, `[role=status]`, "Countess ")
 	if got := s.read(ada).Name; !strings.Contains(got, "Countess") {
 		t.Errorf("the name is %q", got)
+	}
+	typed("/account/consents", `main button[type=submit]`, `[role=status]`)
+	if got := s.read(ada).Consents(); len(got) > 0 {
+		t.Errorf("the consents are %+v", got)
 	}
 	typed("/account/sessions", `main button[type=submit]`, `[role=status]`)
 	with.Run(chromedp.Navigate(with.url + "/account"))

@@ -51,6 +51,7 @@ type pages struct {
 	code       *look.Page[codePage]
 	account    *look.Page[accountPage]
 	sessions   *look.Page[sessionsPage]
+	consents   *look.Page[consentsPage]
 	security   *look.Page[securityPage]
 	factor     *look.Page[factorPage]
 	codes      *look.Page[codesPage]
@@ -83,7 +84,7 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 	err = errors.Join(
 		parse(p, &p.home, "home.html"), parse(p, &p.failure, "failure.html"),
 		parse(p, &p.login, "login.html"), parse(p, &p.onward, "onward.html"), parse(p, &p.logout, "logout.html"), parse(p, &p.register, "register.html"),
-		parse(p, &p.account, "account.html"), parse(p, &p.sessions, "sessions.html"), parse(p, &p.security, "security.html"),
+		parse(p, &p.account, "account.html"), parse(p, &p.sessions, "sessions.html"), parse(p, &p.consents, "consents.html"), parse(p, &p.security, "security.html"),
 		parse(p, &p.factor, "factor.html"), parse(p, &p.codes, "codes.html"), parse(p, &p.activity, "activity.html"), parse(p, &p.prove, "prove.html"),
 		parse(p, &p.ask, "ask.html"), parse(p, &p.code, "code.html"), parse(p, &p.reset, "reset.html"),
 	)
@@ -132,6 +133,7 @@ func (p *pages) routes() {
 	own("/account", p.showAccount, p.doAccount)
 	own("/account/sessions", p.showSessions, p.doSessions)
 	own("/account/security", p.showSecurity, p.doPassword)
+	own("/account/consents", p.showConsents, p.doConsents)
 	own("/account/activity", p.showActivity, nil)
 	prove("/account/data", aboutErasure, p.eraseAccount)
 	prove("/account/data/export", p.aboutExport, p.export)

@@ -75,8 +75,8 @@ func (who Caller) Need(scopes ...string) error {
 	return nil
 }
 
-// Verify checks a bearer token, an access token or a key of a client: its claims, and whether its session and its client go on. Of a
-// key there are no more claims than the subject, the client and the scopes.
+// Verify checks a bearer token, an access token or a key of a client: its claims, whether its session and its client go on, and
+// whether the user lets the client do anything. Of a key there are no more claims than the subject, the client and the scopes.
 func (s *Server) Verify(ctx context.Context, raw string) (token.Claims, Caller, error) {
 	return s.verifyBy(ctx, raw, s.Identity.SessionUser)
 }
@@ -107,13 +107,18 @@ func (s *Server) verifyBy(ctx context.Context, raw string, sessionUser sessionUs
 		return token.Claims{}, Caller{}, token.ErrMalformed
 	}
 	who.User, err = sessionUser(ctx, user, who.Session)
-	if errors.Is(err, identity.ErrSessionEnded) {
+	if errors.Is(err, identity.ErrSessionEnded) || err == nil && !who.consented(claims.Client) {
 		return token.Claims{}, Caller{}, token.ErrRevoked
 	}
 	if id, malformed := uuid.Parse(claims.ID); err == nil && malformed == nil {
 		s.Identity.Used(who.Session, id)
 	}
 	return claims, who, err
+}
+
+// consented says whether the user lets the client do anything: those of others need to be let, until that is withdrawn.
+func (who Caller) consented(client string) bool {
+	return who.Client == nil || who.Client.FirstParty || who.User.Allows(client, who.Session)
 }
 
 // sessionUser finds the user whose session goes on: identity.Service.SessionUser, or ReadSessionUser.

@@ -99,7 +99,9 @@ func New(c Config) *Server {
 		proxies: proxies{trusted: c.TrustedProxies, logger: c.Logger},
 		proofs:  token.NewProofVerifier(token.ProofConfig{NonceKey: c.NonceKey, Now: c.Now}),
 	}
-	s.echo = echo.NewWithConfig(echo.Config{Logger: c.Logger, HTTPErrorHandler: func(c *echo.Context, err error) { s.fail(c, err) }, IPExtractor: s.proxies.client})
+	// A client's id can be an address, which is one part of a path with its slashes encoded.
+	router := echo.NewRouter(echo.RouterConfig{UnescapePathParamValues: true})
+	s.echo = echo.NewWithConfig(echo.Config{Router: router, Logger: c.Logger, HTTPErrorHandler: func(c *echo.Context, err error) { s.fail(c, err) }, IPExtractor: s.proxies.client})
 	s.echo.Use(s.attend)
 	health := s.Routes(Surface{})
 	s.elsewhere = health.surface

@@ -164,9 +164,10 @@ func ExampleRevocationFeed() {
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: lifetime})
 	heard := make(chan struct{})
 	feed := &subscription.RevocationFeed{
-		JetStream: js,
-		Lifetime:  lifetime,
-		EndUser:   revocations.EndUser,
+		JetStream:  js,
+		Lifetime:   lifetime,
+		EndUser:    revocations.EndUser,
+		EndConsent: revocations.EndConsent,
 		EndSession: func(session uuid.UUID) {
 			revocations.EndSession(session)
 			close(heard) // so that the example ends

@@ -66,7 +66,7 @@ func (s *stack) verifier(t *testing.T, user string, places int) verifier {
 	}
 	v := verifier{told: &told{}, conn: conn}
 	v.RevocationFeed = &subscription.RevocationFeed{JetStream: js, Lifetime: time.Hour, Places: places, EndSession: v.told.endSession,
-		EndUser: v.told.endUser, Logger: slog.New(slog.NewTextHandler(s.output, nil))}
+		EndUser: v.told.endUser, EndConsent: v.told.endConsent, Logger: slog.New(slog.NewTextHandler(s.output, nil))}
 	v.stop = devstack.Background(t, v.Run)
 	return v
 }

@@ -45,6 +45,9 @@ type RevocationFeed struct {
 	// except one; the nil UUID stands for none. They are called one at a time and must be quick.
 	EndSession func(session uuid.UUID)
 	EndUser    func(user uuid.UUID, before time.Time, except uuid.UUID)
+	// EndConsent is told of the sessions of a user by one client that began before a moment: the user has withdrawn what the client was
+	// let do. It may be nil, for a service that takes no token of a client.
+	EndConsent func(user uuid.UUID, client string, before time.Time)
 	// Renew is told that what was told so far may not have happened, as after a restore of the log: it is all told anew, and then
 	// done is called, after which nothing else counts any more. It may be nil: then sessions that ended in vain stay ended.
 	Renew func() (done func())
@@ -71,6 +74,7 @@ const (
 	userDisabled    = "user.disabled"
 	passwordChanged = "user.password_changed"
 	userErased      = "user.erased"
+	withdrawn       = "user.consent_withdrawn"
 	// What began in vain has ended too.
 	sessionStarted = "session.started"
 	sessionGranted = "session.granted"
@@ -80,7 +84,7 @@ const (
 	reasonRehash = "rehash" // of user.password_changed: the same password, stored in another way
 )
 
-var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, eventstore.TypeRestored}
+var revoking = []string{sessionEnded, userLocked, userDisabled, passwordChanged, userErased, withdrawn, eventstore.TypeRestored}
 
 const (
 	feedCheck    = time.Second      // between looks at whether anything is on its way
@@ -210,17 +214,21 @@ func (l *feedLoop) session(ctx context.Context) (told int, err error) {
 	if l.renew && l.Renew != nil {
 		done = l.Renew()
 	}
-	tails := make([]*feedTail, len(revoking))
-	for i, eventType := range revoking {
+	var tails []*feedTail
+	for _, eventType := range revoking {
+		if eventType == withdrawn && l.EndConsent == nil {
+			continue
+		}
 		begin := time.Now()
 		consumer, err := l.consumer(ctx, eventType)
 		if err != nil {
 			return 0, err
 		}
-		tails[i] = &feedTail{consumer: consumer}
+		tail := &feedTail{consumer: consumer}
 		if consumer.CachedInfo().NumPending == 0 {
-			tails[i].current = begin
+			tail.current = begin
 		}
+		tails = append(tails, tail)
 	}
 	l.begin(tails, done)
 	defer func() { told = l.end() }()
@@ -393,6 +401,7 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 	var content struct {
 		Reason  string                 `json:"reason"`
 		Session uuid.UUID              `json:"session"`
+		Client  string                 `json:"client"`
 		Void    []eventstore.VoidEvent `json:"void"`
 		Part    int                    `json:"part"`
 	}
@@ -409,7 +418,12 @@ func (l *feedLoop) tell(ctx context.Context, m jetstream.Msg, meta *jetstream.Ms
 	if e.RecordedAt.Before(l.since()) { // the stream was filled again, or the event waited to be published
 		return false
 	}
-	if e.Type != eventstore.TypeRestored {
+	switch e.Type {
+	case withdrawn:
+		l.EndConsent(e.Stream.Subject, content.Client, e.RecordedAt)
+		return false
+	case eventstore.TypeRestored:
+	default:
 		l.revoke(e, content.Reason, content.Session)
 		return false
 	}

@@ -27,6 +27,7 @@ type told struct {
 	mu       sync.Mutex
 	sessions []uuid.UUID
 	users    []string // with until when their sessions began, and which is spared
+	consents []string // with until when their sessions began, and by which client
 }
 
 func (h *told) endSession(session uuid.UUID) {
@@ -39,6 +40,23 @@ func (h *told) endUser(user uuid.UUID, before time.Time, except uuid.UUID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.users = append(h.users, ending(user, before, except))
+}
+
+func (h *told) endConsent(user uuid.UUID, client string, before time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.consents = append(h.consents, withdrawal(user, client, before))
+}
+
+func withdrawal(user uuid.UUID, client string, before time.Time) string {
+	return fmt.Sprint(user, client, before.UTC().Format(time.RFC3339Nano))
+}
+
+// withdrawn is what was told of consents.
+func (h *told) withdrawn() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return once(h.consents)
 }
 
 func ending(user uuid.UUID, before time.Time, except uuid.UUID) string {
@@ -72,7 +90,7 @@ func once[T comparable](list []T) (first []T) {
 func (s *stack) feed(tb testing.TB) (*subscription.RevocationFeed, *told) {
 	tb.Helper()
 	h := &told{}
-	f := &subscription.RevocationFeed{JetStream: connect(tb, s.broker), Lifetime: time.Hour, EndSession: h.endSession, EndUser: h.endUser,
+	f := &subscription.RevocationFeed{JetStream: connect(tb, s.broker), Lifetime: time.Hour, EndSession: h.endSession, EndUser: h.endUser, EndConsent: h.endConsent,
 		Logger: slog.New(slog.NewTextHandler(s.output, nil))}
 	if age := f.Age(); age != math.MaxInt64 {
 		tb.Errorf("Age before Run = %v, want the greatest there is", age)
@@ -149,9 +167,12 @@ func TestRevocationFeed(t *testing.T) {
 	}
 	on(4, identity.PasswordChanged{Reason: identity.ReasonRehash})
 	want = append(want, ending(users[5], on(5, identity.Erased{}), uuid.Nil))
+	on(0, identity.ConsentGiven{Client: "shop", Scopes: []string{"openid"}})
+	consents := []string{withdrawal(users[0], "shop", on(0, identity.ConsentWithdrawn{Client: "shop"}))}
 	last := s.endSession(t, 0)
 	for _, h := range []*told{h, elsewhere} {
 		devstack.Eventually(t, "the last session is told of", func() bool { return h.session(last) })
+		devstack.Eventually(t, "the consent is told of", func() bool { return cmp.Equal(consents, h.withdrawn()) })
 		sessions, users := h.all()
 		slices.Sort(users) // events of different types come in any order
 		if diff := cmp.Diff(slices.Sorted(slices.Values(want)), users); diff != "" {

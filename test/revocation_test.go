@@ -40,7 +40,7 @@ func (d *deployment) downstream(c *client) *downstream {
 	keys := &token.RemoteKeys{URL: c.base + "/.well-known/jwks.json", Keys: new(token.KeyRing)}
 	const lifetime = 30 * time.Minute
 	revocations := token.NewRevocations(token.RevocationsConfig{Lifetime: lifetime})
-	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: lifetime, EndSession: revocations.EndSession, EndUser: revocations.EndUser,
+	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: lifetime, EndSession: revocations.EndSession, EndUser: revocations.EndUser, EndConsent: revocations.EndConsent,
 		Logger: slog.New(slog.DiscardHandler)}
 	verifier, err := token.NewVerifier(token.VerifierConfig{Keys: keys.Keys, Issuer: "http://localhost:8080", Audience: "usher",
 		Missing: keys.Missing, Revoked: revocations.Revoked})

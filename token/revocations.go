@@ -12,7 +12,8 @@ import (
 // each.
 const DefaultRevocations = 1 << 20
 
-// Revocations is the set of sessions that have ended while access tokens of
+// Revocations is the set of sessions that have ended, and of consents that
+// were withdrawn, while access tokens of
 // theirs may still be unexpired. Its Revoked is what [VerifierConfig] asks for.
 // It is safe for concurrent use; the zero value is not ready, see
 // [NewRevocations].
@@ -38,6 +39,13 @@ type Revocations struct {
 type revoked struct {
 	sessions map[uuid.UUID]struct{}
 	users    map[uuid.UUID]ending
+	consents map[consent]time.Time // by whose, until when sessions began that have ended
+}
+
+// consent is what a user lets a client do.
+type consent struct {
+	user   uuid.UUID
+	client string
 }
 
 // ending is what ended the sessions of a user.
@@ -64,10 +72,10 @@ func NewRevocations(config RevocationsConfig) *Revocations {
 }
 
 func newRevoked() revoked {
-	return revoked{sessions: map[uuid.UUID]struct{}{}, users: map[uuid.UUID]ending{}}
+	return revoked{sessions: map[uuid.UUID]struct{}{}, users: map[uuid.UUID]ending{}, consents: map[consent]time.Time{}}
 }
 
-func (r revoked) size() int { return len(r.sessions) + len(r.users) }
+func (r revoked) size() int { return len(r.sessions) + len(r.users) + len(r.consents) }
 
 // EndSession revokes the tokens of one session.
 func (r *Revocations) EndSession(session uuid.UUID) {
@@ -90,6 +98,18 @@ func (r *Revocations) EndUser(user uuid.UUID, before time.Time, except uuid.UUID
 	}
 }
 
+// EndConsent revokes the tokens that a client has for a user, of sessions that
+// began before a moment: the user lets it do nothing any more, or did not for
+// a while.
+func (r *Revocations) EndConsent(user uuid.UUID, client string, before time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn()
+	if c := (consent{user, client}); r.recent.consents[c].Before(before) {
+		r.recent.consents[c] = before
+	}
+}
+
 // Renew forgets what was told so far, once everything that still matters has
 // been told anew and done is called: what it was told of may not have happened,
 // as after a restore. Until then both count.
@@ -102,6 +122,11 @@ func (r *Revocations) Renew() (done func()) {
 	for user, e := range r.recent.users {
 		if known, ok := r.older.users[user]; !ok || known.before.Before(e.before) {
 			r.older.users[user] = e
+		}
+	}
+	for c, before := range r.recent.consents {
+		if r.older.consents[c].Before(before) {
+			r.older.consents[c] = before
 		}
 	}
 	r.recent, r.began = newRevoked(), r.now()
@@ -145,6 +170,9 @@ func (r *Revocations) Revoked(claims Claims) bool {
 			return true
 		}
 		if e, ended := g.users[user]; ended && session != e.except && began(session).Before(e.before) {
+			return true
+		}
+		if before, ended := g.consents[consent{user, claims.Client}]; ended && began(session).Before(before) {
 			return true
 		}
 	}

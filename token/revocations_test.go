@@ -53,6 +53,18 @@ func TestRevocations(t *testing.T) {
 	want("no session", false, Claims{Subject: user.String()})
 	want("no user", false, Claims{Session: old.String()})
 
+	by := func(user uuid.UUID, client string, session uuid.UUID) Claims {
+		return Claims{Subject: user.String(), Client: client, Session: session.String(), IssuedAt: now}
+	}
+	r.EndConsent(other, "shop", now)
+	want("a client that may no longer", true, by(other, "shop", kept))
+	r.EndConsent(other, "shop", now.Add(-time.Hour))
+	want("the same client, told late of an earlier withdrawal", true, by(other, "shop", kept))
+	want("one that may again", false, by(other, "shop", later))
+	want("another client", false, by(other, "desk", kept))
+	want("no client", false, claims(other, kept))
+	want("the client, of another user", false, by(uuid.Must(uuid.NewV7()), "shop", kept))
+
 	// It is held for a lifetime at least, and for two at most.
 	now = now.Add(59 * time.Minute)
 	r.EndSession(uuid.Must(uuid.NewV7()))
@@ -96,6 +108,7 @@ func TestRevocationsConcurrently(t *testing.T) {
 				id := uuid.Must(uuid.NewV7())
 				r.EndSession(id)
 				r.EndUser(id, time.Now(), uuid.Nil)
+				r.EndConsent(id, "shop", time.Now())
 				r.Revoked(Claims{Subject: id.String(), Session: id.String(), IssuedAt: time.Now()})
 			}
 		})
@@ -119,17 +132,23 @@ func TestRevocationsAreRenewed(t *testing.T) {
 	for _, u := range []uuid.UUID{user, voidUser} {
 		r.EndUser(u, later, uuid.Nil)
 	}
+	stillBy, voidBy := claims(id(), id()), claims(id(), id())
+	stillBy.Client, voidBy.Client = "shop", "shop"
+	withdraw := func(c Claims) { r.EndConsent(uuid.MustParse(c.Subject), c.Client, later) }
+	withdraw(stillBy)
+	withdraw(voidBy)
 	done := r.Renew()
 	r.EndSession(still)
 	r.EndUser(user, later, uuid.Nil)
-	for _, c := range []Claims{claims(still, id()), claims(void, id()), claims(id(), user), claims(id(), voidUser)} {
+	withdraw(stillBy)
+	for _, c := range []Claims{claims(still, id()), claims(void, id()), claims(id(), user), claims(id(), voidUser), stillBy, voidBy} {
 		if !r.Revoked(c) {
 			t.Errorf("%+v is not revoked while it is told anew", c)
 		}
 	}
 	done()
 	for want, list := range map[bool][]Claims{
-		true: {claims(still, id()), claims(id(), user)}, false: {claims(void, id()), claims(id(), voidUser)},
+		true: {claims(still, id()), claims(id(), user), stillBy}, false: {claims(void, id()), claims(id(), voidUser), voidBy},
 	} {
 		for _, c := range list {
 			if got := r.Revoked(c); got != want {

@@ -61,7 +61,7 @@ func run(ctx context.Context, issuer, audience string, lifetime time.Duration, s
 	if _, err := keys.Fetch(ctx); err != nil { // a wrong address is told at the start
 		return err
 	}
-	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: lifetime, EndSession: revocations.EndSession, EndUser: revocations.EndUser}
+	feed := &subscription.RevocationFeed{JetStream: js, Lifetime: lifetime, EndSession: revocations.EndSession, EndUser: revocations.EndUser, EndConsent: revocations.EndConsent}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keys.Run(ctx) })
 	group.Go(func() error { return feed.Run(ctx) })

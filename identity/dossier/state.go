@@ -16,6 +16,7 @@ import (
 type kept struct {
 	User     *identity.User        `json:"user"`
 	Sessions []identity.Session    `json:"sessions"` // that go on
+	Consents []Consent             `json:"consents"` // to clients
 	Password *Password             `json:"password,omitempty"`
 	Factors  []Factor              `json:"factors"`
 	Devices  []Device              `json:"devices"`
@@ -77,6 +78,9 @@ type Import struct {
 // kept reads the state tables.
 func (a Archive) kept(ctx context.Context, user, current uuid.UUID) (k kept, err error) {
 	if k.User, err = a.Users.ReadUser(ctx, user); err != nil {
+		return k, err
+	}
+	if k.Consents, err = a.consents(ctx, k.User); err != nil {
 		return k, err
 	}
 	if k.Sessions, err = a.Users.Sessions(ctx, user, current); err != nil {

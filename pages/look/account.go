@@ -33,6 +33,18 @@ type SessionsPage struct {
 	ProveLead string       `json:"prove_lead"`
 }
 
+// ConsentsPage is that of what applications are let do.
+type ConsentsPage struct {
+	Title  string                  `json:"title"`
+	Lead   string                  `json:"lead"`
+	None   string                  `json:"none"`
+	Since  words.Phrase            `json:"since"`
+	End    string                  `json:"end"`
+	Ended  string                  `json:"ended"`
+	Other  words.Phrase            `json:"other"`  // a scope that has no words
+	Scopes map[string]words.Phrase `json:"scopes"` // what each lets an application do
+}
+
 // SecurityPage is that of the password and the second factor.
 type SecurityPage struct {
 	Title            string       `json:"title"`

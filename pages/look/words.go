@@ -31,6 +31,7 @@ type Words struct {
 		Profile  string `json:"profile"`
 		Sessions string `json:"sessions"`
 		Security string `json:"security"`
+		Consents string `json:"consents"`
 		Activity string `json:"activity"`
 		Data     string `json:"data"`
 		Logout   string `json:"logout"`
@@ -64,6 +65,7 @@ type Words struct {
 	Resend   CodePage     `json:"resend"`
 	Account  AccountPage  `json:"account"`
 	Sessions SessionsPage `json:"sessions"`
+	Consents ConsentsPage `json:"consents"`
 	Security SecurityPage `json:"security"`
 	Data     DataPage     `json:"data"`
 	Activity ActivityPage `json:"activity"`
