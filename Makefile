@@ -36,6 +36,9 @@ manifests: ## check what is in deploy/ with its own tools: alert rules, compose.
 generated: ## lint the API document, make clients of it with five generators, and have them call a server; let strict verifiers take its tokens
 	test/sdk/run.sh
 
+foreign: ## have OpenID clients that others wrote log in against usher dev
+	cd test/clients && go vet ./... && go test -count=1 ./...
+
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
