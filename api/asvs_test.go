@@ -54,6 +54,8 @@ var calls = map[string]class{
 	"POST /oauth2/authorize":  pages,
 	"GET /oauth2/logout":      pages,
 	"POST /oauth2/logout":     pages,
+	"GET /consent":            pages,
+	"POST /consent":           pages,
 
 	"POST /v1/auth/register":            anyone,
 	"POST /v1/auth/login":               anyone,

@@ -233,8 +233,11 @@ func (p *provider) agree(ctx context.Context, call *server.Call, a *authorizatio
 		}
 		return p.askToLogIn(a), nil
 	}
-	if !a.client.FirstParty {
-		return server.Answer{}, refuse("consent_required", "users can't be asked for consent yet: the client has to be a first-party one")
+	if a.needsConsent(call.User) {
+		if a.asks(promptNone) {
+			return server.Answer{}, refuse("consent_required", "the user has not agreed to that")
+		}
+		return goTo(pathConsent + "?" + a.form.Encode()), nil
 	}
 	text, err := p.newCode(call, a)
 	if err != nil {
@@ -285,10 +288,7 @@ func (p *provider) newCode(call *server.Call, a *authorization) (string, error) 
 // answerClient leads back to the client with what came of its request. That it is ours is in it, so that no client takes it for that
 // of another server (RFC 9207).
 func (p *provider) answerClient(call *server.Call, a *authorization, values url.Values) (server.Answer, error) {
-	values.Set(paramIssuer, p.Issuer.Name())
-	if state := a.form.Get(paramState); state != "" {
-		values.Set(paramState, state)
-	}
+	values = p.signed(a, values)
 	if a.mode == modeFormPost {
 		return p.postToClient(call, a, values)
 	}
@@ -297,6 +297,15 @@ func (p *provider) answerClient(call *server.Call, a *authorization, values url.
 		return server.Answer{}, err
 	}
 	return goTo(to), nil
+}
+
+// signed adds to an answer what every one has.
+func (p *provider) signed(a *authorization, values url.Values) url.Values {
+	values.Set(paramIssuer, p.Issuer.Name())
+	if state := a.form.Get(paramState); state != "" {
+		values.Set(paramState, state)
+	}
+	return values
 }
 
 // withQuery adds parameters to a URI, and keeps those that it has as they stand.

@@ -22,6 +22,7 @@ const (
 	pathAuthorize  = "/oauth2/authorize"
 	pathUserinfo   = "/oauth2/userinfo"
 	pathLogout     = "/oauth2/logout"
+	pathConsent    = "/consent"
 )
 
 // jwks answers GET /.well-known/jwks.json, the public keys that verify access tokens (RFC 7517).

@@ -201,6 +201,69 @@ func TestAuthorizeAsksToLogIn(t *testing.T) {
 	}
 }
 
+func TestConsent(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db database) {
+		s := newStack(t, db)
+		ada := s.user("ada@example.org")
+		theirs := s.app(func(c *identity.ClientSettings) { c.FirstParty = false })
+		asked := func(more ...string) url.Values {
+			t.Helper()
+			r := s.get(ada, pathAuthorize, theirs.request(more...))
+			u, err := url.Parse(r.header.Get("Location"))
+			if err != nil || r.status != http.StatusSeeOther || u.Path != pathConsent {
+				t.Fatalf("%v: %d to %s", more, r.status, u)
+			}
+			page := s.get(ada, pathConsent, u.Query())
+			for _, has := range []string{theirs.Name, "app.example", "ada@example.org", "See your email address", `name="decision" value="allow"`, `name="decision" value="deny"`} {
+				if page.status != http.StatusOK || !strings.Contains(page.body, has) {
+					t.Errorf("%v: %d, without %s:\n%s", more, page.status, has, page.body)
+				}
+			}
+			return u.Query()
+		}
+		decide := func(form url.Values, decision string) url.Values {
+			t.Helper()
+			form.Set("decision", decision)
+			r := s.post(ada, pathConsent, form, "Sec-Fetch-Site", "same-origin")
+			to, found := strings.CutPrefix(r.header.Get("Refresh"), "0; url="+callback+"?")
+			back, err := url.ParseQuery(to)
+			if r.status != http.StatusOK || !found || err != nil || back.Get("iss") != issuerName || back.Get("state") != "s t" {
+				t.Fatalf("%s: %d to %q\n%s", decision, r.status, r.header.Get("Refresh"), r.body)
+			}
+			return back
+		}
+		if back := decide(asked(), "deny"); back.Get("error") != "access_denied" || back.Get("code") != "" {
+			t.Errorf("denied: %v", back)
+		}
+		if r := s.post(ada, pathConsent, theirs.request("decision", "allow"), "Sec-Fetch-Site", "cross-site"); r.status != http.StatusForbidden {
+			t.Errorf("by a form of another website: %d", r.status)
+		}
+		first := s.redeem(theirs, decide(asked(), "allow").Get("code")).granted()
+		if _, access := claims(t, first.AccessToken); len(access["roles"].([]any)) != 0 {
+			t.Errorf("an application of others is told of roles: %v", access)
+		}
+		if r := s.bearer(pathUserinfo, first.AccessToken); r.status != http.StatusOK {
+			t.Errorf("userinfo: %d %s", r.status, r.body)
+		}
+		ada.code(theirs, "prompt", "none") // agreed once
+		asked("prompt", "consent")
+		s.wantRefused("more than was agreed to", ada, theirs.request("scope", "openid email profile offline_access", "prompt", "none"), "consent_required")
+
+		late := ada.code(theirs)
+		s.forward(time.Second)
+		if _, err := s.identity.WithdrawConsent(t.Context(), ada.login.User.ID, theirs.ID.String(), eventstore.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.bearer(pathUserinfo, first.AccessToken); r.status != http.StatusUnauthorized {
+			t.Errorf("an access token once the consent is withdrawn: %d", r.status)
+		}
+		s.refresh(theirs, first.RefreshToken).wantError("a refresh token once the consent is withdrawn", 400, "invalid_grant")
+		s.redeem(theirs, late).wantError("a code once the consent is withdrawn", 400, "invalid_grant")
+		asked()
+	})
+}
+
 func TestFormPost(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, openSQLite(t))

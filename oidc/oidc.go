@@ -73,5 +73,7 @@ func (p *provider) routes() {
 	browser.POST(pathAuthorize, server.Open, p.authorizeSent)
 	browser.GET(pathLogout, server.Open, p.logout)
 	browser.POST(pathLogout, server.Open, p.logout)
+	browser.GET(pathConsent, server.Open, p.showConsent)
+	browser.POST(pathConsent, server.Anyone(&server.QuotaCode), p.decideConsent)
 	browser.GET(p.screens.script.Path, server.Open, p.showScript)
 }

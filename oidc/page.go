@@ -22,11 +22,13 @@ var files embed.FS
 
 // screens are the pages of the surface.
 type screens struct {
-	look   *look.Look
-	answer *look.Page[answerPage]
-	leave  *look.Page[leavePage]
-	failed *look.Page[failedPage]
-	script look.Asset // sends the form of a page, where scripts are on
+	look    *look.Look
+	answer  *look.Page[answerPage]
+	leave   *look.Page[leavePage]
+	failed  *look.Page[failedPage]
+	onward  *look.Page[onwardPage]
+	consent *look.Page[consentPage]
+	script  look.Asset // sends the form of a page, where scripts are on
 }
 
 // answerPage sends a client, by a form, what came of its request.
@@ -57,10 +59,12 @@ type failedPage struct {
 
 func newScreens(l *look.Look) (screens, error) {
 	s := screens{look: l}
-	var errs [4]error
+	var errs [6]error
 	s.answer, errs[0] = look.Parse[answerPage](l, files, "answer.html")
 	s.leave, errs[1] = look.Parse[leavePage](l, files, "leave.html")
 	s.failed, errs[2] = look.Parse[failedPage](l, files, "failed.html")
+	s.onward, errs[4] = look.Parse[onwardPage](l, files, "onward.html")
+	s.consent, errs[5] = look.Parse[consentPage](l, files, "consent.html")
 	script, err := files.ReadFile("submit.js")
 	errs[3] = err
 	sum := sha256.Sum256(script)

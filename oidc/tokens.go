@@ -51,10 +51,15 @@ func (p *provider) redeem(ctx context.Context, r request) (server.Answer, error)
 			return server.Answer{}, err
 		}
 		return server.Answer{}, refuse(invalidGrant, "the code was used before, and what it was used for has ended")
-	case errors.Is(err, identity.ErrSessionEnded), err == nil && !p.stillMay(r.client, result):
-		return server.Answer{}, refuse(invalidGrant, "the user has logged out, or does not let the client in any more")
+	case errors.Is(err, identity.ErrSessionEnded):
+		return server.Answer{}, refuse(invalidGrant, "the user has logged out")
 	case err != nil:
 		return server.Answer{}, err
+	case !p.stillMay(r.client, result):
+		if err := p.Identity.EndGrant(ctx, c.Grant, c.User, identity.EndedRevoked, m); err != nil {
+			return server.Answer{}, err
+		}
+		return server.Answer{}, refuse(invalidGrant, "the user does not let the client in any more")
 	}
 	return p.tokens(r, result, c.Scopes, c.Nonce, key)
 }

@@ -234,7 +234,7 @@ func TestScopesInWords(t *testing.T) {
 			t.Errorf("there are no words for %s", scope)
 		}
 	}
-	if got := scopeInWords(w, "shop:buy"); got != "Use of the permission "+leftToRight("shop:buy") {
+	if got := w.InWords("shop:buy"); got != "Use of the permission "+leftToRight("shop:buy") {
 		t.Errorf("another scope is %q", got)
 	}
 }

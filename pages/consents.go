@@ -41,19 +41,11 @@ func (p *pages) newConsentsPage(ctx context.Context, v *visit) (consentsPage, er
 	for _, c := range list {
 		shown := consentShown{Client: c.Client, Name: c.Name, Since: w.Since.With("time", moment(c.GivenAt))}
 		for _, scope := range c.Scopes {
-			shown.May = append(shown.May, scopeInWords(w, scope))
+			shown.May = append(shown.May, w.InWords(shorten(scope)))
 		}
 		page.Items = append(page.Items, shown)
 	}
 	return page, err
-}
-
-// scopeInWords is what a scope lets an application do.
-func scopeInWords(w look.ConsentsPage, scope string) string {
-	if text, known := w.Scopes[scope]; known {
-		return string(text)
-	}
-	return w.Other.With("scope", leftToRight(shorten(scope)))
 }
 
 // doConsents has an application do nothing any more.

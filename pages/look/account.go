@@ -45,6 +45,24 @@ type ConsentsPage struct {
 	Scopes map[string]words.Phrase `json:"scopes"` // what each lets an application do
 }
 
+// InWords is what a scope lets an application do.
+func (c ConsentsPage) InWords(scope string) string {
+	if text, known := c.Scopes[scope]; known {
+		return string(text)
+	}
+	return c.Other.With("scope", "\u2066"+scope+"\u2069") // left to right (Unicode's LRI and PDI)
+}
+
+// ConsentPage is that on which somebody is asked whether to let an application in.
+type ConsentPage struct {
+	Title words.Phrase `json:"title"` // with the name of the application
+	Who   words.Phrase `json:"who"`   // is logged in
+	Lead  string       `json:"lead"`  // above what it may do
+	Where string       `json:"where"` // above the host that one is led on to
+	Allow string       `json:"allow"`
+	Deny  string       `json:"deny"`
+}
+
 // SecurityPage is that of the password and the second factor.
 type SecurityPage struct {
 	Title            string       `json:"title"`

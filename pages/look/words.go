@@ -59,6 +59,7 @@ type Words struct {
 	} `json:"fields"`
 	Login    LoginPage    `json:"login"`
 	Onward   OnwardPage   `json:"onward"`
+	Consent  ConsentPage  `json:"consent"`
 	Logout   LogoutPage   `json:"logout"`
 	Register RegisterPage `json:"register"`
 	Forgot   CodePage     `json:"forgot"`
