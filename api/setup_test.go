@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"usher.example/brand"
 	"usher.example/client"
 	"usher.example/eventstore"
 	"usher.example/eventstore/postgres"
@@ -30,6 +31,7 @@ import (
 	"usher.example/internal/devstack"
 	"usher.example/internal/eventcheck"
 	"usher.example/oidc"
+	"usher.example/pages/look"
 	"usher.example/projections"
 	"usher.example/publisher/webhook"
 	"usher.example/schema"
@@ -210,7 +212,9 @@ func newStack(tb testing.TB, db database, o options) *stack {
 	front := server.New(base)
 	s.server = newAPI(front, c)
 	s.server.routes()
-	oidc.Register(front, oidc.Config{Issuer: issuer, Keys: s.keys, PublicURL: c.PublicURL})
+	if err := oidc.Register(front, oidc.Config{Issuer: issuer, Keys: s.keys, PublicURL: c.PublicURL, Look: pageLook(tb), CodeKey: master.Derive("authorization-codes")}); err != nil {
+		tb.Fatal(err)
+	}
 	s.http = httptest.NewServer(s.server)
 	tb.Cleanup(s.http.Close)
 	if o.document {
@@ -222,6 +226,16 @@ func newStack(tb testing.TB, db database, o options) *stack {
 		}
 	})
 	return s
+}
+
+// pageLook is how the pages look of those that speak of OAuth.
+func pageLook(tb testing.TB) *look.Look {
+	tb.Helper()
+	l, err := look.New(look.Config{Brand: brand.Brand{Name: "usher"}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
 }
 
 var everyProjection = []projections.Projection{

@@ -19,6 +19,8 @@ type Grant struct {
 	Client   string   `json:"client"` // its client_id
 	Scopes   []string `json:"scopes"`
 	Audience []string `json:"audience,omitempty"` // whom its access tokens are for: usher itself when empty
+	// Confirmation is the thumbprint of the key without which its refresh token is no good; "" for none.
+	Confirmation string `json:"jkt,omitempty"`
 
 	Parent   uuid.UUID `json:"-"`         // the session that it is under; the nil UUID for one that stands by itself
 	AuthTime time.Time `json:"auth_time"` // when the user logged in to that
@@ -117,6 +119,8 @@ func (s *Service) grantAppend(ctx context.Context, u *User, row *sessionRow, m e
 type Grantee struct {
 	Client string
 	Idle   time.Duration // how long its grants may rest, where that is shorter than the service's; 0 for no shorter
+	// Confirmation is the thumbprint of the key that it has shown to have; "" for none.
+	Confirmation string
 }
 
 // RefreshGrant is Refresh for the client of a grant. It fails as that does, with ErrInvalidRefreshToken also for the refresh

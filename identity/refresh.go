@@ -87,6 +87,9 @@ func (s *Service) refresh(ctx context.Context, t RefreshToken, by Grantee, m eve
 		return LoginResult{}, err
 	}
 	row, err := s.rotate(ctx, id, counter, by, m)
+	if err == nil && row.grant != nil && row.grant.Confirmation != "" && row.grant.Confirmation != by.Confirmation {
+		err = ErrInvalidRefreshToken // whoever has the key gets the same successor all the same
+	}
 	if err != nil {
 		return LoginResult{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"usher.example/client"
@@ -71,6 +72,9 @@ func (p *provider) client(ctx context.Context, r *http.Request, form url.Values)
 		}
 		id, secret = named, proof
 	}
+	if id != "" && secret == "" && len(headers) == 0 {
+		return p.publicClient(ctx, id)
+	}
 	if id == "" || secret == "" {
 		return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
 	}
@@ -79,6 +83,29 @@ func (p *provider) client(ctx context.Context, r *http.Request, form url.Values)
 		err = server.Refuse(identity.CodeUnauthenticated, "there is no such client, or the secret is wrong")
 	}
 	return who, err
+}
+
+// publicClient is the client that says who it is and can't prove it. What it is given has to be tied to it by something else.
+func (p *provider) publicClient(ctx context.Context, id string) (client.Client, error) {
+	parsed, err := uuid.Parse(id)
+	if err != nil || len(id) != 36 {
+		return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
+	}
+	who, err := p.Clients.Get(ctx, parsed)
+	if errors.Is(err, client.ErrUnknown) || err == nil && !who.IsPublic() {
+		err = server.Refuse(identity.CodeUnauthenticated, "there is no such client, or it has to prove who it is")
+	}
+	return who, err
+}
+
+// byConfidential is byClient for what a client has to prove for who it is.
+func (p *provider) byConfidential(do func(context.Context, request) (server.Answer, error)) server.Handler {
+	return p.byClient(func(ctx context.Context, r request) (server.Answer, error) {
+		if r.client.IsPublic() {
+			return server.Answer{}, server.Refuse(identity.CodeUnauthenticated, "a client has to prove who it is here")
+		}
+		return do(ctx, r)
+	})
 }
 
 // signedClient is the client that has signed an assertion (RFC 7521, section 4.2), for the issuer, the token endpoint or the one that

@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -13,16 +14,23 @@ import (
 
 // grant answers POST /oauth2/token.
 func (p *provider) grant(ctx context.Context, r request) (server.Answer, error) {
-	switch grant := r.form.Get(formGrantType); {
+	grant := r.form.Get(formGrantType)
+	by := map[string]func(context.Context, request) (server.Answer, error){
+		client.GrantCode: p.redeem, client.GrantRefresh: p.refresh, client.GrantClientCredentials: p.grantItself,
+	}[grant]
+	switch {
 	case grant == "":
-		return server.Answer{}, refuse("invalid_request", "the parameter grant_type is needed")
-	case grant != client.GrantClientCredentials:
-		return server.Answer{}, refuse(unsupportedGrantType, "there is %s", client.GrantClientCredentials)
+		return server.Answer{}, refuse(invalidRequest, "the parameter grant_type is needed")
+	case by == nil:
+		return server.Answer{}, refuse(unsupportedGrantType, "there are %s", strings.Join(grants, ", "))
 	case !r.client.May(grant):
 		return server.Answer{}, refuse(unauthorizedClient, "the client may not use the grant %s", grant)
 	}
-	return p.grantItself(r)
+	return by(ctx, r)
 }
+
+// grants are those that there are.
+var grants = []string{client.GrantCode, client.GrantRefresh, client.GrantClientCredentials}
 
 // granted is the answer of RFC 6749, section 5.1.
 type granted struct {
@@ -30,15 +38,18 @@ type granted struct {
 	TokenType   string `json:"token_type"`
 	ExpiresIn   int64  `json:"expires_in"` // seconds
 	Scope       string `json:"scope"`
+
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
 }
 
 // grantItself gives a client a token for itself (RFC 6749, section 4.4). It takes no statement once the client is in memory.
-func (p *provider) grantItself(r request) (server.Answer, error) {
+func (p *provider) grantItself(_ context.Context, r request) (server.Answer, error) {
 	scopes, err := scopesFor(r, client.ServiceScopes)
 	if err != nil {
 		return server.Answer{}, err
 	}
-	if err := p.checkResource(r); err != nil {
+	if err := p.checkResource(r.form); err != nil {
 		return server.Answer{}, err
 	}
 	key, err := boundTo(r)
@@ -50,7 +61,15 @@ func (p *provider) grantItself(r request) (server.Answer, error) {
 	if err != nil {
 		return server.Answer{}, err
 	}
-	return server.OK(granted{raw, tokenType(key), int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second), strings.Join(scopes, " ")}), nil
+	return server.OK(grantedToken(raw, claims)), nil
+}
+
+// grantedToken is the answer with an access token alone.
+func grantedToken(raw string, claims token.Claims) granted {
+	return granted{
+		AccessToken: raw, TokenType: tokenType(claims.Confirmation), ExpiresIn: int64(claims.ExpiresAt.Sub(claims.IssuedAt) / time.Second),
+		Scope: strings.Join(claims.Scopes, " "),
+	}
 }
 
 // scopesFor are those that a client asks for, or all that it may have where it asks for none; of those that there are for a grant.
@@ -72,8 +91,8 @@ func scopesFor(r request, there []string) ([]string, error) {
 }
 
 // checkResource says whether a token is asked for usher's own API (RFC 8707), which is the one that there is.
-func (p *provider) checkResource(r request) error {
-	resource := r.form.Get(formResource)
+func (p *provider) checkResource(form url.Values) error {
+	resource := form.Get(formResource)
 	if resource != "" && strings.TrimSuffix(resource, "/") != strings.TrimSuffix(p.PublicURL, "/") {
 		return refuse(invalidTarget, "the resource is %s, or left out", p.PublicURL)
 	}

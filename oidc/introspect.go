@@ -60,10 +60,14 @@ func (p *provider) introspect(ctx context.Context, r request, raw string) (serve
 		info, err := p.Identity.InspectRefresh(ctx, identity.RefreshToken(raw))
 		switch {
 		case err == nil:
-			return server.OK(introspection{
+			answer := introspection{
 				Active: true, Subject: info.User.ID.String(), Client: token.LoginClient, Session: info.Session.String(), Roles: info.User.Roles, Issuer: p.Issuer.Name(),
 				IssuedAt: info.IssuedAt.Unix(), ExpiresAt: info.ExpiresAt.Unix(),
-			}), nil
+			}
+			if info.Grant != nil {
+				answer.Client, answer.Scope = info.Grant.Client, strings.Join(info.Grant.Scopes, " ")
+			}
+			return server.OK(answer), nil
 		case !errors.Is(err, identity.ErrInvalidRefreshToken):
 			return server.Answer{}, err
 		}
@@ -102,14 +106,14 @@ func unix(t time.Time) int64 {
 func (p *provider) revoke(ctx context.Context, r request, raw string) (server.Answer, error) {
 	m := r.Metadata()
 	m.Actor = identity.ActorClient(r.client.ID)
-	result, err := p.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, nil, m)
+	result, err := p.Identity.EndSessionOf(ctx, identity.RefreshToken(raw), identity.EndedRevoked, mayRevoke(r.client), m)
 	if errors.Is(err, identity.ErrInvalidRefreshToken) {
 		var claims token.Claims
 		var who server.Caller
 		switch claims, who, err = p.Verify(ctx, raw); {
 		case err != nil:
-		case who.Client != nil && who.Client.ID != r.client.ID:
-			err = refuse(unauthorizedClient, "the token was issued to another client")
+		case who.Client != nil && who.Client.ID != r.client.ID, who.Client == nil && r.client.IsPublic():
+			err = anothers
 		case who.User != nil:
 			result, err = p.Identity.EndSession(ctx, who.User.ID, who.Session, identity.EndedRevoked, m)
 		default:
@@ -120,6 +124,19 @@ func (p *provider) revoke(ctx context.Context, r request, raw string) (server.An
 		return server.Answer{}, err
 	}
 	return server.With(http.StatusOK, nil).At(result.Position), nil
+}
+
+// anothers is that a token is not for a client to revoke.
+var anothers = refuse(unauthorizedClient, "the token was issued to another client")
+
+// mayRevoke says whether a client may end a session: a grant of its own or, if it has proved who it is, a login.
+func mayRevoke(c client.Client) func(*identity.Grant) error {
+	return func(g *identity.Grant) error {
+		if g != nil && g.Client == c.ID.String() || g == nil && !c.IsPublic() {
+			return nil
+		}
+		return anothers
+	}
 }
 
 // retire retires a key of the client that has sent it. A token that a client got for itself ends by itself.

@@ -16,6 +16,9 @@ type problem struct{ code, detail string }
 
 // The names.
 const (
+	invalidRequest       = "invalid_request"
+	invalidGrant         = "invalid_grant"
+	accessDenied         = "access_denied"
 	unauthorizedClient   = "unauthorized_client"
 	unsupportedGrantType = "unsupported_grant_type"
 	unsupportedTokenType = "unsupported_token_type"

@@ -71,7 +71,7 @@ func (r *Relay) Inspect(ctx context.Context) (StreamReport, error) {
 	}
 	list := stream.ListConsumers(ctx)
 	for c := range list.Info() {
-		if c.Config.Durable == "" {
+		if c.Config.Durable == "" && !Intrudes(c.Config) {
 			continue
 		}
 		report.Consumers = append(report.Consumers, ConsumerReport{

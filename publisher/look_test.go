@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -100,5 +101,41 @@ func TestStreamChangedByHand(t *testing.T) {
 	})
 	if report, err := r.Scrub(t.Context()); err != nil || report.Damaged() || report.Last != s.head(t) {
 		t.Errorf("Scrub() = %+v, %v", report, err)
+	}
+}
+
+// A consumer that delivers to where requests or signals of usher's own go is removed, and no other that delivers.
+func TestIntruders(t *testing.T) {
+	t.Parallel()
+	s, nc := newSite(t), connection(t, devstack.NATS(t))
+	r := s.relay(t, nc, lookOften)
+	devstack.Background(t, r.Run)
+	s.appendEvents(t, 3)
+	s.awaitPublished(t, r)
+	stream, err := r.js.Stream(t.Context(), DefaultStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivers := func(name, subject string) {
+		t.Helper()
+		if _, err := stream.CreateOrUpdatePushConsumer(t.Context(), jetstream.ConsumerConfig{Name: name, DeliverSubject: subject, AckPolicy: jetstream.AckNonePolicy}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delivers("of-billing", "_INBOX.billing.events")
+	delivers("of-crm", "crm.events")
+	delivers("at-signals", "usher.nobody")
+	delivers("at-requests", "$NOBODY.asks")
+	left := func() (names []string) {
+		list := stream.ConsumerNames(t.Context())
+		for name := range list.Name() {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return names
+	}
+	devstack.Eventually(t, "they are removed", func() bool { return slices.Equal(left(), []string{"of-billing", "of-crm"}) })
+	if n := r.Counters().Rebuilds; n != 0 || r.Status().State != StateRunning {
+		t.Errorf("%d rebuilds, and the relay is %s", n, r.Status().State)
 	}
 }

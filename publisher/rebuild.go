@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -95,7 +96,13 @@ func (r *Relay) hold(d *durable) {
 	d.Config.Metadata[cloudevent.MetadataPerUser] = "true"
 }
 
-// durables reads the durable consumers of the stream. Others are their clients' to make again.
+// Intrudes says whether a consumer has the server send events to where requests and signals of usher's own go. The server does not hold
+// what it delivers itself against anybody's permissions, so whoever may make a consumer could keep others from being answered.
+func Intrudes(c jetstream.ConsumerConfig) bool {
+	return strings.HasPrefix(c.DeliverSubject, "$") || strings.HasPrefix(c.DeliverSubject, "usher.")
+}
+
+// durables reads the durable consumers of the stream, and removes those that intrude. Others are their clients' to make again.
 func (r *Relay) durables(ctx context.Context) ([]durable, error) {
 	ctx, stop := context.WithTimeout(ctx, requestWait)
 	defer stop()
@@ -104,14 +111,26 @@ func (r *Relay) durables(ctx context.Context) ([]durable, error) {
 		return nil, fmt.Errorf("list durable consumers: %w", err)
 	}
 	var found []durable
+	var intruders []*jetstream.ConsumerInfo
 	list := s.ListConsumers(ctx)
 	for info := range list.Info() {
+		if Intrudes(info.Config) {
+			intruders = append(intruders, info)
+			continue
+		}
 		if info.Config.Durable != "" {
 			found = append(found, durable{info.Config, int64(info.AckFloor.Stream)})
 		}
 	}
 	if err := list.Err(); err != nil {
 		return nil, fmt.Errorf("list durable consumers: %w", err)
+	}
+	for _, info := range intruders {
+		r.Logger.Error("a consumer that delivers to where usher's own requests go is removed; find out who made it",
+			"consumer", info.Name, "delivers_to", info.Config.DeliverSubject)
+		if err := s.DeleteConsumer(ctx, info.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, fmt.Errorf("remove the consumer %s: %w", info.Name, err)
+		}
 	}
 	return found, nil
 }

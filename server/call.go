@@ -48,6 +48,9 @@ func (a Access) permit(who Caller) error {
 // scopeError is that a token lacks a scope.
 type scopeError struct{ scope string }
 
+// Lacks is an error that says which scope a token lacks.
+func Lacks(scope string) error { return &scopeError{scope} }
+
 func (e *scopeError) Error() string { return "the scope " + e.scope + " is needed" }
 
 // As makes it an *identity.Error.

@@ -25,8 +25,9 @@ var arrows = map[string][]string{
 	"client":            {"eventstore", "identity", "subscription", "token"},
 	"server":            {"client", "eventstore", "identity", "token"},
 	"api":               {"client", "eventstore", "identity", "projections", "publisher/webhook", "schema", "server", "token"},
-	"oidc":              {"client", "eventstore", "identity", "publisher/webhook", "schema", "server", "token"},
-	"pages":             {"brand", "client", "eventstore", "identity", "projections", "schema", "server", "token", "words"},
+	"pages/look":        {"brand", "words"},
+	"oidc":              {"client", "eventstore", "identity", "pages/look", "publisher/webhook", "schema", "server", "token"},
+	"pages":             {"pages/look", "brand", "client", "eventstore", "identity", "projections", "schema", "server", "token", "words"},
 	"internal/devstack": {},
 	"examples":          {"eventstore", "subscription", "token"}, // what other services may stand on
 }

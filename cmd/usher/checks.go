@@ -331,6 +331,9 @@ func (r *report) consumer(c publisher.ConsumerReport) {
 	_, perUser := c.Config.Metadata[cloudevent.MetadataPerUser]
 	drift := subscription.Drift(c.Config)
 	switch {
+	case publisher.Intrudes(c.Config):
+		r.fail(name, fmt.Sprintf("it delivers to %s, where usher's own requests go; a relay that runs removes it within seconds, and its log says so: find out who made it",
+			c.Config.DeliverSubject), figures)
 	case perUser:
 		r.warn(name, "it is paused, since it filters by the subjects of a user, which there are no longer; give it the filter usher.v1.<shard>.>, "+
 			"the shard being the last two digits of the user id, and resume it (`nats consumer edit`, `nats consumer resume`)", figures)

@@ -80,6 +80,7 @@ type deployment struct {
 	cursorKey  []byte
 	refreshKey []byte
 	codeKey    []byte
+	grantKey   []byte // of authorization codes
 	deviceKey  []byte
 	nonceKey   []byte
 	holder     string // of leases; "" for a random one
@@ -195,6 +196,7 @@ func (d *deployment) begin(ctx context.Context, keys []eventstore.MasterKey) err
 	d.masterKeys = keys
 	d.cursorKey, d.refreshKey = master.Derive("cursors"), master.Derive("refresh-tokens")
 	d.codeKey, d.deviceKey = master.Derive("codes"), master.Derive("devices")
+	d.grantKey = master.Derive("authorization-codes")
 	d.nonceKey = master.Derive("dpop-nonces")
 	d.metrics = newLogMetrics()
 	d.log = eventstore.New(d.store, master, eventstore.Options{OnCommit: d.metrics.observe})

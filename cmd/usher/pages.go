@@ -13,12 +13,8 @@ import (
 )
 
 // registerPages adds the pages to a server, as the settings have them look.
-func (d *deployment) registerPages(to *server.Server, exports *server.Exports) error {
+func (d *deployment) registerPages(to *server.Server, l *look.Look, exports *server.Exports) error {
 	c := d.config
-	l, err := c.look()
-	if err != nil {
-		return err
-	}
 	if err := pages.Register(to, pages.Config{Look: l, PublicURL: c.PublicURL, Activity: projections.Activity{DB: d.store}, Exports: exports}); err != nil {
 		return fmt.Errorf("make the pages, with the templates of PAGES_DIR: %w", err)
 	}

@@ -63,8 +63,14 @@ func (d *deployment) front(p process, registry *prometheus.Registry, on foundati
 		Exports:     exports,
 		Outbox:      d.outbox,
 	})
-	oidc.Register(s, oidc.Config{Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL})
-	return s, d.registerPages(s, exports)
+	l, err := c.look()
+	if err != nil {
+		return nil, err
+	}
+	if err := oidc.Register(s, oidc.Config{Issuer: issuer, Keys: on.keys.ring, PublicURL: c.PublicURL, Look: l, CodeKey: d.grantKey}); err != nil {
+		return nil, err
+	}
+	return s, d.registerPages(s, l, exports)
 }
 
 // dossiers is where everything about a user is read from.
