@@ -69,6 +69,8 @@ type Registry struct {
 	known  *known
 	uses   *uses
 	keys   *keySets
+	// reading is whose turn it is to read the origins of all clients.
+	reading chan struct{}
 }
 
 // New makes a registry.
@@ -82,7 +84,7 @@ func New(c Config) *Registry {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Registry{config: c, known: newKnown(), uses: &uses{}, keys: newKeySets(c)}
+	return &Registry{config: c, known: newKnown(), uses: &uses{}, keys: newKeySets(c), reading: make(chan struct{}, 1)}
 }
 
 // Changed drops what is kept of a client that has changed; of all of them for the nil UUID.

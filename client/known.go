@@ -17,6 +17,7 @@ type known struct {
 	clients *simplelru.LRU[uuid.UUID, Client]
 	holders *simplelru.LRU[digest, uuid.UUID]
 	changes int // that were noticed
+	origins origins
 }
 
 // maxKnown bounds either.

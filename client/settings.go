@@ -62,7 +62,7 @@ func complete(s identity.ClientSettings) identity.ClientSettings {
 			s.Grants = []string{GrantClientCredentials}
 		}
 	}
-	if len(s.Scopes) == 0 && slices.Contains(s.Grants, GrantCode) {
+	if len(s.Scopes) == 0 && (slices.Contains(s.Grants, GrantCode) || slices.Contains(s.Grants, GrantDevice)) {
 		s.Scopes = slices.Clone(userScopes)
 	}
 	for _, list := range []*[]string{&s.RedirectURIs, &s.PostLogoutRedirectURIs, &s.AllowedOrigins, &s.Grants, &s.Scopes} {

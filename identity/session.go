@@ -303,6 +303,9 @@ func (s *Service) EndSessions(ctx context.Context, user, except uuid.UUID, reaso
 
 // endSessions is EndSessions, on the strength of a proof where there is one.
 func (s *Service) endSessions(ctx context.Context, user, except uuid.UUID, reason string, m eventstore.Metadata, shown *proven) (int64, error) {
+	if err := s.denyDevices(ctx, user); err != nil {
+		return 0, err
+	}
 	ids, err := s.sessionIDs(ctx, `user_id = $1`, user)
 	if err != nil {
 		return 0, err

@@ -45,7 +45,7 @@ func (s *Service) sweepInTurn(ctx context.Context, holder string) error {
 	}
 	_, unfinished := s.FinishErasures(ctx)
 	return errors.Join(expired, unfinished, s.dropExpiredCodes(ctx), s.dropSpentKeys(ctx), s.throttle.dropForgotten(ctx),
-		s.dropUnconfirmed(ctx), s.dropUnusedDevices(ctx), s.forgetCommands(ctx))
+		s.dropUnconfirmed(ctx), s.dropUnusedDevices(ctx), s.dropDeviceRequests(ctx), s.forgetCommands(ctx))
 }
 
 // commandsKept is for how long a command id is answered as the first time.

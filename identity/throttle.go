@@ -94,10 +94,11 @@ func (r *failuresRow) failures() failures {
 // The scopes of what is throttled, each counted apart. What strangers fail at concerns nobody who is logged in, nor who comes
 // from a device that was logged in before.
 const (
-	scopeLogin   = "login"   // the address that is typed
-	scopeDevice  = "device"  // one that a user was logged in on before
-	scopeSession = "session" // what is asked of somebody who is logged in
-	scopeNetwork = "network"
+	scopeLogin    = "login"     // the address that is typed
+	scopeDevice   = "device"    // one that a user was logged in on before
+	scopeSession  = "session"   // what is asked of somebody who is logged in
+	scopeUserCode = "user_code" // of a device, by somebody who is logged in
+	scopeNetwork  = "network"
 )
 
 // throttle slows guessing down. What it counts is in the database, so all processes share it and a restart forgets

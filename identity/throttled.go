@@ -12,7 +12,7 @@ import (
 
 // Throttling is what a user, or somebody else on the user's account, failed at of late.
 type Throttling struct {
-	Counted  string     `json:"counted"` // login, device or session: each is counted apart, and so waits apart
+	Counted  string     `json:"counted"` // login, device, session or user_code: each is counted apart, and so waits apart
 	Failures int        `json:"failures"`
 	Since    time.Time  `json:"since"`           // the first time
 	FailedAt time.Time  `json:"failed_at"`       // the last time

@@ -76,7 +76,7 @@ func (p *provider) client(ctx context.Context, r *http.Request, form url.Values)
 		return p.publicClient(ctx, id)
 	}
 	if id == "" || secret == "" {
-		return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is")
+		return client.Client{}, server.Refuse(identity.CodeUnauthenticated, "a client has to say who it is: by HTTP Basic, or by client_id and client_secret in the form")
 	}
 	who, err := p.Clients.Authenticate(ctx, id, client.Secret(secret))
 	if errors.Is(err, client.ErrUnknown) {

@@ -34,9 +34,9 @@ type onwardPage struct {
 }
 
 const (
-	formDecision = "decision"
-	allowed      = "allow"
-	denied       = "deny"
+	formDecision  = "decision"
+	decisionAllow = "allow"
+	decisionDeny  = "deny"
 )
 
 // needsConsent says whether a user is to be asked before a client gets what it asks for: one of others, for a scope that the user does
@@ -76,7 +76,7 @@ func (p *provider) decideConsent(call *server.Call) (server.Answer, error) {
 		var position int64
 		values := url.Values{}
 		switch a.form.Get(formDecision) {
-		case allowed:
+		case decisionAllow:
 			result, err := p.Identity.GiveConsent(ctx, call.User.ID, a.client.ID.String(), a.scopes, call.Metadata())
 			if err != nil {
 				return server.Answer{}, err
@@ -87,7 +87,7 @@ func (p *provider) decideConsent(call *server.Call) (server.Answer, error) {
 				return server.Answer{}, err
 			}
 			values.Set(paramCode, text)
-		case denied:
+		case decisionDeny:
 			values.Set(paramError, accessDenied)
 			values.Set(paramDescription, "the user does not let the client in")
 		default:

@@ -44,6 +44,7 @@ type serverMetadata struct {
 	Authorization       string   `json:"authorization_endpoint"`
 	Userinfo            string   `json:"userinfo_endpoint"`
 	Logout              string   `json:"end_session_endpoint"`
+	Device              string   `json:"device_authorization_endpoint"`
 	ResponseTypes       []string `json:"response_types_supported"`
 	ResponseModes       []string `json:"response_modes_supported"`
 	Challenges          []string `json:"code_challenge_methods_supported"`
@@ -79,7 +80,7 @@ func (p *provider) describe(*server.Call) (server.Answer, error) {
 		Revocation: base + pathRevoke, RevocationAuth: append(slices.Clone(methods), client.AuthenticationNone), RevocationSigned: token.PublicAlgorithms,
 		Documentation: base + "/openapi.yaml",
 		Token:         base + pathToken, TokenAuth: append(slices.Clone(methods), client.AuthenticationNone), TokenSigned: token.PublicAlgorithms, Scopes: client.GrantScopes, Proofs: strings.Fields(server.ProofAlgorithms),
-		Authorization: base + pathAuthorize, Userinfo: base + pathUserinfo, Logout: base + pathLogout,
+		Authorization: base + pathAuthorize, Userinfo: base + pathUserinfo, Logout: base + pathLogout, Device: base + pathDevice,
 		ResponseTypes: []string{paramCode}, ResponseModes: []string{modeQuery, modeFormPost}, GrantTypes: grants, Challenges: []string{methodS256},
 		Prompts: prompts, Claims: claimsThere, Classes: []string{classOne, classTwo}, UILocales: languages, NamesIssuer: true,
 		SubjectTypes: []string{"public"}, SignatureAlgorithms: p.signatureAlgorithms(),

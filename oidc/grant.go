@@ -17,6 +17,7 @@ func (p *provider) grant(ctx context.Context, r request) (server.Answer, error) 
 	grant := r.form.Get(formGrantType)
 	by := map[string]func(context.Context, request) (server.Answer, error){
 		client.GrantCode: p.redeem, client.GrantRefresh: p.refresh, client.GrantClientCredentials: p.grantItself,
+		client.GrantDevice: p.grantDevice,
 	}[grant]
 	switch {
 	case grant == "":
@@ -30,7 +31,7 @@ func (p *provider) grant(ctx context.Context, r request) (server.Answer, error) 
 }
 
 // grants are those that there are.
-var grants = []string{client.GrantCode, client.GrantRefresh, client.GrantClientCredentials}
+var grants = []string{client.GrantCode, client.GrantRefresh, client.GrantClientCredentials, client.GrantDevice}
 
 // granted is the answer of RFC 6749, section 5.1.
 type granted struct {

@@ -91,6 +91,7 @@ func TestMetadata(t *testing.T) {
 	r := s.do(httptest.NewRequest("GET", issuerName+"/.well-known/openid-configuration", nil))
 	for _, has := range []string{
 		`"issuer":"https://usher.test"`, `"authorization_endpoint":"https://usher.test/oauth2/authorize"`, `"userinfo_endpoint":"https://usher.test/oauth2/userinfo"`,
+		`"device_authorization_endpoint":"https://usher.test/oauth2/device_authorization"`,
 		`"end_session_endpoint":"https://usher.test/oauth2/logout"`, `"response_types_supported":["code"]`, `"code_challenge_methods_supported":["S256"]`,
 		`"id_token_signing_alg_values_supported":["ES256","RS256"]`, `"authorization_response_iss_parameter_supported":true`, `"none"]`, `"request_uri_parameter_supported":false`,
 		`"openid"`, `"ui_locales_supported":["en"`,

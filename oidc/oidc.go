@@ -63,6 +63,7 @@ func (p *provider) routes() {
 	documents.GET(server.PathResource, server.Open, p.describeResource)
 	oauth := s.Routes(server.Surface{Tell: tell})
 	oauth.POST(pathToken, server.Anyone(&server.QuotaRefresh), p.byClient(p.grant))
+	oauth.POST(pathDevice, server.Anyone(&server.QuotaDevice), p.byClient(p.askByDevice))
 	oauth.POST(pathIntrospect, server.Open, p.byConfidential(onToken(p.introspect)))
 	oauth.POST(pathRevoke, server.Open, p.byClient(onToken(p.revoke)))
 	about := s.Routes(server.Surface{})

@@ -26,7 +26,7 @@ import (
 
 // ownPages are those of whoever is logged in.
 var ownPages = []string{
-	"/account", "/account/sessions", "/account/consents", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data", "/account/data/export",
+	"/device", "/account", "/account/sessions", "/account/consents", "/account/security", "/account/security/factor", "/account/security/off", "/account/security/codes", "/account/activity", "/account/data", "/account/data/export",
 }
 
 // loggedIn is somebody with a browser who is.

@@ -58,6 +58,7 @@ type pages struct {
 	activity   *look.Page[activityPage]
 	prove      *look.Page[provePage]
 	reset      *look.Page[resetPage]
+	device     *look.Page[devicePage]
 	failure    *look.Page[failurePage]
 }
 
@@ -87,6 +88,7 @@ func newPages(s *server.Server, c Config) (*pages, error) {
 		parse(p, &p.account, "account.html"), parse(p, &p.sessions, "sessions.html"), parse(p, &p.consents, "consents.html"), parse(p, &p.security, "security.html"),
 		parse(p, &p.factor, "factor.html"), parse(p, &p.codes, "codes.html"), parse(p, &p.activity, "activity.html"), parse(p, &p.prove, "prove.html"),
 		parse(p, &p.ask, "ask.html"), parse(p, &p.code, "code.html"), parse(p, &p.reset, "reset.html"),
+		parse(p, &p.device, "device.html"),
 	)
 	if err != nil {
 		return nil, err
@@ -141,6 +143,7 @@ func (p *pages) routes() {
 	own("/account/security/confirm", toSecurity, p.confirmFactor)
 	prove("/account/security/off", aboutOff, p.stopFactor)
 	prove("/account/security/codes", aboutCodes, p.makeCodes)
+	own(pathDevice, p.showDevice, p.doDevice)
 	show("/.well-known/change-password", toSecurity)
 	show("/account/verify", p.showCode(verifyText))
 	do("/account/verify", &server.QuotaCode, p.useCode(verifyText))

@@ -1,11 +1,14 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v5"
 )
@@ -36,10 +39,31 @@ var (
 // corsMaxAge is how long browsers may keep the answer to a preflight, in seconds: ten minutes, of which a browser may make less.
 const corsMaxAge = "600"
 
-// allowOrigin lets pages of the origins that are named read answers (CORS, in the Fetch standard), and says whether the request is a
+// originWait bounds how long a request waits to be told whose its origin is, where memory does not know: it may be one that needs no
+// database, and is answered without CORS then.
+const originWait = 2 * time.Second
+
+// isAllowed says whether pages of an origin may read answers: those that the setting names, and those of every client.
+func (s *Server) isAllowed(ctx context.Context, origin string) bool {
+	if slices.Contains(s.AllowedOrigins, origin) {
+		return true
+	}
+	if s.Clients == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, originWait)
+	defer cancel()
+	allowed, err := s.Clients.AllowsOrigin(ctx, origin)
+	if err != nil {
+		s.Logger.WarnContext(ctx, "whether an origin is a client's is not known, so its pages can't read an answer", slog.Any("error", err))
+	}
+	return allowed
+}
+
+// allowOrigin lets pages of the origins that are allowed read answers (CORS, in the Fetch standard), and says whether the request is a
 // preflight of one of them, which is to be answered without more.
 func (s *Server) allowOrigin(c *echo.Context) (preflight bool) {
-	if len(s.AllowedOrigins) == 0 {
+	if len(s.AllowedOrigins) == 0 && s.Clients == nil {
 		return false
 	}
 	r, h := c.Request(), c.Response().Header()
@@ -51,7 +75,7 @@ func (s *Server) allowOrigin(c *echo.Context) (preflight bool) {
 		h.Add(echo.HeaderVary, echo.HeaderAccessControlRequestHeaders)
 	}
 	origin := r.Header[echo.HeaderOrigin]
-	if len(origin) != 1 || !slices.Contains(s.AllowedOrigins, origin[0]) {
+	if len(origin) != 1 || !s.isAllowed(r.Context(), origin[0]) {
 		return false
 	}
 	h.Set(echo.HeaderAccessControlAllowOrigin, origin[0])

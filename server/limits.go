@@ -24,6 +24,7 @@ var (
 	QuotaRefresh  = Quota{10000, 20 * time.Millisecond}
 	QuotaCode     = Quota{120, time.Second}     // that is used
 	QuotaMail     = Quota{120, 2 * time.Second} // that is asked for
+	QuotaDevice   = Quota{120, time.Second}     // that asks to be let in
 	QuotaChange   = Quota{300, time.Second}     // of a user
 	QuotaAdmin    = Quota{20000, 10 * time.Millisecond}
 )

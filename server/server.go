@@ -49,7 +49,7 @@ type Config struct {
 	RateLimits bool
 	// TrustedProxies are believed when they say for whom they ask, and as which part of which trace: see ParseProxies.
 	TrustedProxies []netip.Prefix
-	// AllowedOrigins are those whose pages may call from a browser: see ParseOrigins.
+	// AllowedOrigins are those whose pages may call from a browser, beside those of clients: see ParseOrigins.
 	AllowedOrigins []string
 	// PlainHTTP says that browsers reach the server by http, where a cookie can't be kept to https, nor a browser to that.
 	PlainHTTP bool

@@ -62,7 +62,7 @@ func explainClient(err error) error {
 	var refusal *identity.Error
 	switch {
 	case errors.Is(err, client.ErrUnknown):
-		return errors.New("there is no such client")
+		return errors.New("there is no such client; `usher clients list` lists those that there are")
 	case errors.As(err, &refusal) && refusal.Detail != "":
 		return errors.New(refusal.Detail)
 	}
@@ -254,8 +254,12 @@ func clientsAddCommand() *cobra.Command {
 		}
 		d.pingRelay()
 		line := text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again.", added.ID, string(secret))
-		if secret == "" {
+		switch {
+		case secret == "":
 			line = text("client_id      %s", added.ID)
+		case len(added.Scopes) == 0:
+			line = text("client_id      %s\nclient_secret  %s\n\nThe secret is not shown again. With it the client asks about tokens; for tokens of its own it needs a scope:\n"+
+				"usher clients change %s --scope …", added.ID, string(secret), added.Name)
 		}
 		return tell(cmd, clientView{Client: added, Secret: string(secret)}, line)
 	})

@@ -35,10 +35,10 @@ func TestMetricsTellHowFarTheDeploymentIs(t *testing.T) {
 	t.Parallel()
 	dir := runningDev(t)
 	wanted := []string{
-		"usher_log_head_position 4", "usher_relay_position 4", "usher_relay_lag_events 0", "usher_relay_lag_seconds 0", "usher_relay_running 1",
-		"usher_relay_halted 0", `usher_projection_position{projection="users"} 4`, `usher_projection_running{projection="users"} 1`,
+		"usher_log_head_position 5", "usher_relay_position 5", "usher_relay_lag_events 0", "usher_relay_lag_seconds 0", "usher_relay_running 1",
+		"usher_relay_halted 0", `usher_projection_position{projection="users"} 5`, `usher_projection_running{projection="users"} 1`,
 		`usher_projection_lag_seconds{projection="users"} 0`, `usher_projection_parked_events{projection="users"} 0`,
-		"usher_events_appended_total 4", "usher_commit_duration_seconds_count", "usher_hashing_queue 0", "go_goroutines",
+		"usher_events_appended_total 5", "usher_commit_duration_seconds_count", "usher_hashing_queue 0", "go_goroutines",
 	}
 	var missing []string
 	for deadline := time.Now().Add(time.Minute); ; {

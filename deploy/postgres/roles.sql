@@ -73,6 +73,7 @@ BEGIN
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'credentials, sessions, factors, codes, admins, devices, known_devices, throttle, imported_users'),
         (api,     'SELECT, INSERT, UPDATE, DELETE', 'signing_keys, clients, client_secrets, unadopted_roles, erasures, mails, mail_targets, subscriptions'),
         (api,     'SELECT, INSERT, DELETE', 'client_assertions'),
+        (api,     'SELECT, INSERT, UPDATE, DELETE', 'device_requests'),
         (worker,  'SELECT', 'erasures'),
         (worker,  'SELECT (kid, algorithm, created_at, signs_from, token_seconds, id_tokens)', 'signing_keys'),
         (monitor, 'SELECT', 'admins, throttle, erasures, subscriptions, mails'),

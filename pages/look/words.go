@@ -75,6 +75,7 @@ type Words struct {
 	Verify  CodePage                `json:"verify"`
 	Email   CodePage                `json:"email"`
 	Reset   ResetPage               `json:"reset"`
+	Device  DevicePage              `json:"device"`
 	Refused struct {
 		TooLong    string       `json:"too_long"`
 		Characters string       `json:"characters"`

@@ -201,8 +201,9 @@ func TestRedriveBesideTheStream(t *testing.T) {
 		for done := false; !done; {
 			select {
 			case <-loaded:
-				mended.Store(true)
-				done = true
+				// However slow the worker is, it has met failures by then, and has more before it.
+				done = redriven > 0
+				mended.Store(done)
 			default:
 			}
 			n, err := s.service.Redrive(t.Context(), hook.ID, uuid.Nil)
@@ -218,9 +219,6 @@ func TestRedriveBesideTheStream(t *testing.T) {
 			h := s.get(hook.ID)
 			return h.Position == users*(events+1) && h.Pending == 0 && h.Dead == 0
 		})
-		if redriven == 0 {
-			t.Error("nothing was redriven beside the stream")
-		}
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range s.events(0) {
