@@ -12,7 +12,7 @@ RACE := -race -gcflags='modernc.org/libc=-d=checkptr=0' -gcflags='modernc.org/me
 # What the detector keeps of memory stands in large pages, which halves the faults that it causes.
 export GORACE := no_huge_pages_for_shadow=0
 
-.PHONY: help dev test versions manifests generated lint bench build module
+.PHONY: help dev test versions manifests generated foreign lint bench build module
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
