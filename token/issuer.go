@@ -35,6 +35,8 @@ type Grant struct {
 	Roles   []string // as of now: a change shows in the next token
 	Scopes  []string // what the bearer may do at most
 
+	// Actors are the clients that act for the subject: see [Claims].
+	Actors []string
 	// Confirmation is the thumbprint of the key that the token is bound to; of none when empty.
 	Confirmation string
 	// Audience is whom the token is for; that of the issuer when empty.
@@ -110,6 +112,7 @@ func (i *Issuer) Issue(grant Grant) (string, Claims, error) {
 		Roles:     slices.Clone(grant.Roles),
 		Scopes:    slices.Clone(grant.Scopes),
 
+		Actors:       slices.Clone(grant.Actors),
 		Confirmation: grant.Confirmation,
 	}
 	raw, err := encode(key, key.material.header, claims)

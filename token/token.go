@@ -80,6 +80,9 @@ type Claims struct {
 	Session   string   // sid
 	Roles     []string // roles
 	Scopes    []string // scope (RFC 8693, section 4.2): what the bearer may do at most
+	// Actors is act (RFC 8693, section 4.1): the clients that act for the subject, by delegation; the one that does now first, and behind
+	// each whom it got the token from. There are none in the token of a login or of a grant.
+	Actors []string
 	// Confirmation is cnf.jkt (RFC 9449, section 6): the thumbprint of the key that the token is bound to, so that it is good only with a
 	// proof of that key. Whoever takes a token has to look at it: see [ProofVerifier].
 	Confirmation string
@@ -107,6 +110,28 @@ type wireClaims struct {
 	Scope     string   `json:"scope,omitempty"`
 
 	Confirmation *confirmation `json:"cnf,omitempty"`
+	Actor        *actor        `json:"act,omitempty"`
+}
+
+// actor is who acts for a subject, and who did before.
+type actor struct {
+	Subject string `json:"sub"`
+	Before  *actor `json:"act,omitempty"`
+}
+
+// actorOf nests actors, as actorsOf reads them.
+func actorOf(list []string) (a *actor) {
+	for _, subject := range slices.Backward(list) {
+		a = &actor{subject, a}
+	}
+	return a
+}
+
+func actorsOf(a *actor) (list []string) {
+	for ; a != nil; a = a.Before {
+		list = append(list, a.Subject)
+	}
+	return list
 }
 
 // confirmation is how the sender of a token shows to be who it was given to (RFC 7800).
@@ -145,6 +170,7 @@ func (c Claims) MarshalJSON() ([]byte, error) {
 		Issuer: c.Issuer, Subject: c.Subject, Audience: c.Audience,
 		ExpiresAt: &exp, NotBefore: &nbf, IssuedAt: &iat,
 		ID: c.ID, Client: c.Client, Session: c.Session, Roles: roles, Scope: strings.Join(c.Scopes, " "),
+		Actor: actorOf(c.Actors),
 	}
 	if c.Confirmation != "" {
 		w.Confirmation = &confirmation{c.Confirmation}
@@ -168,6 +194,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 		Issuer: w.Issuer, Subject: w.Subject, Audience: w.Audience,
 		ExpiresAt: time.Unix(*w.ExpiresAt, 0).UTC(), NotBefore: time.Unix(*w.NotBefore, 0).UTC(), IssuedAt: time.Unix(*w.IssuedAt, 0).UTC(),
 		ID: w.ID, Client: w.Client, Session: w.Session, Roles: w.Roles,
+		Actors: actorsOf(w.Actor),
 	}
 	if w.Scope != "" {
 		c.Scopes = strings.Fields(w.Scope)
