@@ -187,7 +187,7 @@ var scenarios = slices.Concat([]scenario{
 
 	{name: "keys", path: "/.well-known/jwks.json", status: 200, has: []string{`"kty":"EC"`}, lacks: []string{`"d":`}, answered: []string{"Cache-Control", "public, max-age=300"}},
 	{name: "metadata", path: "/.well-known/oauth-authorization-server", status: 200, answered: []string{"Cache-Control", "public, max-age=300", "Content-Type", jsonType},
-		has: []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`, `"token_endpoint":"https://usher.test/oauth2/token"`, `"grant_types_supported":["authorization_code","refresh_token","client_credentials","urn:ietf:params:oauth:grant-type:device_code"]`,
+		has: []string{`"issuer":"https://usher.test"`, `"jwks_uri":"https://usher.test/.well-known/jwks.json"`, `"introspection_endpoint":"https://usher.test/oauth2/introspect"`, `"revocation_endpoint":"https://usher.test/oauth2/revoke"`, `["ES256"]`, `"token_endpoint":"https://usher.test/oauth2/token"`, `"grant_types_supported":["authorization_code","refresh_token","client_credentials","urn:ietf:params:oauth:grant-type:device_code","urn:ietf:params:oauth:grant-type:token-exchange"]`,
 			`"authorization_endpoint":"https://usher.test/oauth2/authorize"`, `"id_token_signing_alg_values_supported":["ES256"`}},
 	{name: "metadata of the API", path: "/.well-known/oauth-protected-resource", status: 200, answered: []string{"Cache-Control", "public, max-age=300", "Content-Type", jsonType},
 		has: []string{`"resource":"https://usher.test"`, `"authorization_servers":["https://usher.test"]`, `"events:read"`}},

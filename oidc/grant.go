@@ -17,7 +17,7 @@ func (p *provider) grant(ctx context.Context, r request) (server.Answer, error) 
 	grant := r.form.Get(formGrantType)
 	by := map[string]func(context.Context, request) (server.Answer, error){
 		client.GrantCode: p.redeem, client.GrantRefresh: p.refresh, client.GrantClientCredentials: p.grantItself,
-		client.GrantDevice: p.grantDevice,
+		client.GrantDevice: p.grantDevice, client.GrantExchange: p.exchange,
 	}[grant]
 	switch {
 	case grant == "":
@@ -31,7 +31,7 @@ func (p *provider) grant(ctx context.Context, r request) (server.Answer, error) 
 }
 
 // grants are those that there are.
-var grants = []string{client.GrantCode, client.GrantRefresh, client.GrantClientCredentials, client.GrantDevice}
+var grants = []string{client.GrantCode, client.GrantRefresh, client.GrantClientCredentials, client.GrantDevice, client.GrantExchange}
 
 // granted is the answer of RFC 6749, section 5.1.
 type granted struct {
@@ -42,6 +42,7 @@ type granted struct {
 
 	RefreshToken string `json:"refresh_token,omitempty"`
 	IDToken      string `json:"id_token,omitempty"`
+	IssuedType   string `json:"issued_token_type,omitempty"` // of an exchange
 }
 
 // grantItself gives a client a token for itself (RFC 6749, section 4.4). It takes no statement once the client is in memory.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,13 @@ type introspection struct {
 	ExpiresAt int64    `json:"exp,omitempty"` // of a key there may be none
 
 	Confirmation *confirmation `json:"cnf,omitempty"` // of a token that is bound to a key
+	Actor        *actor        `json:"act,omitempty"` // of a token that was exchanged
+}
+
+// actor is the client that acts for the subject, and whom it got the subject's token from (RFC 8693, section 4.1).
+type actor struct {
+	Subject string `json:"sub"`
+	Before  *actor `json:"act,omitempty"`
 }
 
 // confirmation is the key that a token is bound to (RFC 9449, section 6.2).
@@ -87,6 +95,9 @@ func (p *provider) introspect(ctx context.Context, r request, raw string) (serve
 	if who.User != nil {
 		answer.Roles = who.User.Roles
 	}
+	for _, subject := range slices.Backward(claims.Actors) {
+		answer.Actor = &actor{subject, answer.Actor}
+	}
 	if claims.Confirmation != "" {
 		answer.Confirmation = &confirmation{claims.Confirmation}
 	}
@@ -114,6 +125,8 @@ func (p *provider) revoke(ctx context.Context, r request, raw string) (server.An
 		case err != nil:
 		case who.Client != nil && who.Client.ID != r.client.ID, who.Client == nil && r.client.IsPublic():
 			err = anothers
+		case len(claims.Actors) > 0: // the session is that of whom the client acts for
+			err = refuse(unsupportedTokenType, "a token that was exchanged ends by itself, with the one that it was exchanged for")
 		case who.User != nil:
 			result, err = p.Identity.EndSession(ctx, who.User.ID, who.Session, identity.EndedRevoked, m)
 		default:
