@@ -69,9 +69,9 @@ func keysRotateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rotate",
 		Short: "Have other keys sign access tokens and ID tokens",
-		Long: "Have another key sign access tokens, and one more ID tokens in RS256. It stands in /.well-known/jwks.json for a while before it signs, so that whoever\n" +
-			"verifies tokens knows it by then. The key before it verifies until the last token that it signed has expired, and is\n" +
-			"then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
+		Long: "Have another key sign access tokens, and another ID tokens in RS256. It stands in /.well-known/jwks.json for a while\n" +
+			"before it signs, so that whoever verifies tokens knows it by then. The key before it verifies until the last token that it\n" +
+			"signed has expired, and is then deleted. No token in use is refused. Processes that run notice within seconds.\n\n" +
 			"The new key is of JWT_ALGORITHM. With HS256 it is JWT_SECRET_KEY: run this with the new one in the environment, and\n" +
 			"give it to the processes of usher before they are started the next time.",
 		Example: "  usher keys rotate\n  usher keys rotate --leaked --now --yes",
