@@ -143,6 +143,9 @@ func TestASVS_8_2_1_EveryCallByEveryToken(t *testing.T) {
 	before := s.head()
 	for path, item := range loadDocument(t).doc.Paths.Map() {
 		for method, o := range item.Operations() {
+			if strings.HasPrefix(path, "/oauth2/") {
+				continue // OAuth's own, whose errors are in another form
+			}
 			scope, _ := o.Extensions["x-scope"].(string)
 			if len(*o.Security) != 1 {
 				continue // for anybody, or for whoever has something else to show as well
