@@ -259,6 +259,7 @@ var exportedTables = map[string]string{
 	"imported_users":  "import; the hash is secret",
 	"unadopted_roles": "user, as one of the roles",
 	"admins":          "user, as the role admin",
+	"device_requests": "nowhere: an answer that a device fetches within minutes; the session that it begins is there",
 	"user_keys":       "nowhere: the key is secret",
 }
 
