@@ -155,7 +155,13 @@ func sessionPlace(session uuid.UUID) string { return "sessions/" + session.Strin
 func (s *Service) SessionUser(ctx context.Context, user, session uuid.UUID) (*User, error) {
 	trusted := s.trust.holds(s.now())
 	u, err := s.User(ctx, user)
-	if err = mayGoOn(u, session, err); err != nil {
+	verdict := mayGoOn(u, session, err)
+	if err == nil && errors.Is(verdict, ErrSessionEnded) && sessionStart(session).After(u.UpdatedAt) {
+		// It began after all that memory knows of the user, who was let in again by then: what was said of that has not come yet.
+		u, err = s.ReadUser(ctx, user)
+		verdict = mayGoOn(u, session, err)
+	}
+	if err = verdict; err != nil {
 		return nil, err
 	}
 	settle, doubted := s.doubts.about(session, s.now())

@@ -251,3 +251,36 @@ func TestSessionUserWithoutFollowing(t *testing.T) {
 		}
 	})
 }
+
+// A session that began after a lock was lifted goes on in a process that has not heard of that yet.
+func TestSessionOfAUserWhoIsLetInAgain(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d *database) {
+		s, other := d.service(t, nil), d.service(t, nil)
+		u := mustRegister(t, s, "ada@example.org")
+		former, err := s.Login(t.Context(), Credentials{Email: "ada@example.org", Password: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.LockUser(t.Context(), u.ID, byAdmin); err != nil {
+			t.Fatal(err)
+		}
+		other.trust.caughtUp.Store(time.Now().Add(time.Hour).UnixNano()) // it is told of nothing from now on
+		if locked, err := other.User(t.Context(), u.ID); err != nil || locked.Status != StatusLocked {
+			t.Fatalf("User = %+v, %v, want one who is locked", locked, err)
+		}
+		if _, err := s.UnlockUser(t.Context(), u.ID, byAdmin); err != nil {
+			t.Fatal(err)
+		}
+		begun, err := s.Login(t.Context(), Credentials{Email: "ada@example.org", Password: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.SessionUser(t.Context(), u.ID, begun.Session); err != nil {
+			t.Errorf("SessionUser = %v, want that it goes on", err)
+		}
+		if _, err := other.SessionUser(t.Context(), u.ID, former.Session); !errors.Is(err, ErrSessionEnded) {
+			t.Errorf("SessionUser of a session from before the lock = %v, want %v", err, ErrSessionEnded)
+		}
+	})
+}
